@@ -1,0 +1,263 @@
+"""A model as files: our own directory, and Hugging Face directories, read and written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from models.errors import BadFile, BadInput, Unsupported, nearest
+from models.families import FAMILIES
+from models.family import Family
+from models.files import inside, read_object, write_json
+from models.network import Network
+from models.shape import HeadShape, ModelShape
+from models.tokenizing import Tokenizing
+
+FORMAT = 1
+SHAPE_FILE = "model.json"
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth", "model.ckpt", "tf_model.h5")
+CONVERT = (
+    "Only safetensors are read, because pickled files can run code. Convert it where you trust it: "
+    "AutoModelForSequenceClassification.from_pretrained(SOURCE).save_pretrained(NEW)."
+)
+
+
+@final
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model: its shape, its weights by the names of `Network.state_dict`, and its tokenizer."""
+
+    shape: ModelShape
+    weights: Mapping[str, Tensor]
+    tokenizing: Tokenizing
+
+    def network(self) -> Network:
+        """Return a fresh network with these weights, in evaluation mode; changing it does not change the checkpoint."""
+        with torch.device("meta"):
+            network = Network(self.shape)
+        network.load_state_dict({name: weight.clone() for name, weight in self.weights.items()}, assign=True)
+        return network.eval()
+
+    def of(self, network: Network) -> Checkpoint:
+        """Return a checkpoint of `network` with the same tokenizer."""
+        weights = {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}
+        return Checkpoint(network.shape, weights, self.tokenizing)
+
+    @property
+    def parameters(self) -> int:
+        """Return the number of weights, scales left out."""
+        return sum(value.numel() for name, value in self.weights.items() if name.endswith(("weight", "bias")))
+
+    @staticmethod
+    def load(source: str | Path, *, labels: tuple[str, ...] | None = None, seed: int = 0) -> Checkpoint:
+        """Return the checkpoint in a directory (ours or Hugging Face's) or behind a hub name `org/name`.
+
+        With `labels` the model gets a head for these classes: the checkpoint's own where it fits, else a new one drawn
+        from `seed`.
+
+        Raises:
+            BadInput: there is no such directory or hub model.
+            BadFile: a file is missing, broken, or does not belong to the model.
+            Unsupported: a family that is not ours, or weights only as pickle.
+        """
+        directory = local_directory(source)
+        if (directory / SHAPE_FILE).exists():
+            shape = _our_shape(directory)
+            weights: dict[str, Tensor] = dict(_read_weights(directory))
+        else:
+            shape, weights = _read_hugging_face(directory, wanted_labels=labels)
+        if labels is not None and shape.labels != labels:
+            head = HeadShape(labels) if shape.head is None else replace(shape.head, labels=labels)
+            shape = replace(shape, head=head)
+        weights = _complete(shape, weights, new_head=labels is not None, seed=seed, where=str(directory))
+        tokenizing = Tokenizing.load(directory)
+        _check_tokenizer(tokenizing, shape, directory)
+        return Checkpoint(shape, weights, tokenizing)
+
+    @staticmethod
+    def new(shape: ModelShape, tokenizing: Tokenizing, *, seed: int) -> Checkpoint:
+        """Return an untrained model, its weights drawn from `seed`."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = Network(shape)
+        return Checkpoint(shape, {}, tokenizing).of(network)
+
+    def save(self, directory: Path) -> None:
+        """Write our files into an existing directory."""
+        write_json(directory / SHAPE_FILE, {"format": FORMAT, "shape": self.shape.to_json()})
+        save_file(dict(self.weights), str(directory / WEIGHTS_FILE))
+        self.tokenizing.save(directory)
+
+    def save_hugging_face(self, directory: Path) -> None:
+        """Write config, weights and tokenizer as `transformers` reads them, into an existing directory.
+
+        Raises:
+            Unsupported: the family's format cannot say this shape (pruned, quantized, or another norm).
+        """
+        family = _family(self.shape.family)
+        config = family.config_of(self.shape) if self.shape.layers else {}
+        if not config or family.shape_of(config) != self.shape:
+            raise Unsupported(
+                f"the {family.name} format of Hugging Face has one size for all layers, and no int8",
+                where="this model",
+                fix="Keep it in our own format, or export it to ONNX.",
+            )
+        write_json(directory / "config.json", config)
+        names = family.names.write(self.weights, prefix=family.prefix if self.shape.head else "")
+        save_file(names, str(directory / WEIGHTS_FILE), metadata={"format": "pt"})
+        self.tokenizing.save(directory)
+
+
+def local_directory(source: str | Path) -> Path:
+    """Return the directory of a checkpoint, fetching a hub model's config, tokenizer and safetensors if needed.
+
+    Raises:
+        BadInput: no such directory, and no such hub model.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    name = str(source)
+    if path.exists():
+        raise BadInput("a checkpoint is a directory, this is a file", where=name)
+    if name.count("/") > 1 or name.startswith((".", "/", "~")) or name.endswith("/"):
+        raise BadInput("there is no such directory", where=name)
+    return _fetch(name)
+
+
+def _fetch(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "tokenizer_config.json"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise BadInput(
+            f"neither a directory here nor a model that the hub gives ({str(error).splitlines()[0]})",
+            where=name,
+            fix="Check the name, the network, or give a directory.",
+        ) from error
+
+
+def _family(name: str) -> Family:
+    return next(family for family in FAMILIES if family.name == name)
+
+
+def _family_of(config: Mapping[str, Any], directory: Path) -> Family:
+    kind = str(config.get("model_type", ""))
+    for family in FAMILIES:
+        if kind in family.model_types:
+            return family
+    known = sorted(kind for family in FAMILIES for kind in family.model_types)
+    raise Unsupported(
+        f"model_type {kind!r} is not a supported family",
+        where=str(directory / "config.json"),
+        fix=f"Supported: {', '.join(known)}.{nearest(kind, known)}",
+    )
+
+
+def _our_shape(directory: Path) -> ModelShape:
+    value = read_object(directory / SHAPE_FILE)
+    if value.get("format") != FORMAT or not isinstance(value.get("shape"), dict):
+        raise BadFile(f"not a model description of format {FORMAT}", where=str(directory / SHAPE_FILE))
+    shape = ModelShape.from_json(value["shape"])
+    known = [family.name for family in FAMILIES]
+    if shape.family not in known:
+        raise Unsupported(f"family {shape.family!r} is not supported", where=str(directory), fix=f"Known: {known}.")
+    return shape
+
+
+def _read_hugging_face(
+    directory: Path, *, wanted_labels: tuple[str, ...] | None
+) -> tuple[ModelShape, dict[str, Tensor]]:
+    config = read_object(directory / "config.json")
+    family = _family_of(config, directory)
+    where = str(directory / "config.json")
+    try:
+        shape = family.shape_of(config)
+    except KeyError as error:
+        raise BadFile(f"lacks the setting {error}", where=where) from None
+    except (TypeError, ValueError) as error:
+        raise BadFile(f"has a setting of the wrong type ({error})", where=where) from None
+    # A bare encoder may still hold a pooler that a new head starts from, so its names are read too.
+    reading = replace(shape, head=HeadShape(wanted_labels)) if shape.head is None and wanted_labels else shape
+    with torch.device("meta"):
+        wanted = Network(reading).state_dict()
+    weights = family.names.read(_read_weights(directory), wanted, where=str(directory))
+    return shape, weights
+
+
+def _read_weights(directory: Path) -> dict[str, Tensor]:
+    """Return every tensor of a directory's safetensors, floats as float32."""
+    files = [directory / WEIGHTS_FILE]
+    if not files[0].exists() and (directory / INDEX_FILE).exists():
+        shards = read_object(directory / INDEX_FILE).get("weight_map", {})
+        files = [inside(directory, str(name)) for name in sorted(set(shards.values()))]
+    weights: dict[str, Tensor] = {}
+    for file in files:
+        if not file.exists():
+            pickled = [name for name in PICKLED if (directory / name).exists()]
+            if pickled:
+                raise Unsupported(f"holds its weights only as {pickled[0]}", where=str(directory), fix=CONVERT)
+            raise BadFile("there is no such file", where=str(file))
+        try:
+            weights.update(load_file(str(file)))
+        except (SafetensorError, OSError, ValueError) as error:
+            raise BadFile(f"not a whole safetensors file ({error})", where=str(file), fix="Fetch it again.") from None
+    for name, value in weights.items():
+        if value.is_floating_point():
+            weights[name] = value.float()
+            if not bool(torch.isfinite(weights[name]).all()):
+                raise BadFile(f"weight {name} holds values that are not finite", where=str(directory))
+    return weights
+
+
+def _complete(
+    shape: ModelShape, weights: Mapping[str, Tensor], *, new_head: bool, seed: int, where: str
+) -> dict[str, Tensor]:
+    """Return the weights for every name of the network, drawing a new head's where none fit."""
+    with torch.device("meta"):
+        expected = Network(shape).state_dict()
+    complete: dict[str, Tensor] = {}
+    wrong = []
+    for name, slot in expected.items():
+        value = weights.get(name)
+        fits = value is not None and value.shape == slot.shape and value.is_floating_point() == slot.is_floating_point()
+        if fits and value is not None:
+            complete[name] = value
+        elif new_head and name.startswith("head."):
+            complete[name] = _drawn(slot, shape, seed)
+        else:
+            wrong.append(f"{name} is {'missing' if value is None else tuple(value.shape)}, wanted {tuple(slot.shape)}")
+    extra = sorted(set(weights) - set(expected))
+    wrong += [f"{name} is not part of this model" for name in extra if not name.startswith("head.")]
+    if wrong:
+        more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
+        raise BadFile("; ".join(wrong[:4]) + more, where=where, fix="The weights do not belong to this configuration.")
+    return complete
+
+
+def _drawn(slot: Tensor, shape: ModelShape, seed: int) -> Tensor:
+    if slot.ndim == 1:
+        return torch.zeros(slot.shape)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(slot.shape, generator=generator) * shape.initializer_range
+
+
+def _check_tokenizer(tokenizing: Tokenizing, shape: ModelShape, directory: Path) -> None:
+    if tokenizing.highest_id >= shape.vocab_size:
+        raise BadFile(
+            f"the tokenizer gives ids up to {tokenizing.highest_id}, the model's table has {shape.vocab_size} rows",
+            where=str(directory / "tokenizer.json"),
+            fix="Use the tokenizer that the model was trained with.",
+        )

@@ -1,0 +1,50 @@
+"""What a family of checkpoints is: a few settings and a table of names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from models.shape import ModelShape
+from models.weights import Names
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A checkpoint format: Hugging Face `model_types` that it reads, and the way from config to shape and back.
+
+    `shape_of` raises BadInput for a setting that the network does not have. `prefix` stands before the encoder's names
+    when a classifier is written.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    shape_of: Callable[[Config], ModelShape]
+    config_of: Callable[[ModelShape], dict[str, Any]]
+    names: Names
+    prefix: str
+
+
+def labels_of(config: Config) -> tuple[str, ...]:
+    """Return the class names of a Hugging Face config, in order of their numbers; empty where it has none."""
+    names = config.get("id2label")
+    if not isinstance(names, Mapping):
+        return ()
+    return tuple(str(names[key]) for key in sorted(names, key=int))
+
+
+def label_keys(labels: tuple[str, ...]) -> dict[str, Any]:
+    """Return `id2label` and `label2id` as Hugging Face writes them."""
+    return {
+        "id2label": {str(number): label for number, label in enumerate(labels)},
+        "label2id": {label: number for number, label in enumerate(labels)},
+        "num_labels": len(labels),
+    }
+
+
+def is_classifier(config: Config) -> bool:
+    """Return whether the config's architecture ends in a sequence classifier."""
+    return any(str(name).endswith("ForSequenceClassification") for name in config.get("architectures") or ())

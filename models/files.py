@@ -1,0 +1,166 @@
+"""Files and directories that appear whole or not at all. The only module that renames."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from models.errors import BadFile, BadInput
+
+# No JSON file of ours is near this; a larger one is not ours, and reading it could exhaust memory.
+MAX_JSON_BYTES = 64 * 1024 * 1024
+_PARTIAL = re.compile(r"\.partial-")
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Return the hex SHA-256 of `data`."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the hex SHA-256 of the file at `path`, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def digest_of(value: Any) -> str:
+    """Return the hex SHA-256 of a JSON value; the order of keys does not matter."""
+    return sha256_bytes(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode())
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole: beside its place, synced, then renamed over what was there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.partial-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file whole."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file whole, indented, keys in the order given."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Return the JSON value in a file.
+
+    Raises:
+        BadFile: the file is missing, too large, or not JSON.
+    """
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise BadFile(f"larger than {MAX_JSON_BYTES // 2**20} MB, which no file of this kind is", where=str(path))
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadFile("there is no such file", where=str(path)) from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadFile(f"not valid JSON ({error})", where=str(path)) from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file; anything else in it is a BadFile."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise BadFile("holds a JSON value that is not an object", where=str(path))
+    return value
+
+
+@contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """Yield an empty directory beside `path` and rename it to `path` when the block ends well.
+
+    Leftovers of an earlier kill (`.NAME.partial-*`) are removed first. On an error nothing appears.
+
+    Raises:
+        BadInput: `path` exists already and holds something.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise BadInput("the output already exists and is not empty", where=str(path), fix="Choose another --out.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.iterdir():
+        if left.name.startswith(f".{path.name}.partial-"):
+            shutil.rmtree(left, ignore_errors=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
+    try:
+        yield partial
+        partial.chmod(0o755)
+        for file in sorted(partial.rglob("*")):
+            _sync(file)
+        _sync(partial)
+        if path.exists():
+            path.rmdir()
+        partial.replace(path)
+        _sync(path.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def inside(root: Path, name: str) -> Path:
+    """Return `root / name` for a relative name read from a file.
+
+    Raises:
+        BadFile: the name is absolute, climbs out of `root`, or is not in normal form.
+    """
+    pure = PurePosixPath(name)
+    if not name or pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in name or str(pure) != name:
+        raise BadFile(f"names the unsafe path {name!r}", where=str(root))
+    return root / pure
+
+
+def digest_files(root: Path) -> dict[str, tuple[str, int]]:
+    """Return every file below `root` as relative name -> (sha256, bytes), sorted by name."""
+    files = sorted(file for file in root.rglob("*") if file.is_file())
+    return {file.relative_to(root).as_posix(): (sha256_file(file), file.stat().st_size) for file in files}
+
+
+def check_files(root: Path, expected: Mapping[str, tuple[str, int]]) -> None:
+    """Compare the files below `root` with their recorded (sha256, bytes).
+
+    Raises:
+        BadFile: files are missing or changed; all of them are named in one message.
+    """
+    problems = []
+    for name, (digest, size) in sorted(expected.items()):
+        path = inside(root, name)
+        if not path.is_file():
+            problems.append(f"{name} is missing")
+        elif path.stat().st_size != size:
+            problems.append(f"{name} has {path.stat().st_size} bytes, recorded {size}")
+        elif sha256_file(path) != digest:
+            problems.append(f"{name} does not match its recorded digest")
+    if problems:
+        raise BadFile("; ".join(problems), where=str(root), fix="Make the artifact again.")

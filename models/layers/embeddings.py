@@ -1,0 +1,56 @@
+"""Word, position and token-type vectors, summed."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from models.layers.norm import make_norm
+from models.shape import ModelShape, Positions
+
+
+class SinusoidalPositions(nn.Module):
+    """Fixed position vectors (Vaswani et al. 2017, section 3.5): even columns sine, odd columns cosine."""
+
+    weight: Tensor
+
+    def __init__(self, positions: int, width: int) -> None:
+        super().__init__()
+        # The device is named because a network that is about to be filled is built on the meta device.
+        place = torch.arange(positions, dtype=torch.float64, device="cpu")[:, None]
+        column = torch.arange(width, device="cpu")[None, :]
+        angle = place * torch.exp((column // 2).double() * (-2 * math.log(10000.0) / width))
+        table = torch.where(column % 2 == 0, angle.sin(), angle.cos())
+        self.register_buffer("weight", table.float(), persistent=False)
+
+    def forward(self, indices: Tensor) -> Tensor:
+        """Return (..., width) for whole-number `indices` (...)."""
+        return self.weight[indices]
+
+
+class Embeddings(nn.Module):
+    """Sum of word, position and token-type vectors, normalised unless the network is pre-norm."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.position_offset = shape.position_offset
+        self.word = nn.Embedding(shape.vocab_size, shape.hidden_size)
+        self.position: nn.Module = (
+            nn.Embedding(shape.max_positions, shape.hidden_size)
+            if shape.positions is Positions.LEARNED
+            else SinusoidalPositions(shape.max_positions, shape.hidden_size)
+        )
+        self.token_type = nn.Embedding(shape.type_vocab_size, shape.hidden_size) if shape.type_vocab_size else None
+        self.norm = make_norm(shape.norm, shape.hidden_size, shape.norm_eps)
+        self.dropout = nn.Dropout(shape.dropout)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """Return (batch, time, hidden_size) for whole numbers (batch, time)."""
+        place = torch.arange(input_ids.shape[1], device=input_ids.device) + self.position_offset
+        hidden = self.word(input_ids) + self.position(place)
+        if self.token_type is not None:
+            kinds = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+            hidden = hidden + self.token_type(kinds)
+        return self.dropout(self.norm(hidden))  # type: ignore[no-any-return]

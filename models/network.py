@@ -1,0 +1,110 @@
+"""The one network: a Transformer encoder in which every layer states its own shape."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from models.errors import BadInput
+from models.layers.attention import Attention, padding_mask
+from models.layers.embeddings import Embeddings
+from models.layers.feedforward import FeedForward
+from models.layers.heads import ClassificationHead
+from models.layers.norm import make_norm
+from models.layers.quantized import QuantizedEmbedding, QuantizedLinear
+from models.shape import Int8Form, ModelShape
+
+
+class Features(NamedTuple):
+    """What a forward pass saw: logits (batch, labels), and hidden states (batch, time, hidden) after the embeddings
+    and after every layer.
+    """
+
+    logits: Tensor
+    hidden: tuple[Tensor, ...]
+
+
+class Block(nn.Module):
+    """Attention and feed-forward with residual sums, normalised after (BERT) or before (pre-norm) each."""
+
+    def __init__(self, shape: ModelShape, index: int) -> None:
+        super().__init__()
+        layer = shape.layers[index]
+        self.pre_norm = shape.pre_norm
+        self.attention = Attention(shape.hidden_size, layer, dropout=shape.attention_dropout)
+        self.attention_norm = make_norm(shape.norm, shape.hidden_size, shape.norm_eps)
+        self.ffn = FeedForward(shape.hidden_size, layer.ffn, shape.activation)
+        self.ffn_norm = make_norm(shape.norm, shape.hidden_size, shape.norm_eps)
+        self.dropout = nn.Dropout(shape.dropout)
+
+    def attention_input(self, hidden: Tensor) -> Tensor:
+        """Return what the query, key and value projections read, for the block's input `hidden`."""
+        return self.attention_norm(hidden) if self.pre_norm else hidden
+
+    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """Return (batch, time, hidden_size); `mask` as in Attention.forward."""
+        if self.pre_norm:
+            hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), mask))
+            return hidden + self.dropout(self.ffn(self.ffn_norm(hidden)))  # type: ignore[no-any-return]
+        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, mask)))
+        return self.ffn_norm(hidden + self.dropout(self.ffn(hidden)))  # type: ignore[no-any-return]
+
+
+class Network(nn.Module):
+    """A Transformer encoder with an optional head, built from a ModelShape and nothing else."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embeddings = Embeddings(shape)
+        self.layers = nn.ModuleList(Block(shape, index) for index in range(len(shape.layers)))
+        self.final_norm = make_norm(shape.norm, shape.hidden_size, shape.norm_eps) if shape.pre_norm else None
+        self.head = None if shape.head is None else ClassificationHead(shape.hidden_size, shape.head)
+        initialize(self, shape.initializer_range)
+        for path, form in shape.int8:
+            self.set_submodule(path, _int8(self.get_submodule(path), form, path), strict=True)
+
+    def _encode(self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None) -> list[Tensor]:
+        mask = padding_mask(attention_mask)
+        states = [self.embeddings(input_ids, token_type_ids)]
+        for layer in self.layers:
+            states.append(layer(states[-1], mask))
+        if self.final_norm is not None:
+            states[-1] = self.final_norm(states[-1])
+        return states
+
+    def features(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+    ) -> Features:
+        """Return logits and all hidden states; arguments as in `forward`."""
+        states = self._encode(input_ids, attention_mask, token_type_ids)
+        logits = states[-1] if self.head is None else self.head(states[-1])
+        return Features(logits, tuple(states))
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        """Return logits (batch, labels), or hidden states (batch, time, hidden) where there is no head.
+
+        `input_ids` and `token_type_ids` are whole numbers (batch, time); `attention_mask` holds 1 for tokens and 0 for
+        padding on the right.
+        """
+        return self.features(input_ids, attention_mask, token_type_ids).logits
+
+
+def initialize(module: nn.Module, deviation: float) -> None:
+    """Draw the weights of linear layers and tables from N(0, deviation^2) and clear the biases (Devlin et al. 2019)."""
+    for part in module.modules():
+        if isinstance(part, (nn.Linear, nn.Embedding)) and part.weight.numel():
+            nn.init.normal_(part.weight, std=deviation)
+        if isinstance(part, nn.Linear):
+            nn.init.zeros_(part.bias)
+
+
+def _int8(module: nn.Module, form: Int8Form, path: str) -> nn.Module:
+    if isinstance(module, nn.Embedding) and form is Int8Form.TABLE:
+        return QuantizedEmbedding(module.num_embeddings, module.embedding_dim)
+    if isinstance(module, nn.Linear) and form is not Int8Form.TABLE:
+        return QuantizedLinear(module.in_features, module.out_features, form=form)
+    raise BadInput(f"a {type(module).__name__} has no int8 form {form.value!r}", where=path)

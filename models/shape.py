@@ -1,0 +1,204 @@
+"""Every size of a network, per layer, as frozen data. Knows nothing of torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
+from typing import Any, TypeVar
+
+from models.errors import BadFile, BadInput
+
+
+class Activation(str, Enum):
+    """What stands between two linear layers."""
+
+    GELU = "gelu"
+    GELU_TANH = "gelu_tanh"
+    RELU = "relu"
+    SILU = "silu"
+    TANH = "tanh"
+
+
+class Norm(str, Enum):
+    """How a residual sum is normalised. ELEMENTWISE is MobileBERT's NoNorm: x * weight + bias."""
+
+    LAYER = "layer_norm"
+    RMS = "rms_norm"
+    ELEMENTWISE = "elementwise"
+
+
+class Positions(str, Enum):
+    """Where position vectors come from."""
+
+    LEARNED = "learned"
+    SINUSOIDAL = "sinusoidal"
+
+
+class Int8Form(str, Enum):
+    """How a module computes in int8: activation scale per call, activation scale from calibration, or a table."""
+
+    DYNAMIC = "dynamic"
+    STATIC = "static"
+    TABLE = "table"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerShape:
+    """One Transformer block: `heads` heads of `head_size`, and an FFN of `ffn` neurons."""
+
+    heads: int
+    head_size: int
+    ffn: int
+
+    @property
+    def attention_width(self) -> int:
+        """Return heads x head_size."""
+        return self.heads * self.head_size
+
+
+@dataclass(frozen=True, slots=True)
+class HeadShape:
+    """A sequence classifier on the first token: dense, activation, output."""
+
+    labels: tuple[str, ...]
+    activation: Activation = Activation.TANH
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """Everything needed to build a network of the right size.
+
+    `family` names the checkpoint format it came from. Positions are numbered from `position_offset`. `int8` lists
+    (module path, form) for every quantized module, sorted by path.
+    """
+
+    family: str
+    vocab_size: int
+    hidden_size: int
+    layers: tuple[LayerShape, ...]
+    max_positions: int = 512
+    position_offset: int = 0
+    positions: Positions = Positions.LEARNED
+    type_vocab_size: int = 0
+    activation: Activation = Activation.GELU
+    norm: Norm = Norm.LAYER
+    norm_eps: float = 1e-12
+    pre_norm: bool = False
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    initializer_range: float = 0.02
+    pad_token_id: int = 0
+    head: HeadShape | None = None
+    int8: tuple[tuple[str, Int8Form], ...] = ()
+
+    def __post_init__(self) -> None:
+        problems = list(_problems(self))
+        if problems:
+            raise BadInput("; ".join(problems), where=f"shape of a {self.family} model")
+
+    @property
+    def usable_positions(self) -> int:
+        """Return the longest text, in tokens, that the positions allow."""
+        return self.max_positions - self.position_offset
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Return the class names, or nothing for a model without a head."""
+        return () if self.head is None else self.head.labels
+
+    @property
+    def int8_forms(self) -> dict[str, Int8Form]:
+        """Return module path -> form of the quantized modules."""
+        return dict(self.int8)
+
+    def with_layer(self, index: int, layer: LayerShape) -> ModelShape:
+        """Return the shape with one layer replaced."""
+        return replace(self, layers=(*self.layers[:index], layer, *self.layers[index + 1 :]))
+
+    def with_int8(self, forms: dict[str, Int8Form]) -> ModelShape:
+        """Return the shape with these modules quantized."""
+        return replace(self, int8=tuple(sorted(forms.items())))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the shape as a JSON object."""
+        return {key: _plain(value) for key, value in asdict(self).items()}
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> ModelShape:
+        """Return the shape written by `to_json`.
+
+        Raises:
+            BadFile: a key is missing or unknown, or a value is of the wrong type.
+        """
+        try:
+            known = dict(value)
+            layers = tuple(LayerShape(**layer) for layer in known.pop("layers"))
+            head = known.pop("head")
+            int8 = tuple((str(path), Int8Form(form)) for path, form in known.pop("int8"))
+            enums: dict[str, Any] = {
+                "positions": Positions(known.pop("positions")),
+                "activation": Activation(known.pop("activation")),
+                "norm": Norm(known.pop("norm")),
+            }
+            return ModelShape(**known, **enums, layers=layers, head=_head(head), int8=int8)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadFile(f"not the shape of a model ({error})", where="model.json") from None
+
+
+def _head(value: dict[str, Any] | None) -> HeadShape | None:
+    if value is None:
+        return None
+    return HeadShape(
+        labels=tuple(value["labels"]), activation=Activation(value["activation"]), dropout=value["dropout"]
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _problems(shape: ModelShape) -> list[str]:
+    sizes = {
+        "vocab_size": shape.vocab_size,
+        "hidden_size": shape.hidden_size,
+        "usable positions": shape.usable_positions,
+        **{
+            f"layer {index} {name}": getattr(layer, name)
+            for index, layer in enumerate(shape.layers)
+            for name in ("heads", "head_size", "ffn")
+        },
+    }
+    # A layer may keep no head or no neuron at all: the sublayer is then its output bias alone.
+    zero_allowed = {f"layer {index} {name}" for index in range(len(shape.layers)) for name in ("heads", "ffn")}
+    wrong = [
+        f"{name} is {size}" for name, size in sizes.items() if not isinstance(size, int) or size < 0 or size > 1 << 24
+    ]
+    wrong += [f"{name} is 0" for name, size in sizes.items() if size == 0 and name not in zero_allowed]
+    if shape.head is not None and len(set(shape.head.labels)) != len(shape.head.labels):
+        wrong.append("a label is named twice")
+    if shape.head is not None and len(shape.head.labels) < 2:
+        wrong.append("a classifier needs two labels")
+    return wrong
+
+
+_E = TypeVar("_E", bound=Enum)
+
+
+def member(kind: type[_E], name: str, aliases: dict[str, _E], *, where: str) -> _E:
+    """Return the enumeration member for a foreign name.
+
+    Raises:
+        BadInput: the name is not among `aliases`.
+    """
+    if name not in aliases:
+        raise BadInput(
+            f"{kind.__name__.lower()} {name!r} is not supported", where=where, fix=f"Known: {sorted(aliases)}."
+        )
+    return aliases[name]
