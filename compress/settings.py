@@ -1,0 +1,232 @@
+"""The recipe's whole vocabulary: one frozen class per stage, gate and source of data.
+
+Every key is documented here once; recipes, command-line flags and the documentation are made from these classes.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Weight = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseModel):
+    """Frozen, and a key that is not known is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataSettings(Settings):
+    """Where the examples are: files (CSV, TSV, JSON Lines, Parquet, plain or .gz) or hub data sets."""
+
+    train: str | None = Field(None, description="File or hub data set to learn from; labels are optional for distill.")
+    validation: str | None = Field(None, description="Labelled file or hub data set that the gates judge on.")
+    test: str | None = Field(None, description="Labelled file or hub data set that only the report is made on.")
+    text: str | None = Field(None, description="Column of the text; found by name if left out.")
+    text_pair: str | None = Field(None, description="Column of a second text, for sentence pairs.")
+    label: str | None = Field(None, description="Column of the label; found by name if left out.")
+    train_split: str = Field("train", description="Split of a hub data set to train on.")
+    validation_split: str = Field("validation", description="Split of a hub data set that the gates judge on.")
+    test_split: str = Field("test", description="Split of a hub data set that the report is made on.")
+    max_length: Count | None = Field(
+        None, description="Longest text in tokens; longer ones are cut and counted. Default: what the positions allow."
+    )
+    limit: Count | None = Field(None, description="Use only the first examples of the training data, for quick trials.")
+
+
+class ScheduleSettings(Settings):
+    """How long and how fast a network is trained."""
+
+    epochs: Annotated[float, Field(gt=0)] = Field(3.0, description="Passes over the training data.")
+    batch_size: Count = Field(32, description="Examples per step.")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(1e-4, description="Highest learning rate (AdamW).")
+    warmup: Share = Field(0.06, description="Share of the steps in which the learning rate rises.")
+    weight_decay: Weight = Field(0.01, description="Decay of weight matrices (AdamW).")
+    clip: Annotated[float, Field(gt=0)] = Field(1.0, description="Gradient norm above which gradients are scaled down.")
+    evaluations_per_epoch: Count = Field(1, description="How often the best-so-far is looked for.")
+
+
+class LossSettings(Settings):
+    """What a student learns from its teacher, as weights of the summed loss."""
+
+    kl: Weight = Field(0.0, description="KL divergence of softened logits, times temperature squared (Hinton 2015).")
+    temperature: Annotated[float, Field(gt=0)] = Field(2.0, description="Temperature of the softened logits.")
+    mse: Weight = Field(1.0, description="Mean squared error of the logits.")
+    hidden: Weight = Field(0.0, description="Mean squared error of hidden states, layer by layer.")
+    relations: Weight = Field(0.0, description="KL of query, key and value relations in the last layer (MiniLMv2).")
+    labels: Weight = Field(0.0, description="The task's own loss on hard labels, where there are any.")
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> LossSettings:
+        if not (self.kl or self.mse or self.hidden or self.relations or self.labels):
+            raise ValueError("at least one of kl, mse, hidden, relations and labels must be above 0")
+        return self
+
+
+class ArchitectureSettings(Settings):
+    """A network to be built new."""
+
+    layers: Count = Field(4, description="Number of layers.")
+    hidden_size: Count = Field(256, description="Width of the residual stream.")
+    heads: Count = Field(4, description="Attention heads per layer.")
+    ffn: Count = Field(1024, description="FFN neurons per layer.")
+    positions: Count = Field(512, description="Longest text, in tokens.")
+    family: Literal["bert", "roberta"] = Field("roberta", description="Whose checkpoint format it is kept in.")
+    activation: Literal["gelu", "relu"] = Field("gelu", description="Activation of the FFN.")
+    vocab_size: Count = Field(8000, description="Size of the byte-level BPE vocabulary that is trained.")
+
+
+class TrainSettings(ScheduleSettings):
+    """Fine-tune a checkpoint, or train a new network, into a teacher."""
+
+    architecture: ArchitectureSettings | None = Field(
+        None, description="Train a new network of this size, with its own tokenizer, instead of the given checkpoint."
+    )
+    dropout: Share | None = Field(None, description="Dropout while training; the checkpoint's own if left out.")
+
+
+class DistillSettings(ScheduleSettings):
+    """Build a student out of the teacher and train it on the teacher's outputs."""
+
+    layers: Count | tuple[int, ...] = Field(
+        3, description="How many of the teacher's layers the student keeps, or which (from 0)."
+    )
+    ffn: Count | None = Field(None, description="FFN neurons per layer; the teacher's if left out.")
+    architecture: ArchitectureSettings | None = Field(
+        None, description="A student of this size instead; it keeps the teacher's tokenizer."
+    )
+    losses: LossSettings = Field(default_factory=LossSettings, description="What the student learns from.")
+    dropout: Share | None = Field(None, description="Dropout while training; the teacher's if left out.")
+
+
+class RecoverySettings(ScheduleSettings):
+    """Distillation from the teacher after units were cut out."""
+
+    epochs: Annotated[float, Field(ge=0)] = Field(1.0, description="Passes over the training data at the end.")
+    losses: LossSettings = Field(default_factory=LossSettings, description="What the pruned model learns from.")
+
+
+class PruneSettings(Settings):
+    """Remove heads and FFN neurons until a target is met, then recover."""
+
+    speedup: Annotated[float, Field(gt=1.0)] | None = Field(
+        None, description="Target: how many times faster than the stage's input, measured in ONNX Runtime."
+    )
+    sparsity: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+        None, description="Target instead: share of the encoder's weights to remove."
+    )
+    rounds: Count = Field(4, description="Steps in which the target is approached.")
+    examples: Count = Field(2048, description="Training examples that heads and neurons are scored on.")
+    ffn_multiple: Count = Field(64, description="Kept FFN widths are multiples of this.")
+    round_epochs: Annotated[float, Field(ge=0)] = Field(
+        0.2, description="Passes over the training data between two rounds."
+    )
+    recovery: RecoverySettings = Field(default_factory=RecoverySettings, description="Training after the last round.")
+
+    @model_validator(mode="after")
+    def _one_target(self) -> PruneSettings:
+        if (self.speedup is None) == (self.sparsity is None):
+            raise ValueError("give exactly one of speedup and sparsity")
+        return self
+
+
+class Calibration(str, Enum):
+    """How a static activation range is chosen."""
+
+    MINMAX = "minmax"
+    PERCENTILE = "percentile"
+    ENTROPY = "entropy"
+
+
+class QuantizeSettings(Settings):
+    """Put weights, activations and the embedding table into int8."""
+
+    activations: Literal["dynamic", "static"] = Field(
+        "dynamic", description="Scale of the activations: per call, or fixed by calibration."
+    )
+    calibration: Calibration = Field(Calibration.PERCENTILE, description="How static ranges are chosen.")
+    percentile: Annotated[float, Field(gt=50.0, le=100.0)] = Field(
+        99.99, description="Share of activations that a percentile range covers."
+    )
+    calibration_examples: Count = Field(512, description="Training examples that calibration and sensitivity run on.")
+    embeddings: bool = Field(True, description="Also keep the embedding tables in int8, one scale per row.")
+    keep_float: tuple[str, ...] = Field(
+        (), description="Linear layers that stay in float, by name or pattern (layers.0.*)."
+    )
+    sensitivity: bool = Field(True, description="Measure what each layer alone costs.")
+
+
+class ExportSettings(Settings):
+    """Write the ONNX bundle."""
+
+    target: Literal["cpu", "mobile"] = Field("cpu", description="What the graph is written for.")
+    golden: Count = Field(8, description="Texts whose expected outputs travel in the bundle.")
+
+
+class AccuracyGate(Settings):
+    """Non-inferiority to the original teacher on the validation data, paired."""
+
+    max_loss: Annotated[float, Field(ge=0.0)] = Field(
+        1.0, description="Allowed loss in points: the lower bound of the difference must lie above minus this."
+    )
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(0.95, description="Of the one-sided lower bound.")
+
+
+class SpeedGate(Settings):
+    """Faster than the teacher, ONNX Runtime against ONNX Runtime, batch 1, the real lengths."""
+
+    min_speedup: Annotated[float, Field(gt=0.0)] = Field(
+        1.0, description="The lower bound of the ratio of median latencies must reach this."
+    )
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(0.95, description="Of the one-sided lower bound.")
+
+
+class SizeGate(Settings):
+    """Smaller than the teacher's bundle."""
+
+    min_ratio: Annotated[float, Field(gt=0.0)] = Field(1.0, description="Teacher's bytes over the candidate's.")
+
+
+class Gates(Settings):
+    """What a stage's output must pass; a gate left out is not asked."""
+
+    accuracy: AccuracyGate | None = Field(None, description="Bound on the loss of accuracy.")
+    speed: SpeedGate | None = Field(None, description="Bound on the speed-up.")
+    size: SizeGate | None = Field(None, description="Bound on the size.")
+
+
+class GateSettings(Settings):
+    """Gates of every stage, and of single stages."""
+
+    default: Gates = Field(
+        default_factory=lambda: Gates(accuracy=AccuracyGate(), speed=SpeedGate()),
+        description="Asked after every stage that follows the teacher.",
+    )
+    distill: Gates | None = Field(None, description="Asked after distill, in place of the default's.")
+    prune: Gates | None = Field(None, description="Asked after prune, in place of the default's.")
+    quantize: Gates | None = Field(None, description="Asked after quantize, in place of the default's.")
+    export: Gates | None = Field(None, description="Asked after export, in place of the default's.")
+
+    def of(self, stage: str) -> Gates:
+        """Return the gates of a stage: its own where given, else the default's, gate by gate."""
+        own: Gates | None = getattr(self, stage, None)
+        if own is None:
+            return self.default
+        return Gates(
+            accuracy=own.accuracy or self.default.accuracy,
+            speed=own.speed or self.default.speed,
+            size=own.size or self.default.size,
+        )
+
+
+class MeasureSettings(Settings):
+    """How accuracy and latency are measured."""
+
+    rounds: Annotated[int, Field(ge=4)] = Field(20, description="Interleaved rounds (A B B A) of the speed gate.")
+    texts: Count = Field(64, description="Validation texts, of the real lengths, run in a round.")
+    threads: Count = Field(1, description="Threads that ONNX Runtime may use.")

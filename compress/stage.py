@@ -1,0 +1,83 @@
+"""What a stage is, and what it is handed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from models.encoded import Encoded
+
+from compress.settings import Settings
+from models.checkpoint import Checkpoint
+from models.task import Task
+
+S = TypeVar("S", bound=Settings)
+
+
+class Progress(Protocol):
+    """Where a stage says how far it is."""
+
+    def __call__(self, label: str) -> Callable[[int, int], None]:
+        """Return a function that takes (done, total) for a named piece of work; done == total ends it."""
+
+
+def silent(label: str) -> Callable[[int, int], None]:
+    """Return a progress function that shows nothing."""
+    return lambda done, total: None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every stage may use: never a gate, a sibling, the ledger, or its own directory.
+
+    `scratch` survives a kill and is deleted when the stage's artifact is sealed. `cache` is shared between runs and
+    holds only what can be computed again.
+    """
+
+    teacher: Checkpoint
+    task: Task
+    train: Encoded
+    validation: Encoded
+    seed: int
+    threads: int
+    scratch: Path
+    cache: Path
+    progress: Progress = silent
+
+
+class Product(Protocol):
+    """What a stage makes: a checkpoint or a bundle. It writes its files into an empty directory."""
+
+    def save(self, directory: Path) -> None:
+        """Write every file into `directory`."""
+
+    @property
+    def parameters(self) -> int:
+        """Return the number of weights."""
+
+
+P = TypeVar("P", bound=Product, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Output(Generic[P]):
+    """What a stage returns: its product, and what is worth telling about how it was made (JSON values)."""
+
+    product: P
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage(Generic[S, P]):
+    """A named function from a checkpoint to a checkpoint or a bundle.
+
+    `milder` returns less demanding settings after a failed gate, given the details of the failed attempt, or None when
+    there are none left.
+    """
+
+    name: str
+    settings: type[S]
+    run: Callable[[Checkpoint, S, Context], Output[P]]
+    milder: Callable[[S, dict[str, Any]], S | None]
