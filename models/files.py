@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,6 @@ from models.errors import BadFile, BadInput
 
 # No JSON file of ours is near this; a larger one is not ours, and reading it could exhaust memory.
 MAX_JSON_BYTES = 64 * 1024 * 1024
-_PARTIAL = re.compile(r"\.partial-")
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -99,15 +97,16 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def new_directory(path: Path) -> Iterator[Path]:
+def new_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield an empty directory beside `path` and rename it to `path` when the block ends well.
 
-    Leftovers of an earlier kill (`.NAME.partial-*`) are removed first. On an error nothing appears.
+    Leftovers of an earlier kill (`.NAME.partial-*`) are removed first. On an error nothing appears. With `replace` a
+    directory that stands there stays until the new one is complete, and is then removed.
 
     Raises:
-        BadInput: `path` exists already and holds something.
+        BadInput: `path` exists already and holds something, without `replace`.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if not replace and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise BadInput("the output already exists and is not empty", where=str(path), fix="Choose another --out.")
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.iterdir():
@@ -121,9 +120,10 @@ def new_directory(path: Path) -> Iterator[Path]:
             _sync(file)
         _sync(partial)
         if path.exists():
-            path.rmdir()
+            path.replace(partial.with_name(partial.name + "-old"))
         partial.replace(path)
         _sync(path.parent)
+        shutil.rmtree(partial.with_name(partial.name + "-old"), ignore_errors=True)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
