@@ -171,7 +171,7 @@ class ExportSettings(Settings):
 class AccuracyGate(Settings):
     """Non-inferiority to the original teacher on the validation data, paired."""
 
-    max_loss: Annotated[float, Field(ge=0.0)] = Field(
+    max_loss: Annotated[float, Field(gt=0.0, lt=100.0)] = Field(
         1.0, description="Allowed loss in points: the lower bound of the difference must lie above minus this."
     )
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(0.95, description="Of the one-sided lower bound.")
