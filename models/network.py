@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from models.errors import BadInput
-from models.layers.attention import Attention, padding_mask
+from models.layers.attention import EVERY_TOKEN, FIRST_TOKEN, Attention, padding_mask
 from models.layers.embeddings import Embeddings
 from models.layers.feedforward import FeedForward
 from models.layers.heads import ClassificationHead
@@ -42,13 +42,17 @@ class Block(nn.Module):
         """Return what the query, key and value projections read, for the block's input `hidden`."""
         return self.attention_norm(hidden) if self.pre_norm else hidden
 
-    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """Return (batch, time, hidden_size); `mask` as in Attention.forward."""
+    def forward(self, hidden: Tensor, mask: Tensor | None, *, readers: slice = EVERY_TOKEN) -> Tensor:
+        """Return (batch, readers, hidden_size): the tokens of `readers`, each of which attends to all.
+
+        `mask` as in Attention.forward.
+        """
+        inner = self.attention_input(hidden)
+        attended = hidden[:, readers] + self.dropout(self.attention(inner, mask, readers=readers))
         if self.pre_norm:
-            hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), mask))
-            return hidden + self.dropout(self.ffn(self.ffn_norm(hidden)))  # type: ignore[no-any-return]
-        hidden = self.attention_norm(hidden + self.dropout(self.attention(hidden, mask)))
-        return self.ffn_norm(hidden + self.dropout(self.ffn(hidden)))  # type: ignore[no-any-return]
+            return attended + self.dropout(self.ffn(self.ffn_norm(attended)))  # type: ignore[no-any-return]
+        attended = self.attention_norm(attended)
+        return self.ffn_norm(attended + self.dropout(self.ffn(attended)))  # type: ignore[no-any-return]
 
 
 class Network(nn.Module):
@@ -65,11 +69,20 @@ class Network(nn.Module):
         for path, form in shape.int8:
             self.set_submodule(path, _int8(self.get_submodule(path), form, path), strict=True)
 
-    def _encode(self, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None) -> list[Tensor]:
+    def _encode(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        token_type_ids: Tensor | None,
+        *,
+        readers: slice = EVERY_TOKEN,
+    ) -> list[Tensor]:
+        """Return the states after the embeddings and every layer; the last layer computes only the `readers`."""
         mask = padding_mask(attention_mask)
         states = [self.embeddings(input_ids, token_type_ids)]
         for layer in self.layers:
-            states.append(layer(states[-1], mask))
+            last = len(states) == len(self.layers)
+            states.append(layer(states[-1], mask, readers=readers if last else EVERY_TOKEN))
         if self.final_norm is not None:
             states[-1] = self.final_norm(states[-1])
         return states
@@ -89,8 +102,15 @@ class Network(nn.Module):
 
         `input_ids` and `token_type_ids` are whole numbers (batch, time); `attention_mask` holds 1 for tokens and 0 for
         padding on the right.
+
+        A classifier reads the first token, so the last layer computes no other: exact in float. In dynamic int8 the
+        activation scales of that layer's query, output and FFN then come from the first token alone, as in the
+        exported graph; `features` takes them over all tokens.
         """
-        return self.features(input_ids, attention_mask, token_type_ids).logits
+        if self.head is None:
+            return self._encode(input_ids, attention_mask, token_type_ids)[-1]
+        states = self._encode(input_ids, attention_mask, token_type_ids, readers=FIRST_TOKEN)
+        return self.head(states[-1])  # type: ignore[no-any-return]
 
 
 def initialize(module: nn.Module, deviation: float) -> None:

@@ -9,6 +9,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from models.layers.linear import make_linear
 from models.shape import LayerShape
 
+EVERY_TOKEN = slice(None)
+FIRST_TOKEN = slice(0, 1)
+
 
 class Attention(nn.Module):
     """Self-attention of `shape.heads` heads of `shape.head_size` over a residual stream of `hidden_size`."""
@@ -23,22 +26,22 @@ class Attention(nn.Module):
         self.value = make_linear(hidden_size, shape.attention_width)
         self.output = make_linear(shape.attention_width, hidden_size)
 
-    def project(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return query, key and value, each (batch, time, heads * head_size)."""
-        return self.query(hidden), self.key(hidden), self.value(hidden)
+    def project(self, hidden: Tensor, *, readers: slice = EVERY_TOKEN) -> tuple[Tensor, Tensor, Tensor]:
+        """Return query (batch, readers, heads * head_size), and key and value of all tokens."""
+        return self.query(hidden[:, readers]), self.key(hidden), self.value(hidden)
 
     def _split(self, projected: Tensor) -> Tensor:
         batch, time, _ = projected.shape
         return projected.view(batch, time, self.heads, self.head_size).transpose(1, 2)  # (batch, heads, time, size)
 
-    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """Return (batch, time, hidden_size).
+    def forward(self, hidden: Tensor, mask: Tensor | None, *, readers: slice = EVERY_TOKEN) -> Tensor:
+        """Return (batch, readers, hidden_size): what the tokens of `readers` gather from all tokens.
 
         `mask` is boolean (batch, 1, 1, time), True where a token may be attended to, or None where all may.
         """
         if self.heads == 0:
-            return self.output.bias.expand_as(hidden)
-        query, key, value = (self._split(part) for part in self.project(hidden))
+            return self.output.bias.expand_as(hidden[:, readers])
+        query, key, value = (self._split(part) for part in self.project(hidden, readers=readers))
         dropout = self.dropout if self.training else 0.0
         context = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
         batch, _, time, _ = context.shape

@@ -1,0 +1,89 @@
+"""What a lowering is handed: the target, the way to other lowerings, and the making of nodes under its own name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import numpy as np
+from torch import Tensor, nn
+
+from export import values
+from export.target import Target
+from export.values import MICROSOFT, Array, Attribute, Value
+from models.errors import Unsupported
+
+# A lowering takes its module, its emitter and the module's inputs, and returns the module's output.
+Lowering = Callable[..., Value]
+# Linear layers that read the same values are lowered together: modules, emitters, input -> one output each.
+GroupLowering = Callable[[Sequence[Any], "Sequence[Emit]", Value], Sequence[Value]]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Emits nodes for the module at `path`."""
+
+    target: Target
+    lowerings: Mapping[type[nn.Module], Lowering]
+    groups: Mapping[type[nn.Module], GroupLowering]
+    path: str = ""
+
+    def at(self, name: str) -> Emit:
+        """Return the emitter of the submodule `name`."""
+        return replace(self, path=f"{self.path}.{name}" if self.path else name)
+
+    def child(self, module: nn.Module, name: str, *inputs: Value | None) -> Value:
+        """Return the output of the submodule called `name`.
+
+        Raises:
+            Unsupported: there is no lowering for its type.
+        """
+        part = module.get_submodule(name)
+        if type(part) in self.groups:
+            return self.groups[type(part)]([part], [self.at(name)], _given(inputs[0]))[0]
+        if type(part) not in self.lowerings:
+            raise Unsupported(f"there is no ONNX form of a {type(part).__name__}", where=self.at(name).path)
+        return self.lowerings[type(part)](part, self.at(name), *inputs)
+
+    def children(self, module: nn.Module, names: Sequence[str], hidden: Value) -> list[Value]:
+        """Return the outputs of linear submodules that all read `hidden`: together where they are of one type."""
+        parts = [module.get_submodule(name) for name in names]
+        kinds = {type(part) for part in parts}
+        if len(kinds) == 1 and kinds <= set(self.groups):
+            return list(self.groups[kinds.pop()](parts, [self.at(name) for name in names], hidden))
+        return [self.child(module, name, hidden) for name in names]
+
+    def node(self, operator: str, *inputs: Value | None, role: str, **attributes: Attribute) -> Value:
+        """Return the output of a standard operator."""
+        (result,) = self.nodes(operator, *inputs, roles=(role,), **attributes)
+        return result
+
+    def nodes(
+        self, operator: str, *inputs: Value | None, roles: tuple[str, ...], **attributes: Attribute
+    ) -> tuple[Value, ...]:
+        """Return the outputs of a standard operator, one for every role."""
+        return values.node(operator, inputs, attributes=attributes, roles=roles, path=self.path)
+
+    def microsoft(self, operator: str, *inputs: Value | None, role: str, **attributes: Attribute) -> Value:
+        """Return the output of one of ONNX Runtime's own operators."""
+        (result,) = values.node(
+            operator, inputs, domain=MICROSOFT, attributes=attributes, roles=(role,), path=self.path
+        )
+        return result
+
+    def constant(self, value: Tensor | Array, role: str) -> Value:
+        """Return a constant of the module; a tensor is taken as it is, without a copy where it is contiguous."""
+        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+        return values.constant(array, path=self.path, role=role)
+
+    def integers(self, numbers: Sequence[int], role: str) -> Value:
+        """Return a constant list of int64."""
+        return self.constant(np.array(numbers, dtype=np.int64), role)
+
+
+def _given(value: Value | None) -> Value:
+    if value is None:
+        raise TypeError("a linear layer needs its input")
+    return value

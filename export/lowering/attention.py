@@ -1,0 +1,59 @@
+"""Self-attention with as many heads as the layer has, time first."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from export.emit import Emit
+from export.values import Value
+from models.layers.attention import Attention
+
+
+def attention(module: Attention, emit: Emit, hidden: Value, mask: Value, reader: Value | None) -> Value:
+    """Return (time, batch, hidden), or the output bias alone where no head is left.
+
+    `hidden` is (time, batch, hidden) and `mask` (batch, 1, 1, time) is added to the scores. With `reader`, (some time,
+    batch, hidden), only these tokens ask and get an answer.
+    """
+    if module.heads == 0:
+        return emit.at("output").constant(module.output.bias, "bias")
+    if reader is None:
+        query, key, value = emit.children(module, ("query", "key", "value"), hidden)
+    else:
+        query = emit.child(module, "query", reader)
+        key, value = emit.children(module, ("key", "value"), hidden)
+    split = emit.integers([0, 0, module.heads, module.head_size], "by_head")
+    heads = [
+        emit.node("Reshape", part, split, role=f"{name}_heads")  # (time, batch, heads, size)
+        for name, part in (("query", query), ("key", key), ("value", value))
+    ]
+    scores = _scores(module, emit, heads[0], heads[1])  # (batch, heads, time, time)
+    masked = emit.node("Add", scores, mask, role="masked_scores")
+    shares = emit.node("Softmax", masked, role="shares", axis=-1)
+    by_head = _context(emit, shares, heads[2])  # (batch, heads, time, size)
+    turned = emit.node("Transpose", by_head, role="context_by_time", perm=[2, 0, 1, 3])
+    joined = emit.integers([0, 0, module.heads * module.head_size], "joined")
+    context = emit.node("Reshape", turned, joined, role="context")
+    return emit.child(module, "output", context)
+
+
+def _scores(module: Attention, emit: Emit, query: Value, key: Value) -> Value:
+    scale = 1 / math.sqrt(module.head_size)
+    if emit.target.microsoft:
+        # The product reads both operands where they lie, so nothing is transposed in memory.
+        return emit.microsoft(
+            "FusedMatMul", query, key, role="scores", alpha=scale, transB=1, transBatchA=1, transBatchB=1
+        )
+    left = emit.node("Transpose", query, role="query_turned", perm=[1, 2, 0, 3])
+    right = emit.node("Transpose", key, role="key_turned", perm=[1, 2, 3, 0])
+    product = emit.node("MatMul", left, right, role="product")
+    return emit.node("Mul", product, emit.constant(np.array(scale, dtype=np.float32), "scale"), role="scores")
+
+
+def _context(emit: Emit, shares: Value, value: Value) -> Value:
+    if emit.target.microsoft:
+        return emit.microsoft("FusedMatMul", shares, value, role="context_by_head", transBatchB=1)
+    turned = emit.node("Transpose", value, role="value_turned", perm=[1, 2, 0, 3])
+    return emit.node("MatMul", shares, turned, role="context_by_head")

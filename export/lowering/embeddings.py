@@ -1,0 +1,36 @@
+"""Word, position and token-type vectors, time first."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from export.emit import Emit
+from export.values import Value
+from models.layers.embeddings import Embeddings, SinusoidalPositions
+from models.layers.quantized import QuantizedEmbedding
+
+
+def embedding(module: nn.Embedding | SinusoidalPositions, emit: Emit, indices: Value) -> Value:
+    """Return rows (..., width) for whole numbers (...)."""
+    return emit.node("Gather", emit.constant(module.weight, "weight"), indices, role="rows")
+
+
+def embeddings(module: Embeddings, emit: Emit, ids: Value, kinds: Value | None) -> Value:
+    """Return (time, batch, hidden) for `ids` and token types `kinds`, both (time, batch)."""
+    parts = [emit.child(module, "word", ids), _positions(module, emit, ids)]
+    if kinds is not None:
+        parts.append(emit.child(module, "token_type", kinds))
+    return emit.child(module, "norm", emit.node("Sum", *parts, role="sum"))
+
+
+def _positions(module: Embeddings, emit: Emit, ids: Value) -> Value:
+    """Return (time, 1, hidden): the table's rows from the offset on, as many as there are tokens."""
+    part = emit.at("position")
+    table = module.position
+    if isinstance(table, QuantizedEmbedding):
+        rows = table.weight.float() * table.weight_scale[:, None]
+    else:
+        rows = table.get_parameter("weight").data if isinstance(table, nn.Embedding) else table.get_buffer("weight")
+    usable = part.constant(rows[module.position_offset :, None, :], "weight")
+    length = part.node("Shape", ids, role="length", start=0, end=1)
+    return part.node("Slice", usable, part.integers([0], "first"), length, part.integers([0], "axis"), role="rows")

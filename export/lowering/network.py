@@ -1,0 +1,61 @@
+"""Blocks, and the whole network."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from export.emit import Emit
+from export.values import Value
+from models.network import Block, Network
+
+
+def block(module: Block, emit: Emit, hidden: Value, mask: Value, first: Value | None) -> Value:
+    """Return (time, batch, hidden), of all tokens, or of the first alone where `first` says how to cut it out.
+
+    Residual sums are the operator Sum: the runtime turns Add before LayerNormalization into SkipLayerNormalization,
+    whose CPU kernel is several times slower than the two.
+    """
+    inner = emit.child(module, "attention_norm", hidden) if module.pre_norm else hidden
+    reader = None if first is None else _first(emit, inner, "reader")
+    kept = hidden if first is None else (reader if inner is hidden else _first(emit, hidden, "residual"))
+    summed = emit.node("Sum", kept, emit.child(module, "attention", inner, mask, reader), role="attended")
+    if module.pre_norm:
+        raised = emit.child(module, "ffn", emit.child(module, "ffn_norm", summed))
+        return emit.node("Sum", summed, raised, role="output")
+    attended = emit.child(module, "attention_norm", summed)
+    return emit.child(module, "ffn_norm", emit.node("Sum", attended, emit.child(module, "ffn", attended), role="fed"))
+
+
+def network(module: Network, emit: Emit, ids: Value, mask: Value, kinds: Value | None) -> Value:
+    """Return logits (batch, labels), or hidden states (batch, time, hidden) where there is no head.
+
+    Arguments are (batch, time) whole numbers. Inside, time comes first: attention's products then read queries, keys
+    and values where the projections wrote them.
+    """
+    ids = emit.node("Transpose", ids, role="ids_by_time", perm=[1, 0])
+    kinds = None if kinds is None else emit.node("Transpose", kinds, role="kinds_by_time", perm=[1, 0])
+    hidden = emit.child(module, "embeddings", ids, kinds)
+    bias = _mask_bias(emit, mask)
+    for index, _ in enumerate(module.layers):
+        last = module.head is not None and index == len(module.layers) - 1
+        hidden = emit.child(module, f"layers.{index}", hidden, bias, hidden if last else None)
+    if module.final_norm is not None:
+        hidden = emit.child(module, "final_norm", hidden)
+    if module.head is None:
+        return emit.node("Transpose", hidden, role="hidden", perm=[1, 0, 2])
+    first = emit.node("Gather", hidden, emit.constant(np.array(0, dtype=np.int64), "zero"), role="first", axis=0)
+    return emit.child(module, "head", first)
+
+
+def _first(emit: Emit, hidden: Value, role: str) -> Value:
+    """Return (1, batch, hidden): the first token of (time, batch, hidden)."""
+    return emit.node("Gather", hidden, emit.integers([0], "first"), role=role, axis=0)
+
+
+def _mask_bias(emit: Emit, mask: Value) -> Value:
+    """Return (batch, 1, 1, time): nothing for a token, and less than any score for padding."""
+    real = emit.node("Cast", mask, role="mask_float", to=1)
+    absent = emit.node("Sub", emit.constant(np.array(1, dtype=np.float32), "one"), real, role="absent")
+    lowest = emit.constant(np.array(np.finfo(np.float32).min / 2, dtype=np.float32), "lowest")
+    bias = emit.node("Mul", absent, lowest, role="mask_rows")
+    return emit.node("Unsqueeze", bias, emit.integers([1, 2], "head_and_query"), role="mask_bias")

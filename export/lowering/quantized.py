@@ -1,0 +1,72 @@
+"""Int8 linear layers and tables, number for number what QuantizedLinear and QuantizedEmbedding compute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from export.emit import Emit
+from export.values import Value
+from models.layers.quantized import QuantizedEmbedding, QuantizedLinear
+from models.shape import Int8Form
+
+
+class Activation(NamedTuple):
+    """A quantized input: uint8 levels, float32 scale, uint8 zero point."""
+
+    levels: Value
+    scale: Value
+    zero_point: Value
+
+
+def quantized_linears(modules: Sequence[QuantizedLinear], emits: Sequence[Emit], hidden: Value) -> list[Value]:
+    """Return the output of every module, for x (..., in): one quantization of x feeds all that quantize it alike."""
+    if _alike(modules):
+        activation = _quantize(modules[0], emits[0], hidden)
+        return [_product(module, emit, activation) for module, emit in zip(modules, emits, strict=True)]
+    return [quantized_linears([module], [emit], hidden)[0] for module, emit in zip(modules, emits, strict=True)]
+
+
+def _alike(modules: Sequence[QuantizedLinear]) -> bool:
+    if len(modules) == 1 or all(module.form is Int8Form.DYNAMIC for module in modules):
+        return True
+    first = modules[0]
+    return all(
+        module.form is Int8Form.STATIC
+        and torch.equal(module.input_scale, first.input_scale)
+        and torch.equal(module.input_zero_point, first.input_zero_point)
+        for module in modules
+    )
+
+
+def _quantize(module: QuantizedLinear, emit: Emit, hidden: Value) -> Activation:
+    if module.form is Int8Form.DYNAMIC:
+        return Activation(*emit.nodes("DynamicQuantizeLinear", hidden, roles=("levels", "scale", "zero_point")))
+    scale = emit.constant(module.input_scale, "input_scale")
+    zero_point = emit.constant(module.input_zero_point, "input_zero_point")
+    return Activation(emit.node("QuantizeLinear", hidden, scale, zero_point, role="levels"), scale, zero_point)
+
+
+def _product(module: QuantizedLinear, emit: Emit, activation: Activation) -> Value:
+    weight = emit.constant(module.weight.t(), "weight")
+    weight_scale = emit.constant(module.weight_scale, "weight_scale")
+    bias = emit.constant(module.bias, "bias")
+    levels, scale, zero_point = activation
+    if emit.target.microsoft:
+        return emit.microsoft(
+            "MatMulIntegerToFloat", levels, weight, scale, weight_scale, zero_point, None, bias, role="output"
+        )
+    sums = emit.node("MatMulInteger", levels, weight, zero_point, role="sums")
+    both = emit.node("Mul", scale, weight_scale, role="scale_product")
+    scaled = emit.node("Mul", emit.node("Cast", sums, role="float_sums", to=1), both, role="scaled")
+    return emit.node("Add", scaled, bias, role="output")
+
+
+def quantized_embedding(module: QuantizedEmbedding, emit: Emit, indices: Value) -> Value:
+    """Return rows (..., width) in float32 for whole numbers (...)."""
+    rows = emit.node("Gather", emit.constant(module.weight, "weight"), indices, role="levels")
+    scale = emit.constant(module.weight_scale[:, None], "weight_scale")
+    scales = emit.node("Gather", scale, indices, role="scales")
+    return emit.node("Mul", emit.node("Cast", rows, role="float_levels", to=1), scales, role="rows")

@@ -1,0 +1,84 @@
+"""Sessions of ONNX Runtime, and running them on arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from models.errors import BadFile, BadInput
+
+Integers = NDArray[np.int64]
+Floats = NDArray[np.float32]
+ERRORS_ONLY = 3
+
+
+def open_session(model: Path | bytes, *, threads: int) -> onnxruntime.InferenceSession:
+    """Return a CPU session with the runtime's default options, except for the number of threads.
+
+    Raises:
+        BadInput: `threads` is below 1.
+        BadFile: the file is missing or not a model that the runtime reads.
+    """
+    if threads < 1:
+        raise BadInput(f"threads is {threads}", fix="Give 1 or more.")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = ERRORS_ONLY
+    where = os.fspath(model) if isinstance(model, Path) else f"a model of {len(model)} bytes"
+    if isinstance(model, Path) and not model.is_file():
+        raise BadFile("there is no such file", where=where)
+    try:
+        return onnxruntime.InferenceSession(
+            os.fspath(model) if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"]
+        )
+    except (*_RUNTIME_ERRORS, RuntimeError, ValueError) as error:
+        raise BadFile(f"ONNX Runtime does not read it ({_first_line(error)})", where=where) from error
+
+
+def feeds(session: onnxruntime.InferenceSession, ids: Integers, mask: Integers, kinds: Integers) -> dict[str, Any]:
+    """Return those of the arrays that the session has inputs for, by name."""
+    known = {"input_ids": ids, "attention_mask": mask, "token_type_ids": kinds}
+    return {port.name: known[port.name] for port in session.get_inputs()}
+
+
+def run(session: onnxruntime.InferenceSession, arrays: Mapping[str, Integers]) -> Floats:
+    """Return the session's one output for named int64 arrays (batch, time).
+
+    `attention_mask` and `token_type_ids` may be left out: nothing is padding then, and all tokens are of type 0.
+
+    Raises:
+        BadInput: the runtime refuses the values, such as an id beyond the table.
+    """
+    ids = np.asarray(arrays["input_ids"], dtype=np.int64)
+    mask = np.asarray(arrays.get("attention_mask", np.ones_like(ids)), dtype=np.int64)
+    kinds = np.asarray(arrays.get("token_type_ids", np.zeros_like(ids)), dtype=np.int64)
+    try:
+        (output,) = session.run(None, feeds(session, ids, mask, kinds))
+    except _RUNTIME_ERRORS as error:
+        where = f"input_ids of shape {ids.shape}"
+        raise BadInput(f"ONNX Runtime refuses the input ({_first_line(error)})", where=where) from error
+    return np.asarray(output, dtype=np.float32)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+_STATES = onnxruntime.capi.onnxruntime_pybind11_state
+_RUNTIME_ERRORS = (
+    _STATES.Fail,
+    _STATES.InvalidArgument,
+    _STATES.InvalidGraph,
+    _STATES.InvalidProtobuf,
+    _STATES.NoModel,
+    _STATES.NoSuchFile,
+    _STATES.NotImplemented,
+    _STATES.RuntimeException,
+)

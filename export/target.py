@@ -1,0 +1,45 @@
+"""What a graph may be made of, as data: one record per kind of device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, final
+
+
+class Operators(str, Enum):
+    """Which operators may be emitted: the ONNX standard alone, or ONNX Runtime's own too."""
+
+    STANDARD = "standard"
+    MICROSOFT = "microsoft"
+
+
+class FileForm(str, Enum):
+    """How the model is stored: an ONNX file, or ONNX Runtime's `.ort` for reduced builds."""
+
+    ONNX = "onnx"
+    ORT = "ort"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a graph will run.
+
+    `opset` 17 is the first with LayerNormalization; every ONNX Runtime since 1.12 runs it.
+    """
+
+    name: str
+    operators: Operators
+    file_form: FileForm
+    opset: int = 17
+
+    @property
+    def microsoft(self) -> bool:
+        """Return whether operators of the domain com.microsoft may be emitted."""
+        return self.operators is Operators.MICROSOFT
+
+
+CPU: Final = Target("cpu", Operators.MICROSOFT, FileForm.ONNX)
+MOBILE: Final = Target("mobile", Operators.STANDARD, FileForm.ORT)
+TARGETS: Final = {target.name: target for target in (CPU, MOBILE)}
