@@ -8,24 +8,13 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from models.encoded import Encoded
+from models.progress import Progress, silent
 
 from compress.settings import Settings
 from models.checkpoint import Checkpoint
 from models.task import Task
 
 S = TypeVar("S", bound=Settings)
-
-
-class Progress(Protocol):
-    """Where a stage says how far it is."""
-
-    def __call__(self, label: str) -> Callable[[int, int], None]:
-        """Return a function that takes (done, total) for a named piece of work; done == total ends it."""
-
-
-def silent(label: str) -> Callable[[int, int], None]:
-    """Return a progress function that shows nothing."""
-    return lambda done, total: None
 
 
 @dataclass(frozen=True, slots=True)

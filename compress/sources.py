@@ -1,0 +1,179 @@
+"""From a recipe's words to what the stages read: the teacher's checkpoint and the tokenised examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from compress.recipe import Recipe
+from compress.record import DataRecord
+from compress.settings import ArchitectureSettings, DataSettings
+from models.checkpoint import Checkpoint, local_directory
+from models.data import Table, label_names, read_table
+from models.encoded import Encoded, encode_table
+from models.errors import BadInput
+from models.files import digest_of, new_directory, sha256_file
+from models.progress import Progress, silent
+from models.shape import Activation, HeadShape, ModelShape
+from models.task import Task
+from models.tokenizing import Tokenizing, train_byte_level_bpe
+from models.zoo import standard_library
+
+EMBEDDED = "standard-library"
+ROLES = ("train", "validation", "test")
+CHECKPOINT_FILES = ("*.json", "*.safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Everything a run reads. `teacher_digest` says which files `base` came from."""
+
+    task: Task
+    base: Checkpoint
+    teacher_digest: str
+    data: Mapping[str, Encoded]
+    records: tuple[DataRecord, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Return the class names."""
+        return self.base.shape.labels
+
+    def keys(self, stage: str) -> dict[str, str]:
+        """Return the digests of what a stage reads besides its parent."""
+        roles = {"teacher": (), "export": ("validation",)}.get(stage, ("train", "validation"))
+        return {"teacher": self.teacher_digest, **{role: self.data[role].digest for role in roles if role in self.data}}
+
+    def of(self, role: str, *, wanted_by: str) -> Encoded:
+        """Return the examples of a role.
+
+        Raises:
+            BadInput: the recipe names none.
+        """
+        if role not in self.data:
+            raise BadInput(f"{wanted_by} needs data", where=f"data.{role}", fix=f"Give --{role} FILE.")
+        return self.data[role]
+
+
+def load_inputs(recipe: Recipe, task: Task, *, cache: Path, progress: Progress = silent) -> Inputs:
+    """Return the inputs of a recipe, tokenised once and kept in `cache`.
+
+    Raises:
+        BadInput, BadFile, Unsupported: as checkpoints, tables and tokenizers raise.
+    """
+    tables = _tables(recipe.data, cache)
+    base, digest = _base(recipe, tables, cache)
+    if base.shape.head is None:
+        raise BadInput(
+            "the checkpoint has no classifier, so it cannot teach",
+            where=str(recipe.teacher),
+            fix="Fine-tune it first: compress train.",
+        )
+    longest = min(recipe.data.max_length or base.shape.usable_positions, base.shape.usable_positions)
+    data, records = {}, []
+    for role, table in tables.items():
+        encoded = encode_table(
+            table,
+            base.tokenizing,
+            base.shape.labels if table.labels is not None else None,
+            max_length=longest,
+            cache=cache,
+            progress=progress,
+        )
+        data[role] = encoded
+        records.append(
+            DataRecord(
+                role=role,  # type: ignore[arg-type]
+                source=table.source,
+                digest=encoded.digest,
+                examples=len(encoded),
+                truncated=encoded.truncated,
+            )
+        )
+    return Inputs(task, base, digest, data, tuple(records))
+
+
+def _tables(settings: DataSettings, cache: Path) -> dict[str, Table]:
+    given = {role: getattr(settings, role) for role in ROLES if getattr(settings, role) is not None}
+    files = standard_library.tables(cache / "standard-library") if EMBEDDED in given.values() else {}
+    tables = {}
+    for role, source in given.items():
+        table = read_table(
+            str(files[role]) if source == EMBEDDED else source,
+            text=settings.text,
+            text_pair=settings.text_pair,
+            label=settings.label,
+            split=getattr(settings, f"{role}_split"),
+        )
+        if role != "train" and table.labels is None:
+            raise BadInput("has no label column, so nothing can be judged on it", where=table.source)
+        tables[role] = table.head(settings.limit) if role == "train" and settings.limit is not None else table
+    return tables
+
+
+def _base(recipe: Recipe, tables: Mapping[str, Table], cache: Path) -> tuple[Checkpoint, str]:
+    """Return the checkpoint that the run starts from, and the digest of what it was read or made from."""
+    train = recipe.train
+    if train is not None and "train" not in tables:
+        raise BadInput("train needs data", where="data.train", fix="Give --train FILE.")
+    if train is not None and tables["train"].labels is None:
+        raise BadInput("has no label column, so there is nothing to train on", where=tables["train"].source)
+    if train is not None and train.architecture is not None:
+        tokenizing = _new_tokenizer(tables["train"], train.architecture, cache)
+        shape = new_shape(train.architecture, tokenizing, HeadShape(label_names(tables["train"])))
+        return Checkpoint.new(shape, tokenizing, seed=recipe.seed), digest_of([shape.to_json(), tokenizing.digest])
+    if recipe.teacher is None:
+        raise BadInput("no teacher is named", where="teacher", fix="Give --teacher DIRECTORY or a hub name.")
+    source = embedded_teacher() if recipe.teacher == EMBEDDED else recipe.teacher
+    directory = local_directory(source)
+    files = sorted(file for pattern in CHECKPOINT_FILES for file in directory.glob(pattern))
+    digest = digest_of({file.name: sha256_file(file) for file in files if file.name != "artifact.json"})
+    labels = label_names(tables["train"]) if train is not None else None
+    base = Checkpoint.load(directory)
+    # A classifier that knows these labels already keeps its head and its order of classes.
+    if labels is not None and not set(labels) <= set(base.shape.labels):
+        base = Checkpoint.load(directory, labels=labels, seed=recipe.seed)
+    return base, digest
+
+
+def embedded_teacher() -> Path:
+    """Return the directory of the teacher that is shipped with the package."""
+    return Path(standard_library.__file__).parent / EMBEDDED
+
+
+def new_shape(settings: ArchitectureSettings, tokenizing: Tokenizing, head: HeadShape) -> ModelShape:
+    """Return the shape of a network to be built new.
+
+    Raises:
+        BadInput: the heads do not divide the hidden size.
+    """
+    from models.bert_encoder import even_layers
+
+    pad = tokenizing.pad_token_id
+    offset = pad + 1 if settings.family == "roberta" else 0
+    return ModelShape(
+        family=settings.family,
+        vocab_size=max(tokenizing.vocab_size, tokenizing.highest_id + 1),
+        hidden_size=settings.hidden_size,
+        layers=even_layers(settings.layers, hidden=settings.hidden_size, heads=settings.heads, ffn=settings.ffn),
+        max_positions=settings.positions + offset,
+        position_offset=offset,
+        type_vocab_size=1 if settings.family == "roberta" else 2,
+        activation=Activation(settings.activation),
+        norm_eps=1e-5,
+        pad_token_id=pad,
+        head=replace(head, dropout=0.1),
+    )
+
+
+def _new_tokenizer(table: Table, settings: ArchitectureSettings, cache: Path) -> Tokenizing:
+    """Return a byte-level BPE tokenizer trained on the table's texts, from the cache if it was trained before."""
+    key = digest_of([table.digest, len(table.texts), settings.vocab_size, settings.positions])
+    directory = cache / "tokenizers" / key
+    if not directory.exists():
+        texts = table.texts if table.pairs is None else [*table.texts, *table.pairs]
+        tokenizing = train_byte_level_bpe(texts, vocab_size=settings.vocab_size, max_length=settings.positions)
+        with new_directory(directory) as partial:
+            tokenizing.save(partial)
+    return Tokenizing.load(directory)
