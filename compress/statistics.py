@@ -302,8 +302,6 @@ def _tango_parts(n: int, b: float, c: float, difference: float) -> tuple[float, 
 def _tango_low(n: int, b: float, c: float, z: float, continuity: float) -> float:
     """Return the lowest difference in [-1, estimate] that the score test does not reject."""
     rejected, accepted = -1.0, (c - b) / n
-    if b == n:
-        return -1.0
     for _ in range(_BISECTIONS):
         middle = (rejected + accepted) / 2
         excess, spread = _tango_parts(n, b, c, middle)
