@@ -1,0 +1,49 @@
+"""From settings to what teacher_student takes: schedules, loss weights and lessons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compress.settings import LossSettings, ScheduleSettings
+from compress.stage import Context
+from teacher_student.distillation import Lessons
+from teacher_student.losses import LossWeights
+from teacher_student.schedule import Schedule
+
+
+def schedule_of(settings: ScheduleSettings, *, epochs: float | None = None) -> Schedule:
+    """Return the schedule that the settings ask for, with another number of epochs if one is given."""
+    return Schedule(
+        epochs=settings.epochs if epochs is None else epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        warmup=settings.warmup,
+        weight_decay=settings.weight_decay,
+        clip=settings.clip,
+        evaluations_per_epoch=settings.evaluations_per_epoch,
+    )
+
+
+def weights_of(settings: LossSettings) -> LossWeights:
+    """Return the loss that the settings ask for."""
+    return LossWeights(
+        kl=settings.kl,
+        temperature=settings.temperature,
+        mse=settings.mse,
+        hidden=settings.hidden,
+        relations=settings.relations,
+        labels=settings.labels,
+    )
+
+
+def lessons_of(context: Context, scratch: Path, *, select: bool) -> Lessons:
+    """Return what is taught on; with `select` the best weights on the validation data are kept, else the last."""
+    return Lessons(
+        task=context.task,
+        train=context.train,
+        validation=context.validation if select else None,
+        seed=context.seed,
+        cache=context.cache,
+        scratch=scratch,
+        progress=context.progress,
+    )

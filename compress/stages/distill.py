@@ -1,0 +1,56 @@
+"""Build a student out of the teacher and train it on the teacher's outputs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from compress.lessons import lessons_of, schedule_of, weights_of
+from compress.settings import ArchitectureSettings, DistillSettings
+from compress.stage import Context, Output, Stage
+from models.bert_encoder import even_layers
+from models.checkpoint import Checkpoint
+from models.shape import Activation, ModelShape
+from teacher_student.distillation import distill
+from teacher_student.student import StudentPlan, build_student, student_shape, with_dropout
+
+
+def plan(teacher: ModelShape, settings: DistillSettings) -> StudentPlan | ModelShape:
+    """Return the student's shape, with the teacher's layers it is made of where it is made of them."""
+    if settings.architecture is not None:
+        return _of_its_own(teacher, settings.architecture)
+    layers = settings.layers if isinstance(settings.layers, int) else list(settings.layers)
+    return student_shape(teacher, layers=layers, ffn=settings.ffn)
+
+
+def run(parent: Checkpoint, settings: DistillSettings, context: Context) -> Output[Checkpoint]:
+    """Return the trained student. It is built out of `parent`, and learns from the original teacher."""
+    student = build_student(parent, plan(parent.shape, settings), seed=context.seed)
+    trained, history = distill(
+        context.teacher,
+        with_dropout(student, settings.dropout),
+        lessons=lessons_of(context, context.scratch, select=True),
+        weights=weights_of(settings.losses),
+        schedule=schedule_of(settings),
+    )
+    return Output(trained, {"training": history.to_json(), "teacher_layers": len(context.teacher.shape.layers)})
+
+
+def milder(settings: DistillSettings, details: dict[str, Any]) -> DistillSettings | None:
+    """Return a student with one more layer, as long as the teacher has more."""
+    kept = settings.layers if isinstance(settings.layers, int) else len(settings.layers)
+    if settings.architecture is not None or kept + 1 >= int(details["teacher_layers"]):
+        return None
+    return settings.model_copy(update={"layers": kept + 1})
+
+
+def _of_its_own(teacher: ModelShape, settings: ArchitectureSettings) -> ModelShape:
+    return replace(
+        teacher,
+        hidden_size=settings.hidden_size,
+        layers=even_layers(settings.layers, hidden=settings.hidden_size, heads=settings.heads, ffn=settings.ffn),
+        activation=Activation(settings.activation),
+    )
+
+
+DISTILL: Stage[DistillSettings, Checkpoint] = Stage("distill", DistillSettings, run, milder)
