@@ -1,0 +1,314 @@
+"""From files and hub data sets to rows: texts, perhaps second texts, perhaps labels. Loads no torch."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
+
+from models.columns import Columns, Wanted, choose_columns, listed
+from models.errors import BadFile, BadInput, nearest
+from models.files import digest_of, sha256_file
+
+Label = str | int | float
+
+_BLOCK_BYTES = 16 * 1024 * 1024  # a row of CSV or JSON Lines must fit into one block
+_HUB_NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)?(?::[\w.-]+)?")
+
+
+@final
+@dataclass(frozen=True)
+class Table:
+    """Rows in their order: `texts`, `pairs` (second texts) and `labels` are equally long where they are there.
+
+    `digest` depends on the bytes of the source and on the columns chosen, not on where the source lies.
+    """
+
+    texts: list[str]
+    pairs: list[str] | None
+    labels: list[Label] | None
+    source: str
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def first(self, rows: int) -> Table:
+        """Return a table of the first `rows` rows, or this one when it has no more."""
+        if rows >= len(self):
+            return self
+        return replace(
+            self,
+            texts=self.texts[:rows],
+            pairs=self.pairs[:rows] if self.pairs is not None else None,
+            labels=self.labels[:rows] if self.labels is not None else None,
+            digest=digest_of([self.digest, rows]),
+        )
+
+
+def read_table(
+    source: str,
+    *,
+    text: str | None = None,
+    text_pair: str | None = None,
+    label: str | None = None,
+    split: str | None = None,
+) -> Table:
+    """Return the rows of a file (CSV, TSV, JSON Lines, Parquet; plain or `.gz`) or of a hub data set.
+
+    Columns that are not named are found by name; without a label column the rows are unlabelled. TSV files are read
+    with quoting off. A hub data set is `org/name` or `org/name:configuration`; `split` is one of its splits
+    (default: train) and means nothing for a file.
+
+    Raises:
+        BadInput: no such file or data set, an unknown format, a column that is not there, a row without text or label.
+        BadFile: the file is empty, or broken.
+    """
+    wanted = Wanted(text, text_pair, label, source)
+    path = Path(source).expanduser()
+    if path.exists():
+        columns, table, names, digest = _from_file(path, wanted)
+    elif _looks_like_path(source):
+        raise BadInput("there is no such file", where=source, fix=_close_files(path))
+    else:
+        columns, table, names, digest = _from_hub(wanted, split or "train")
+    if table.num_rows == 0:
+        raise BadFile("there are no rows", where=source, fix="Give a file with a header and at least one row.")
+    labels = None if columns.label is None else _labels(table[columns.label], columns.label, source, names)
+    return Table(
+        texts=_texts(table[columns.text], columns.text, source),
+        pairs=None if columns.pair is None else _texts(table[columns.pair], columns.pair, source),
+        labels=labels,
+        source=source,
+        digest=digest_of([digest, *columns]),
+    )
+
+
+def label_names(table: Table) -> tuple[str, ...]:
+    """Return the distinct labels of a table as class names, numbers in numerical order.
+
+    Raises:
+        BadInput: the table has no labels, only one, or its labels are fractions.
+    """
+    if table.labels is None:
+        raise BadInput("there is no label column", where=table.source, fix="Name it, or give labelled data.")
+    distinct = set(table.labels)
+    if any(isinstance(value, float) for value in distinct):
+        raise BadInput("the labels are fractions, which name no classes", where=table.source)
+    if len(distinct) < 2:
+        raise BadInput(f"all rows have the same label {table.labels[0]!r}", where=table.source)
+    return tuple(str(value) for value in sorted(distinct, key=_label_order))
+
+
+def _label_order(value: Label) -> tuple[bool, float, str]:
+    return (True, 0.0, value) if isinstance(value, str) else (False, float(value), "")
+
+
+def class_targets(table: Table, names: Sequence[str]) -> list[int]:
+    """Return the class number of every row, -1 for every row when the table is unlabelled.
+
+    A label is the class of that name; a whole number that is no name is the class of that number, unless all names
+    are numbers themselves.
+
+    Raises:
+        BadInput: a label is not known; row, label and known labels are named.
+    """
+    if table.labels is None:
+        return [-1] * len(table)
+    by_name: dict[Label, int] = {name: number for number, name in enumerate(names)}
+    by_value: dict[Label, int] = {}
+    if not all(name.lstrip("-").isdigit() for name in names):
+        by_value = {number: number for number in range(len(names))}
+    targets = []
+    for row, value in enumerate(table.labels, start=1):
+        target = by_name.get(str(value), by_value.get(value))
+        if target is None:
+            raise BadInput(
+                f"row {row} has the label {value!r}, which is not known",
+                where=table.source,
+                fix=f"Known labels: {listed(names)}.{nearest(str(value), names)}",
+            )
+        targets.append(target)
+    return targets
+
+
+def _looks_like_path(source: str) -> bool:
+    suffixes = {suffix.lower() for suffix in Path(source).suffixes}
+    known = {".gz", ".txt", ".xz", ".zip", *_READERS}
+    return bool(suffixes & known) or source.startswith((".", "/", "~")) or _HUB_NAME.fullmatch(source) is None
+
+
+def _close_files(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f"The folder {folder} is not there either."
+    files = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
+    return (nearest(path.name, files).strip() or f"Look into {folder.resolve()}.") if files else "The folder is empty."
+
+
+_Choose = Callable[[Sequence[str]], Columns]
+
+
+def _open(path: Path) -> Any:
+    return pa.input_stream(str(path), compression="gzip" if path.suffix.lower() == ".gz" else None)
+
+
+def _delimited(path: Path, choose: _Choose, parse: pyarrow.csv.ParseOptions) -> tuple[Columns, pa.Table]:
+    read = pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES)
+    with _open(path) as stream, pyarrow.csv.open_csv(stream, read_options=read, parse_options=parse) as reader:
+        columns = choose(reader.schema.names)
+    # As text, so that neither "NA" nor "007" becomes something else.
+    convert = pyarrow.csv.ConvertOptions(
+        include_columns=columns.names, column_types=dict.fromkeys(columns.names, pa.string()), strings_can_be_null=False
+    )
+    with _open(path) as stream:
+        return columns, pyarrow.csv.read_csv(stream, read_options=read, parse_options=parse, convert_options=convert)
+
+
+def _csv(path: Path, choose: _Choose) -> tuple[Columns, pa.Table]:
+    return _delimited(path, choose, pyarrow.csv.ParseOptions(newlines_in_values=True))
+
+
+def _tsv(path: Path, choose: _Choose) -> tuple[Columns, pa.Table]:
+    return _delimited(path, choose, pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False))
+
+
+def _jsonl(path: Path, choose: _Choose) -> tuple[Columns, pa.Table]:
+    with _open(path) as stream:
+        table = pyarrow.json.read_json(stream, read_options=pyarrow.json.ReadOptions(block_size=_BLOCK_BYTES))
+    return choose(table.schema.names), table
+
+
+def _parquet(path: Path, choose: _Choose) -> tuple[Columns, pa.Table]:
+    with _open(path) as stream:
+        file = pyarrow.parquet.ParquetFile(pa.BufferReader(stream.read()))
+    columns = choose(file.schema_arrow.names)
+    return columns, file.read(columns=columns.names)
+
+
+_READERS: dict[str, Callable[[Path, _Choose], tuple[Columns, pa.Table]]] = {
+    ".csv": _csv,
+    ".tsv": _tsv,
+    ".jsonl": _jsonl,
+    ".ndjson": _jsonl,
+    ".json": _jsonl,
+    ".parquet": _parquet,
+}
+
+
+def _from_file(path: Path, wanted: Wanted) -> tuple[Columns, pa.Table, None, str]:
+    if path.is_dir():
+        raise BadInput("this is a folder, not a file", where=wanted.source, fix="Name one file in it.")
+    plain = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    reader = _READERS.get(plain.suffix.lower())
+    if reader is None:
+        raise BadInput(
+            f"the format '{plain.suffix or plain.name}' is not known",
+            where=wanted.source,
+            fix=f"Known endings: {', '.join(_READERS)}, each also with .gz.",
+        )
+    if path.stat().st_size == 0:
+        raise BadFile("the file is empty", where=wanted.source)
+    try:
+        columns, table = reader(path, lambda names: choose_columns(names, wanted))
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        kind = {".tsv": "tab-separated", ".csv": "comma-separated", ".parquet": "Parquet"}
+        raise BadFile(
+            f"not readable as {kind.get(plain.suffix.lower(), 'JSON Lines (one object per line)')}: {error}",
+            where=wanted.source,
+            fix="Repair the file; text is read as UTF-8.",
+        ) from error
+    return columns, table, None, sha256_file(path)
+
+
+def _from_hub(wanted: Wanted, split: str) -> tuple[Columns, pa.Table, list[str] | None, str]:
+    import datasets
+
+    name, _, configuration = wanted.source.partition(":")
+    try:
+        dataset = datasets.load_dataset(name, configuration or None, split=split)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadInput(
+            f"neither a file here nor a data set that the hub gives with a split '{split}' ({reason})",
+            where=wanted.source,
+            fix="Check the name, the split and the network, or give a file.",
+        ) from error
+    columns = choose_columns(dataset.column_names, wanted)
+    feature = dataset.features[columns.label] if columns.label else None
+    names = list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
+    table = dataset.select_columns(columns.names).with_format("arrow")[:]
+    return columns, table, names, digest_of([wanted.source, split, dataset._fingerprint])
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind))
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def _first_null(column: pa.ChunkedArray) -> int | None:
+    """Return the row number, counted from 1, of the first missing value."""
+    return None if column.null_count == 0 else column.is_null().index(True).as_py() + 1
+
+
+def _texts(column: pa.ChunkedArray, name: str, source: str) -> list[str]:
+    column = _plain(column)
+    if not _is_text(column.type):
+        raise BadInput(f"the column '{name}' holds {column.type}, not text", where=source, fix="Name another column.")
+    missing = _first_null(column)
+    if missing is not None:
+        raise BadInput(f"row {missing} has no text in the column '{name}'", where=source, fix="Fill or remove the row.")
+    texts: list[str] = column.to_pylist()
+    return texts
+
+
+def _labels(column: pa.ChunkedArray, name: str, source: str, names: list[str] | None) -> list[Label] | None:
+    """Return the labels as whole numbers where all are, else as fractions where all are numbers, else as text.
+
+    None when no row has one: missing everywhere, or -1 everywhere, which is how public test sets hide them.
+    """
+    column = _plain(column)
+    kind = column.type
+    number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    if not number and not _is_text(kind):
+        raise BadInput(f"the column '{name}' holds {kind}, which is no label", where=source, fix="Name another column.")
+    values: list[Any] = [None if value == "" else value for value in column.to_pylist()]
+    if all(value is None for value in values):
+        return None
+    if None in values:
+        row = values.index(None) + 1
+        raise BadInput(f"row {row} has no label in the column '{name}'", where=source, fix="Fill or remove the row.")
+    labels = _as_numbers(values)
+    if all(label == -1 for label in labels):
+        return None
+    return [_named(label, names) for label in labels]
+
+
+def _named(label: Label, names: list[str] | None) -> Label:
+    if names is not None and isinstance(label, int) and 0 <= label < len(names):
+        return names[label]
+    return label
+
+
+def _as_numbers(values: Iterable[Any]) -> list[Label]:
+    labels: list[Any] = [int(value) if isinstance(value, bool) else value for value in values]
+    if all(isinstance(value, str) for value in labels):
+        if all(re.fullmatch(r"-?(?:0|[1-9]\d{0,17})", value) for value in labels):
+            return [int(value) for value in labels]
+        if not all(re.fullmatch(r"[-+]?\d+\.\d+(?:[eE][-+]?\d+)?", value) for value in labels):
+            return labels
+        labels = [float(value) for value in labels]
+    if all(isinstance(value, int) or (math.isfinite(value) and value.is_integer()) for value in labels):
+        return [int(value) for value in labels]
+    return labels

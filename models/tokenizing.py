@@ -1,0 +1,214 @@
+"""From text to token numbers, by the `tokenizer.json` that belongs to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, trainers
+from tokenizers.models import BPE
+from tokenizers.processors import TemplateProcessing
+
+from models.errors import BadFile, BadInput
+from models.files import MAX_JSON_BYTES, digest_of, read_object, write_json, write_text
+
+TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+
+# The runtime's objects for a batch are some hundred times larger than its numbers: they live for one chunk only.
+_CHUNK = 1024
+_PAD_NAMES = ("[PAD]", "<pad>")
+_MAKE = (
+    "Write one where the model comes from: "
+    "AutoTokenizer.from_pretrained(SOURCE, use_fast=True).save_pretrained(DIRECTORY)."
+)
+
+
+class Encoding(NamedTuple):
+    """One text or pair as numbers: `ids` and `token_type_ids` are equally long."""
+
+    ids: list[int]
+    token_type_ids: list[int]
+    truncated: bool
+
+
+@final
+@dataclass(frozen=True)
+class Tokenizing:
+    """A tokenizer: the text of its `tokenizer.json` and the values of its `tokenizer_config.json`.
+
+    What the text says about padding and truncation is kept in the file and not followed: lengths are chosen per call.
+    """
+
+    json: str
+    config: dict[str, Any]
+
+    @staticmethod
+    def load(directory: Path) -> Tokenizing:
+        """Return the tokenizer of a checkpoint or bundle directory; `tokenizer_config.json` may be absent.
+
+        Raises:
+            BadFile: there is no `tokenizer.json`, or a file is broken.
+        """
+        path = directory / TOKENIZER_FILE
+        if not path.is_file():
+            raise BadFile("there is no such file: only fast tokenizers are read", where=str(path), fix=_MAKE)
+        read_object(path)
+        config = directory / CONFIG_FILE
+        tokenizing = Tokenizing(path.read_text(encoding="utf-8"), read_object(config) if config.is_file() else {})
+        try:
+            tokenizing._tokenizer  # noqa: B018
+        except BadFile as error:
+            raise BadFile(error.what, where=str(path), fix=error.fix) from error
+        return tokenizing
+
+    def save(self, directory: Path) -> None:
+        """Write `tokenizer.json`, byte for byte as it was read, and `tokenizer_config.json`."""
+        write_text(directory / TOKENIZER_FILE, self.json)
+        write_json(directory / CONFIG_FILE, self.config)
+
+    @property
+    def digest(self) -> str:
+        """Return the SHA-256 of both files' contents; the order of configuration keys does not matter."""
+        return digest_of([self.json, self.config])
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        """Return the runtime object, with neither padding nor truncation."""
+        try:
+            tokenizer = Tokenizer.from_str(self.json)
+        except Exception as error:
+            # The library raises the bare Exception class, so nothing narrower can be named.
+            raise BadFile(f"not a tokenizer ({error})", where=TOKENIZER_FILE, fix=_MAKE) from error
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return tokenizer
+
+    @property
+    def vocab_size(self) -> int:
+        """Return the number of different tokens, added ones included."""
+        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+
+    @cached_property
+    def highest_id(self) -> int:
+        """Return the largest number the tokenizer can give: an embedding table needs one row more than this."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+
+    @cached_property
+    def pad_token_id(self) -> int:
+        """Return the padding token's number: the configuration's, or `[PAD]` or `<pad>`, or 0 (padding is masked)."""
+        named = self.config.get("pad_token")
+        content = named.get("content") if isinstance(named, dict) else named
+        for name in (content, *_PAD_NAMES):
+            number = self._tokenizer.token_to_id(name) if isinstance(name, str) else None
+            if number is not None:
+                return int(number)
+        return 0
+
+    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_length: int) -> list[Encoding]:
+        """Return one encoding per text (or per text and its pair), special tokens included, without padding.
+
+        What exceeds `max_length` tokens is cut off, from the longer one of a pair first, on the side that the
+        configuration names, and marked as truncated.
+
+        Raises:
+            BadInput: `max_length` leaves no room for a word, there is not one pair per text, or a text holds half a
+                surrogate pair.
+        """
+        if pairs is not None and len(pairs) != len(texts):
+            raise BadInput(f"{len(texts)} texts and {len(pairs)} second texts do not make pairs")
+        self._limit(max_length, paired=pairs is not None)
+        result: list[Encoding] = []
+        for start in range(0, len(texts), _CHUNK):
+            first = texts[start : start + _CHUNK]
+            inputs = list(first) if pairs is None else list(zip(first, pairs[start : start + _CHUNK], strict=True))
+            result += self._encode_chunk(inputs, start, max_length)
+        return result
+
+    def _limit(self, max_length: int, *, paired: bool) -> None:
+        special = self._tokenizer.num_special_tokens_to_add(paired)
+        if max_length <= special:
+            raise BadInput(
+                f"a length of {max_length} tokens leaves no room beside the {special} special ones",
+                fix=f"Give at least {special + 1}.",
+            )
+        direction = "left" if self.config.get("truncation_side") == "left" else "right"
+        now = self._tokenizer.truncation
+        if now is None or now["max_length"] != max_length:
+            self._tokenizer.enable_truncation(max_length, stride=0, strategy="longest_first", direction=direction)
+
+    def _encode_chunk(self, inputs: list[str] | list[tuple[str, str]], start: int, max_length: int) -> list[Encoding]:
+        try:
+            encoded = self._tokenizer.encode_batch_fast(inputs)
+        except TypeError as error:
+            number = next((row for row, text in enumerate(inputs) if not _is_text(text)), 0)
+            raise BadInput(
+                f"text {start + number + 1} is not a text that can be written as UTF-8",
+                fix="Remove the broken characters (half a surrogate pair).",
+            ) from error
+        result = []
+        for one in encoded:
+            ids = one.ids
+            result.append(Encoding(ids, one.type_ids, len(ids) == max_length and bool(one.overflowing)))
+        return result
+
+
+def _is_text(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return all(_is_text(part) for part in value)
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def train_byte_level_bpe(texts: Iterable[str], *, vocab_size: int, max_length: int) -> Tokenizing:
+    """Return a byte-level BPE tokenizer in RoBERTa's form (`<s> a </s>`, `<s> a </s></s> b </s>`) learnt from texts.
+
+    Every text can be written in it: the 256 bytes are always in the vocabulary. The same texts give the same
+    tokenizer. `max_length` is written down as the longest input of the model.
+
+    Raises:
+        BadInput: the vocabulary has no room for bytes and special tokens.
+
+    Source: Radford et al. 2019 (byte-level BPE); Liu et al. 2019 (RoBERTa's special tokens).
+    """
+    smallest = 256 + len(SPECIAL_TOKENS)
+    if vocab_size < smallest:
+        raise BadInput(
+            f"a vocabulary of {vocab_size} has no room for 256 bytes and {len(SPECIAL_TOKENS)} special tokens",
+            fix=f"Give at least {smallest}.",
+        )
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer=trainer)
+    tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s>:0 $B:0 </s>:0",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")],
+    )
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": max_length,
+        "bos_token": "<s>",
+        "cls_token": "<s>",
+        "eos_token": "</s>",
+        "sep_token": "</s>",
+        "pad_token": "<pad>",
+        "unk_token": "<unk>",
+        "mask_token": "<mask>",
+        "clean_up_tokenization_spaces": False,
+    }
+    text = tokenizer.to_str()
+    if len(text.encode()) > MAX_JSON_BYTES:
+        raise BadInput(f"a vocabulary of {vocab_size} makes a file that could not be read back", fix="Ask for less.")
+    return Tokenizing(text, config)
