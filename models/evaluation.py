@@ -1,0 +1,51 @@
+"""What a network answers to every row of a data set."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from models.encoded import Encoded, equal_lengths
+from models.network import Network
+from models.progress import Progress, silent
+
+TOKENS_PER_BATCH = 4096  # enough to fill the cores; the widest activation then stays under 100 MB
+
+
+def unpadded_batches(lengths: npt.NDArray[np.int64], *, batch_tokens: int) -> list[npt.NDArray[np.int64]]:
+    """Return every row number once, in batches of rows of one exact length and at most `batch_tokens` tokens.
+
+    Without padding every example is computed as it would be alone, int8 activation scales included.
+    """
+    batches: list[npt.NDArray[np.int64]] = []
+    for rows in equal_lengths(lengths, batch_size=max(1, batch_tokens)):
+        size = max(1, batch_tokens // max(1, int(lengths[rows[0]])))
+        batches += [rows[start : start + size] for start in range(0, len(rows), size)]
+    return batches
+
+
+def evaluate_logits(
+    network: Network, data: Encoded, *, batch_tokens: int = TOKENS_PER_BATCH, progress: Progress = silent
+) -> npt.NDArray[np.float32]:
+    """Return float32 logits (rows, labels) in the order of the rows, computed in evaluation mode and full precision.
+
+    The network is used where it is (on its own device) and given back in the mode it came in.
+    """
+    device = next(network.buffers(), next(network.parameters(), torch.empty(0))).device
+    tick = progress("evaluate")
+    outputs: npt.NDArray[np.float32] | None = None
+    training = network.training
+    network.eval()
+    done = 0
+    with torch.inference_mode():
+        for rows in unpadded_batches(data.lengths, batch_tokens=batch_tokens):
+            batch = data.batch(rows)
+            logits = network(batch.input_ids.to(device), None, batch.token_type_ids.to(device)).float().cpu().numpy()
+            if outputs is None:
+                outputs = np.empty((len(data), logits.shape[1]), dtype=np.float32)
+            outputs[rows] = logits
+            done += len(rows)
+            tick(done, len(data))
+    network.train(training)
+    return np.empty((0, len(network.shape.labels)), dtype=np.float32) if outputs is None else outputs

@@ -1,0 +1,276 @@
+"""Teaching: a student on its teacher's outputs, or a network on labels alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from models.checkpoint import Checkpoint
+from models.encoded import Batch, Encoded
+from models.errors import BadInput
+from models.evaluation import evaluate_logits
+from models.layers.quantized import FakeQuantizedLinear
+from models.network import Block, Features, Network
+from models.progress import Progress, silent
+from models.shape import ModelShape
+from models.task import Task
+from teacher_student.layer_map import layer_map
+from teacher_student.losses import (
+    LossWeights,
+    Term,
+    common_relation_heads,
+    hard_labels,
+    hidden_mse,
+    logits_kl,
+    logits_mse,
+    relation_kl,
+)
+from teacher_student.processes import Processes
+from teacher_student.schedule import Schedule
+from teacher_student.teacher_cache import TeacherOutputs, teacher_outputs
+from teacher_student.training import History, fit
+
+
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """What is taught on: the task, the data, the seed, and where files may be written.
+
+    `validation` chooses the best weights; None keeps the last. `cache` holds what can be computed again and is shared;
+    `scratch` belongs to this one training, which resumes from it.
+    """
+
+    task: Task
+    train: Encoded
+    validation: Encoded | None
+    seed: int
+    cache: Path
+    scratch: Path
+    progress: Progress = silent
+
+
+@final
+class LabelObjective:
+    """The task's loss on hard labels."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.learned: nn.Module = nn.Module()
+
+    def __call__(self, network: Network, batch: Batch) -> Mapping[str, Term]:
+        """Return the loss as one part, "labels"."""
+        logits = network(batch.input_ids, batch.attention_mask, batch.token_type_ids)
+        return {"labels": hard_labels(self.task, logits, batch.targets)}
+
+
+@final
+class DistillationObjective:
+    """The student's outputs against the teacher's kept ones, as LossWeights says.
+
+    Where the widths of hidden states differ, the student's are first projected by linear layers that are learned along
+    (Jiao et al. 2020). Query, key and value of the teacher's last layer are computed from its kept input.
+    """
+
+    def __init__(
+        self, *, task: Task, teacher: Network, student: ModelShape, outputs: TeacherOutputs, weights: LossWeights
+    ) -> None:
+        self.task, self.outputs, self.weights = task, outputs, weights
+        self.pairs = hidden_pairs(weights, student, teacher.shape)
+        self.learned: nn.Module = nn.Module()
+        if weights.hidden and student.hidden_size != teacher.shape.hidden_size:
+            self.learned = nn.ModuleList(nn.Linear(student.hidden_size, teacher.shape.hidden_size) for _ in self.pairs)
+        self.last: Block | None = None
+        if weights.relations:
+            self.last = _block(teacher, len(teacher.shape.layers) - 1)
+            self.relation_input = relation_input(teacher.shape)
+            self.heads = common_relation_heads(
+                weights.relation_heads, student.layers[-1].attention_width, teacher.shape.layers[-1].attention_width
+            )
+
+    def __call__(self, network: Network, batch: Batch) -> Mapping[str, Term]:
+        """Return the parts of the loss by their names in LossWeights."""
+        weights, device = self.weights, batch.input_ids.device
+        features = network.features(batch.input_ids, batch.attention_mask, batch.token_type_ids)
+        terms: dict[str, Term] = {}
+        if weights.kl or weights.mse:
+            wanted = self.outputs.logits_of(batch.indices).to(device)
+            if weights.kl:
+                part = logits_kl(features.logits, wanted, temperature=weights.temperature)
+                terms["kl"] = part._replace(weight=weights.kl)
+            if weights.mse:
+                terms["mse"] = logits_mse(features.logits, wanted)._replace(weight=weights.mse)
+        if weights.labels:
+            terms["labels"] = hard_labels(self.task, features.logits, batch.targets)._replace(weight=weights.labels)
+        mask = batch.attention_mask.bool()
+        if weights.hidden:
+            terms["hidden"] = self._hidden(features, batch, mask)._replace(weight=weights.hidden)
+        if self.last is not None:
+            terms["relations"] = self._relations(network, features, batch, mask)._replace(weight=weights.relations)
+        return terms
+
+    def _hidden(self, features: Features, batch: Batch, mask: Tensor) -> Term:
+        parts = []
+        for place, (ours, theirs) in enumerate(self.pairs):
+            states = features.hidden[ours][mask]  # (tokens, width): row after row, as the teacher's are kept
+            if isinstance(self.learned, nn.ModuleList):
+                states = self.learned[place](states)
+            parts.append(hidden_mse(states, self.outputs.hidden_of(theirs, batch.indices).to(states.device)))
+        total = torch.stack([part.total for part in parts]).mean()
+        return Term(total, parts[0].count)
+
+    def _relations(self, network: Network, features: Features, batch: Batch, mask: Tensor) -> Term:
+        assert self.last is not None
+        flat = self.outputs.hidden_of(self.relation_input, batch.indices).to(mask.device)
+        states = flat.new_zeros(*mask.shape, flat.shape[-1])  # (batch, time, width)
+        states[mask] = flat
+        with torch.no_grad():
+            last = self.last.to(mask.device)
+            theirs = last.attention.project(last.attention_input(states))
+        block = _block(network, len(network.layers) - 1)
+        ours = block.attention.project(block.attention_input(features.hidden[-2]))
+        parts = [relation_kl(our, their, mask, heads=self.heads) for our, their in zip(ours, theirs, strict=True)]
+        return Term(torch.stack([part.total for part in parts]).sum(), parts[0].count)
+
+
+def hidden_pairs(weights: LossWeights, student: ModelShape, teacher: ModelShape) -> tuple[tuple[int, int], ...]:
+    """Return which hidden states are compared, as (student's, teacher's); none when the loss leaves them out."""
+    if not weights.hidden:
+        return ()
+    return layer_map(weights.layer_map, student=len(student.layers), teacher=len(teacher.layers))
+
+
+def relation_input(teacher: ModelShape) -> int:
+    """Return the number of the hidden state that the teacher's last layer reads."""
+    return len(teacher.layers) - 1
+
+
+def kept_hidden(weights: LossWeights, student: ModelShape, teacher: ModelShape) -> tuple[int, ...]:
+    """Return the numbers of the teacher's hidden states that a loss needs."""
+    needed = {theirs for _, theirs in hidden_pairs(weights, student, teacher)}
+    return tuple(sorted(needed | ({relation_input(teacher)} if weights.relations else set())))
+
+
+def _block(network: Network, index: int) -> Block:
+    block = network.layers[index]
+    assert isinstance(block, Block)
+    return block
+
+
+def distill(
+    teacher: Checkpoint,
+    student: Checkpoint,
+    *,
+    lessons: Lessons,
+    weights: LossWeights,
+    schedule: Schedule,
+    fake_quantize: tuple[str, ...] = (),
+) -> tuple[Checkpoint, History]:
+    """Return the student trained on the teacher's outputs, and what happened.
+
+    Serves distillation and the recovery after pruning. With `fake_quantize` the whole training rounds these linear
+    layers as dynamic int8 does (quantization-aware training); to do so only in the last part, call twice, each time
+    with a scratch of its own. Labels are not needed; without labels in the validation data its score is the
+    agreement with the teacher.
+
+    Raises:
+        BadInput: models of different labels, a quantized student, a path that is no linear layer, no examples.
+    """
+    if teacher.shape.labels != student.shape.labels:
+        raise BadInput(
+            f"the student's labels {list(student.shape.labels)} are not the teacher's {list(teacher.shape.labels)}",
+            where="distill",
+        )
+    compute = schedule.compute
+    processes = Processes.join(compute)
+
+    def outputs_for(data: Encoded, hidden: tuple[int, ...]) -> TeacherOutputs:
+        return processes.first_goes_ahead(
+            lambda: teacher_outputs(
+                teacher, data, hidden=hidden, cache=lessons.cache, compute=compute, progress=lessons.progress
+            )
+        )
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(lessons.seed)  # the projections of the hidden loss are drawn here
+        objective = DistillationObjective(
+            task=lessons.task,
+            teacher=teacher.network(),
+            student=student.shape,
+            outputs=outputs_for(lessons.train, kept_hidden(weights, student.shape, teacher.shape)),
+            weights=weights,
+        )
+    evaluate = None
+    if lessons.validation is not None:
+        unlabelled = bool((lessons.validation.targets < 0).any())
+        agreed = outputs_for(lessons.validation, ()) if unlabelled else None
+        evaluate = scorer(lessons.task, lessons.validation, agreed)
+    network = _trainable(student, fake_quantize)
+    history = fit(
+        network,
+        objective=objective,
+        data=lessons.train,
+        schedule=schedule,
+        evaluate=evaluate,
+        seed=lessons.seed,
+        scratch=lessons.scratch,
+        progress=lessons.progress,
+    )
+    return student.of(network), history
+
+
+def fine_tune(checkpoint: Checkpoint, *, lessons: Lessons, schedule: Schedule) -> tuple[Checkpoint, History]:
+    """Return the checkpoint trained on hard labels, and what happened.
+
+    Raises:
+        BadInput: no labelled example, labels that the head does not have, or a quantized checkpoint.
+    """
+    highest = int(lessons.train.targets.max(initial=-1))
+    if highest < 0:
+        raise BadInput("no example has a label, so there is nothing to train on", where="training data")
+    if highest >= len(checkpoint.shape.labels):
+        raise BadInput(f"label number {highest}, but the model has {len(checkpoint.shape.labels)} labels")
+    network = _trainable(checkpoint, ())
+    evaluate = None if lessons.validation is None else scorer(lessons.task, lessons.validation, None)
+    history = fit(
+        network,
+        objective=LabelObjective(lessons.task),
+        data=lessons.train,
+        schedule=schedule,
+        evaluate=evaluate,
+        seed=lessons.seed,
+        scratch=lessons.scratch,
+        progress=lessons.progress,
+    )
+    return checkpoint.of(network), history
+
+
+def scorer(task: Task, data: Encoded, teacher: TeacherOutputs | None) -> Callable[[Network], float]:
+    """Return what scores a network on `data`, higher is better: the task's metric, on the labels or on the teacher's
+    answers where there is a teacher.
+    """
+    targets = data.targets if teacher is None else task.predict(teacher.logits)
+    sign = 1.0 if task.metric.higher_is_better else -1.0
+
+    def score(network: Network) -> float:
+        return sign * float(task.score(evaluate_logits(network, data), targets).mean())
+
+    return score
+
+
+def _trainable(checkpoint: Checkpoint, fake_quantize: tuple[str, ...]) -> Network:
+    if checkpoint.shape.int8:
+        raise BadInput("a quantized model cannot be trained", where="training", fix="Train first, quantize after.")
+    network = checkpoint.network()
+    known = {path for path, module in network.named_modules() if isinstance(module, nn.Linear)}
+    unknown = sorted(set(fake_quantize) - known)
+    if unknown:
+        raise BadInput(f"not linear layers of the network: {', '.join(unknown)}", where="quantization-aware training")
+    for path in fake_quantize:
+        linear = network.get_submodule(path)
+        assert isinstance(linear, nn.Linear)
+        network.set_submodule(path, FakeQuantizedLinear(linear), strict=True)
+    return network

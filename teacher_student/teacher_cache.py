@@ -1,0 +1,164 @@
+"""What the teacher says about every example, computed once and kept on disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from models.checkpoint import Checkpoint
+from models.encoded import Encoded
+from models.errors import BadFile
+from models.evaluation import TOKENS_PER_BATCH, unpadded_batches
+from models.files import check_files, digest_files, digest_of, new_directory, read_object, sha256_bytes, write_json
+from models.progress import Progress, silent
+from teacher_student.compute import Compute
+
+FORMAT = 1
+RECORD = "record.json"
+LOGITS = "logits.npy"
+HALF_LIMIT = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherOutputs:
+    """Memory-mapped outputs of a teacher for a data set.
+
+    `logits` is float32 (rows, labels). `hidden` maps a number into `Features.hidden` to float16 (tokens of all rows,
+    width), where row i has the tokens offsets[i] to offsets[i + 1].
+    """
+
+    logits: npt.NDArray[np.float32]
+    hidden: Mapping[int, npt.NDArray[np.float16]]
+    offsets: npt.NDArray[np.int64]
+
+    def logits_of(self, rows: npt.NDArray[np.int64]) -> torch.Tensor:
+        """Return float32 logits (rows, labels)."""
+        return torch.from_numpy(self.logits[rows])
+
+    def hidden_of(self, layer: int, rows: npt.NDArray[np.int64]) -> torch.Tensor:
+        """Return the hidden states of these rows one after another, float32 (tokens, width)."""
+        table = self.hidden[layer]
+        spans = [table[self.offsets[row] : self.offsets[row + 1]] for row in rows]
+        return torch.from_numpy(np.concatenate(spans)).float()
+
+
+def weights_digest(checkpoint: Checkpoint) -> str:
+    """Return the digest of a checkpoint's shape and weights."""
+    weights = {
+        name: sha256_bytes(value.detach().contiguous().numpy().tobytes()) for name, value in checkpoint.weights.items()
+    }
+    return digest_of({"shape": checkpoint.shape.to_json(), "weights": weights})
+
+
+def teacher_outputs(
+    teacher: Checkpoint,
+    data: Encoded,
+    *,
+    hidden: Sequence[int] = (),
+    cache: Path,
+    compute: Compute | None = None,
+    progress: Progress = silent,
+) -> TeacherOutputs:
+    """Return the teacher's outputs for every row of `data`, from `cache` where they are, else computed and kept there.
+
+    `hidden` numbers the hidden states that are kept besides the logits, clipped to the range of float16. The key is
+    the digest of the teacher, the data, the layers and the precision. A kept directory that does not match its record
+    is thrown away and made again. Memory stays bounded: files are written through memory maps.
+    """
+    compute = compute or Compute.best()
+    layers = sorted(set(hidden))
+    key = digest_of(
+        {
+            "format": FORMAT,
+            "teacher": weights_digest(teacher),
+            "data": data.digest,
+            "hidden": layers,
+            "bf16": compute.bf16,
+        }
+    )
+    place = cache / f"teacher-{key[:24]}"
+    if place.exists():
+        try:
+            return _opened(place, data, layers)
+        except BadFile:
+            shutil.rmtree(place)
+    with new_directory(place) as directory:
+        _compute(teacher, data, directory=directory, layers=layers, compute=compute, progress=progress)
+        files = {name: list(entry) for name, entry in digest_files(directory).items()}
+        write_json(directory / RECORD, {"format": FORMAT, "files": files})
+    return _opened(place, data, layers)
+
+
+def _name(layer: int) -> str:
+    return f"hidden-{layer}.npy"
+
+
+def _opened(place: Path, data: Encoded, layers: Sequence[int]) -> TeacherOutputs:
+    """Return the outputs kept in `place`; a BadFile when anything in it is not what was written."""
+    record = read_object(place / RECORD)
+    files = record.get("files")
+    wanted = {LOGITS, *(_name(layer) for layer in layers)}
+    if record.get("format") != FORMAT or not isinstance(files, dict) or set(files) != wanted:
+        raise BadFile("not a record of these teacher outputs", where=str(place / RECORD))
+    check_files(place, {name: _entry(entry, place) for name, entry in files.items()})
+    logits = _mapped(place / LOGITS, np.float32, len(data))
+    tokens = int(data.offsets[-1])
+    return TeacherOutputs(
+        logits, {layer: _mapped(place / _name(layer), np.float16, tokens) for layer in layers}, data.offsets
+    )
+
+
+def _entry(value: Any, place: Path) -> tuple[str, int]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise BadFile("not a record of files", where=str(place / RECORD))
+    return str(value[0]), int(value[1])
+
+
+def _mapped(path: Path, kind: type[np.generic], rows: int) -> npt.NDArray[Any]:
+    try:
+        table: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError) as error:
+        raise BadFile(f"not a whole array ({error})", where=str(path)) from None
+    if table.dtype != kind or table.ndim != 2 or len(table) != rows:
+        raise BadFile(f"holds {table.dtype} {table.shape}, not {rows} rows of {kind.__name__}", where=str(path))
+    return table
+
+
+def _compute(
+    teacher: Checkpoint, data: Encoded, *, directory: Path, layers: Sequence[int], compute: Compute, progress: Progress
+) -> None:
+    device = torch.device(compute.device)
+    network = teacher.network().to(device)
+    width = teacher.shape.hidden_size
+    logits = np.lib.format.open_memmap(
+        directory / LOGITS, mode="w+", dtype=np.float32, shape=(len(data), len(teacher.shape.labels))
+    )
+    tables = {
+        layer: np.lib.format.open_memmap(
+            directory / _name(layer), mode="w+", dtype=np.float16, shape=(int(data.offsets[-1]), width)
+        )
+        for layer in layers
+    }
+    tick = progress("teacher outputs")
+    done = 0
+    with torch.inference_mode(), compute.autocast():
+        for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH):
+            batch = data.batch(rows)
+            features = network.features(batch.input_ids.to(device), None, batch.token_type_ids.to(device))
+            logits[rows] = features.logits.float().cpu().numpy()
+            for layer, table in tables.items():
+                states = features.hidden[layer].float().clamp(-HALF_LIMIT, HALF_LIMIT).half().cpu().numpy()
+                for row, state in zip(rows, states, strict=True):
+                    table[data.offsets[row] : data.offsets[row + 1]] = state
+            done += len(rows)
+            tick(done, len(data))
+    logits.flush()
+    for table in tables.values():
+        table.flush()
