@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from torch import nn
 
 from export.emit import GroupLowering, Lowering
-from export.lowering.activation import gelu, relu, silu, tanh
-from export.lowering.attention import attention
-from export.lowering.embeddings import embedding, embeddings
-from export.lowering.feedforward import feed_forward
-from export.lowering.heads import classification_head
-from export.lowering.linear import linears
-from export.lowering.network import block, network
-from export.lowering.norm import elementwise_norm, layer_norm, rms_norm
-from export.lowering.quantized import quantized_embedding, quantized_linears
+from export.lowering.activation import lower_gelu, lower_relu, lower_silu, lower_tanh
+from export.lowering.attention import lower_attention
+from export.lowering.embeddings import lower_embedding, lower_embeddings
+from export.lowering.feedforward import lower_feed_forward
+from export.lowering.heads import lower_classification_head
+from export.lowering.linear import lower_linears
+from export.lowering.network import lower_block, lower_network
+from export.lowering.norm import lower_elementwise_norm, lower_layer_norm, lower_rms_norm
+from export.lowering.quantized import lower_quantized_embedding, lower_quantized_linears
 from models.layers.attention import Attention
 from models.layers.embeddings import Embeddings, SinusoidalPositions
 from models.layers.feedforward import FeedForward
@@ -25,26 +25,26 @@ from models.layers.quantized import QuantizedEmbedding, QuantizedLinear
 from models.network import Block, Network
 
 LOWERINGS: Mapping[type[nn.Module], Lowering] = {
-    Network: network,
-    Block: block,
-    Attention: attention,
-    FeedForward: feed_forward,
-    Embeddings: embeddings,
-    nn.Embedding: embedding,
-    SinusoidalPositions: embedding,
-    QuantizedEmbedding: quantized_embedding,
-    nn.LayerNorm: layer_norm,
-    nn.RMSNorm: rms_norm,
-    ElementwiseNorm: elementwise_norm,
-    nn.GELU: gelu,
-    nn.ReLU: relu,
-    nn.SiLU: silu,
-    nn.Tanh: tanh,
-    ClassificationHead: classification_head,
+    Network: lower_network,
+    Block: lower_block,
+    Attention: lower_attention,
+    FeedForward: lower_feed_forward,
+    Embeddings: lower_embeddings,
+    nn.Embedding: lower_embedding,
+    SinusoidalPositions: lower_embedding,
+    QuantizedEmbedding: lower_quantized_embedding,
+    nn.LayerNorm: lower_layer_norm,
+    nn.RMSNorm: lower_rms_norm,
+    ElementwiseNorm: lower_elementwise_norm,
+    nn.GELU: lower_gelu,
+    nn.ReLU: lower_relu,
+    nn.SiLU: lower_silu,
+    nn.Tanh: lower_tanh,
+    ClassificationHead: lower_classification_head,
 }
 
 # Linear layers that read the same values become one computation where they can.
 GROUPS: Mapping[type[nn.Module], GroupLowering] = {
-    nn.Linear: linears,
-    QuantizedLinear: quantized_linears,
+    nn.Linear: lower_linears,
+    QuantizedLinear: lower_quantized_linears,
 }

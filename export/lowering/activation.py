@@ -11,7 +11,7 @@ from export.emit import Emit
 from export.values import Value
 
 
-def gelu(module: nn.GELU, emit: Emit, hidden: Value) -> Value:
+def lower_gelu(module: nn.GELU, emit: Emit, hidden: Value) -> Value:
     """Return x * Phi(x), by the error function or by the tanh approximation (Hendrycks & Gimpel 2016)."""
     if emit.target.microsoft:
         return emit.microsoft("Gelu" if module.approximate == "none" else "FastGelu", hidden, role="activated")
@@ -30,17 +30,17 @@ def gelu(module: nn.GELU, emit: Emit, hidden: Value) -> Value:
     return emit.node("Mul", double, _number(emit, 0.5, "half"), role="activated")
 
 
-def relu(_: nn.ReLU, emit: Emit, hidden: Value) -> Value:
+def lower_relu(_: nn.ReLU, emit: Emit, hidden: Value) -> Value:
     """Return max(x, 0)."""
     return emit.node("Relu", hidden, role="activated")
 
 
-def silu(_: nn.SiLU, emit: Emit, hidden: Value) -> Value:
+def lower_silu(_: nn.SiLU, emit: Emit, hidden: Value) -> Value:
     """Return x * sigmoid(x)."""
     return emit.node("Mul", hidden, emit.node("Sigmoid", hidden, role="gate"), role="activated")
 
 
-def tanh(_: nn.Tanh, emit: Emit, hidden: Value) -> Value:
+def lower_tanh(_: nn.Tanh, emit: Emit, hidden: Value) -> Value:
     """Return tanh(x)."""
     return emit.node("Tanh", hidden, role="activated")
 

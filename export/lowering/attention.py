@@ -11,7 +11,7 @@ from export.values import Value
 from models.layers.attention import Attention
 
 
-def attention(module: Attention, emit: Emit, hidden: Value, mask: Value, reader: Value | None) -> Value:
+def lower_attention(module: Attention, emit: Emit, hidden: Value, mask: Value, reader: Value | None) -> Value:
     """Return (time, batch, hidden), or the output bias alone where no head is left.
 
     `hidden` is (time, batch, hidden) and `mask` (batch, 1, 1, time) is added to the scores. With `reader`, (some time,

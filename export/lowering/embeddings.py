@@ -10,12 +10,12 @@ from models.layers.embeddings import Embeddings, SinusoidalPositions
 from models.layers.quantized import QuantizedEmbedding
 
 
-def embedding(module: nn.Embedding | SinusoidalPositions, emit: Emit, indices: Value) -> Value:
+def lower_embedding(module: nn.Embedding | SinusoidalPositions, emit: Emit, indices: Value) -> Value:
     """Return rows (..., width) for whole numbers (...)."""
     return emit.node("Gather", emit.constant(module.weight, "weight"), indices, role="rows")
 
 
-def embeddings(module: Embeddings, emit: Emit, ids: Value, kinds: Value | None) -> Value:
+def lower_embeddings(module: Embeddings, emit: Emit, ids: Value, kinds: Value | None) -> Value:
     """Return (time, batch, hidden) for `ids` and token types `kinds`, both (time, batch)."""
     parts = [emit.child(module, "word", ids), _positions(module, emit, ids)]
     if kinds is not None:

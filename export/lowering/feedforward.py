@@ -7,7 +7,7 @@ from export.values import Value
 from models.layers.feedforward import FeedForward
 
 
-def feed_forward(module: FeedForward, emit: Emit, hidden: Value) -> Value:
+def lower_feed_forward(module: FeedForward, emit: Emit, hidden: Value) -> Value:
     """Return down(activation(up(x))), or the output bias alone where no neuron is left."""
     if module.width == 0:
         return emit.at("down").constant(module.down.bias, "bias")

@@ -11,7 +11,7 @@ from export.emit import Emit
 from export.values import Value
 
 
-def linears(modules: Sequence[nn.Linear], emits: Sequence[Emit], hidden: Value) -> list[Value]:
+def lower_linears(modules: Sequence[nn.Linear], emits: Sequence[Emit], hidden: Value) -> list[Value]:
     """Return x @ W.T + b of every module, for x (..., in)."""
     emit = emits[0]
     weight = emit.constant(torch.cat([module.weight.detach() for module in modules]).t(), "weight")

@@ -9,7 +9,7 @@ from export.values import Value
 from models.network import Block, Network
 
 
-def block(module: Block, emit: Emit, hidden: Value, mask: Value, first: Value | None) -> Value:
+def lower_block(module: Block, emit: Emit, hidden: Value, mask: Value, first: Value | None) -> Value:
     """Return (time, batch, hidden), of all tokens, or of the first alone where `first` says how to cut it out.
 
     Residual sums are the operator Sum: the runtime turns Add before LayerNormalization into SkipLayerNormalization,
@@ -26,7 +26,7 @@ def block(module: Block, emit: Emit, hidden: Value, mask: Value, first: Value | 
     return emit.child(module, "ffn_norm", emit.node("Sum", attended, emit.child(module, "ffn", attended), role="fed"))
 
 
-def network(module: Network, emit: Emit, ids: Value, mask: Value, kinds: Value | None) -> Value:
+def lower_network(module: Network, emit: Emit, ids: Value, mask: Value, kinds: Value | None) -> Value:
     """Return logits (batch, labels), or hidden states (batch, time, hidden) where there is no head.
 
     Arguments are (batch, time) whole numbers. Inside, time comes first: attention's products then read queries, keys

@@ -10,13 +10,13 @@ from export.values import Value
 from models.layers.norm import ElementwiseNorm
 
 
-def layer_norm(module: nn.LayerNorm, emit: Emit, hidden: Value) -> Value:
+def lower_layer_norm(module: nn.LayerNorm, emit: Emit, hidden: Value) -> Value:
     """Return (x - mean) / sqrt(variance + eps) * weight + bias."""
     weight, bias = emit.constant(module.weight, "weight"), emit.constant(module.bias, "bias")
     return emit.node("LayerNormalization", hidden, weight, bias, role="output", axis=-1, epsilon=module.eps)
 
 
-def rms_norm(module: nn.RMSNorm, emit: Emit, hidden: Value) -> Value:
+def lower_rms_norm(module: nn.RMSNorm, emit: Emit, hidden: Value) -> Value:
     """Return x / sqrt(mean of squares + eps) * weight; by hand, as the operator is younger than our operator set."""
     eps = np.finfo(np.float32).eps if module.eps is None else module.eps
     square = emit.node("Mul", hidden, hidden, role="square")
@@ -27,7 +27,7 @@ def rms_norm(module: nn.RMSNorm, emit: Emit, hidden: Value) -> Value:
     return emit.node("Mul", scaled, emit.constant(module.weight, "weight"), role="output")
 
 
-def elementwise_norm(module: ElementwiseNorm, emit: Emit, hidden: Value) -> Value:
+def lower_elementwise_norm(module: ElementwiseNorm, emit: Emit, hidden: Value) -> Value:
     """Return x * weight + bias."""
     scaled = emit.node("Mul", hidden, emit.constant(module.weight, "weight"), role="scaled")
     return emit.node("Add", scaled, emit.constant(module.bias, "bias"), role="output")

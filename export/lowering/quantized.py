@@ -21,12 +21,12 @@ class Activation(NamedTuple):
     zero_point: Value
 
 
-def quantized_linears(modules: Sequence[QuantizedLinear], emits: Sequence[Emit], hidden: Value) -> list[Value]:
+def lower_quantized_linears(modules: Sequence[QuantizedLinear], emits: Sequence[Emit], hidden: Value) -> list[Value]:
     """Return the output of every module, for x (..., in): one quantization of x feeds all that quantize it alike."""
     if _alike(modules):
         activation = _quantize(modules[0], emits[0], hidden)
         return [_product(module, emit, activation) for module, emit in zip(modules, emits, strict=True)]
-    return [quantized_linears([module], [emit], hidden)[0] for module, emit in zip(modules, emits, strict=True)]
+    return [lower_quantized_linears([module], [emit], hidden)[0] for module, emit in zip(modules, emits, strict=True)]
 
 
 def _alike(modules: Sequence[QuantizedLinear]) -> bool:
@@ -64,7 +64,7 @@ def _product(module: QuantizedLinear, emit: Emit, activation: Activation) -> Val
     return emit.node("Add", scaled, bias, role="output")
 
 
-def quantized_embedding(module: QuantizedEmbedding, emit: Emit, indices: Value) -> Value:
+def lower_quantized_embedding(module: QuantizedEmbedding, emit: Emit, indices: Value) -> Value:
     """Return rows (..., width) in float32 for whole numbers (...)."""
     rows = emit.node("Gather", emit.constant(module.weight, "weight"), indices, role="levels")
     scale = emit.constant(module.weight_scale[:, None], "weight_scale")

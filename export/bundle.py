@@ -1,0 +1,283 @@
+"""The directory that a device gets: model, tokenizer, labels, and what is needed to check that it is still right."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, final
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from export.graph_file import GraphFile
+from export.manifest import (
+    FORMAT,
+    GOLDEN_FILE,
+    MANIFEST_FILE,
+    FileEntry,
+    Golden,
+    GoldenExample,
+    Manifest,
+    PortEntry,
+    read_record,
+)
+from export.readme import readme
+from export.session import Floats, open_session, run
+from models.errors import BadFile, BadInput, Mismatch
+from models.family import label_keys
+from models.files import digest_files, inside, write_bytes, write_json, write_text
+from models.progress import Progress, silent
+from models.shape import ModelShape
+from models.tokenizing import Tokenizing
+
+if TYPE_CHECKING:
+    from models.encoded import Encoded
+
+# A processor may add in another order; in int8 a rounding may then fall the other way.
+FLOAT_TOLERANCE: Final = 1e-3
+INT8_TOLERANCE: Final = 5e-2
+CONFIG_FILE: Final = "config.json"
+README_FILE: Final = "README.md"
+_PACKAGES: Final = ("compress-transformers", "onnx", "onnxruntime", "torch")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One input for `golden.json`: token ids and token types, both (time,)."""
+
+    ids: Sequence[int]
+    kinds: Sequence[int]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """Everything a bundle is written from."""
+
+    shape: ModelShape
+    tokenizing: Tokenizing
+    graph: GraphFile
+    examples: Sequence[Example]
+    parameters: int
+    lineage: Sequence[Mapping[str, Any]] = ()
+    measurements: Mapping[str, Any] | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """An answer for one text: the likeliest label and the probability of every label."""
+
+    label: str
+    probabilities: Mapping[str, float]
+
+
+@final
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk. Needs ONNX Runtime and tokenizers, not PyTorch."""
+
+    directory: Path
+    manifest: Manifest
+
+    @staticmethod
+    def open(directory: Path) -> Bundle:
+        """Return the bundle in a directory, its manifest read and nothing else.
+
+        Raises:
+            BadFile: there is no valid manifest, or the model is not in its list of files.
+        """
+        manifest = read_record(Manifest, directory / MANIFEST_FILE)
+        if manifest.model not in manifest.files:
+            raise BadFile(f"the model {manifest.model!r} is not among its files", where=str(directory / MANIFEST_FILE))
+        for name in manifest.files:
+            inside(directory, name)
+        return Bundle(directory, manifest)
+
+    @property
+    def model(self) -> Path:
+        """Return the path of the model file."""
+        return inside(self.directory, self.manifest.model)
+
+    @property
+    def bytes(self) -> int:
+        """Return the size of all files on disk, the manifest included."""
+        listed = sum(entry.bytes for entry in self.manifest.files.values())
+        return listed + (self.directory / MANIFEST_FILE).stat().st_size
+
+    @property
+    def parameters(self) -> int:
+        """Return the number of weights."""
+        return self.manifest.parameters
+
+    @cached_property
+    def shape(self) -> ModelShape:
+        """Return every size of the network."""
+        return ModelShape.from_json(self.manifest.shape)
+
+    @cached_property
+    def tokenizing(self) -> Tokenizing:
+        """Return the tokenizer."""
+        return Tokenizing.load(self.directory)
+
+    @cached_property
+    def session(self) -> onnxruntime.InferenceSession:
+        """Return a session on one thread."""
+        return open_session(self.model, threads=1)
+
+    def save(self, directory: Path) -> None:
+        """Copy the bundle's files into an existing directory."""
+        for name in (*self.manifest.files, MANIFEST_FILE):
+            target = inside(directory, name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(inside(self.directory, name), target)
+
+    def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Prediction]:
+        """Return one answer per text, or per text and its pair; longer texts are cut to what the positions allow.
+
+        Raises:
+            BadInput: the model has no labels, or the texts cannot be encoded.
+        """
+        labels = self.shape.labels
+        if not labels:
+            raise BadInput("the model has no labels to answer with", where=str(self.directory))
+        encodings = self.tokenizing.encode(texts, pairs, max_length=self.shape.usable_positions)
+        answers = []
+        for encoding in encodings:
+            shares = _softmax(_logits(self.session, encoding.ids, encoding.token_type_ids))
+            probabilities = {label: float(share) for label, share in zip(labels, shares, strict=True)}
+            answers.append(Prediction(labels[int(shares.argmax())], probabilities))
+        return answers
+
+    def logits(self, data: Encoded, *, progress: Progress = silent) -> Floats:
+        """Return the logits (rows, labels) of a tokenised data set, one text at a time as a device runs it."""
+        report = progress("Running the bundle")
+        rows = []
+        for number, (ids, kinds) in enumerate(_rows(data), start=1):
+            rows.append(_logits(self.session, ids, kinds))
+            report(number, len(data))
+        return np.stack(rows) if rows else np.zeros((0, len(self.shape.labels)), dtype=np.float32)
+
+
+def write_bundle(directory: Path, contents: Contents) -> Bundle:
+    """Write a bundle into an existing, empty directory and return it opened.
+
+    Raises:
+        BadInput: the directory is not empty.
+        BadFile: the runtime does not read the model.
+        Mismatch: the model gives values that are not finite.
+    """
+    if any(directory.iterdir()):
+        raise BadInput("a bundle is written into an empty directory", where=str(directory))
+    graph, shape = contents.graph, contents.shape
+    for name, data in {graph.name: graph.data, **graph.extra}.items():
+        write_bytes(inside(directory, name), data)
+    contents.tokenizing.save(directory)
+    write_json(directory / CONFIG_FILE, _config(shape))
+    session = open_session(directory / graph.name, threads=1)
+    tolerance = INT8_TOLERANCE if shape.int8 else FLOAT_TOLERANCE
+    examples = [_golden_example(session, example) for example in contents.examples]
+    golden = Golden(format=FORMAT, tolerance=tolerance, examples=examples)
+    write_json(directory / GOLDEN_FILE, golden.model_dump())
+    manifest = Manifest(
+        format=FORMAT,
+        target=graph.target.name,
+        opset=graph.target.opset,
+        model=graph.name,
+        files={},
+        inputs=port_entries(session.get_inputs()),
+        outputs=port_entries(session.get_outputs()),
+        parameters=contents.parameters,
+        int8={path: form.value for path, form in shape.int8},
+        shape=shape.to_json(),
+        lineage=[dict(step) for step in contents.lineage],
+        measurements=dict(contents.measurements or {}),
+        versions=_versions(),
+    )
+    write_text(directory / README_FILE, readme(manifest, usable_positions=shape.usable_positions))
+    listed = {name: FileEntry(sha256=sha, bytes=size) for name, (sha, size) in digest_files(directory).items()}
+    manifest = manifest.model_copy(update={"files": listed})
+    write_json(directory / MANIFEST_FILE, manifest.model_dump())
+    return Bundle.open(directory)
+
+
+def port_entries(ports: Sequence[Any]) -> list[PortEntry]:
+    """Return inputs or outputs of a session as the manifest writes them."""
+    return [
+        PortEntry(name=port.name, dtype=port.type.removeprefix("tensor(").removesuffix(")"), shape=list(port.shape))
+        for port in ports
+    ]
+
+
+def golden_gap(session: onnxruntime.InferenceSession, example: GoldenExample) -> float:
+    """Return the largest difference between an example's expected logits and what the session gives.
+
+    Raises:
+        BadFile: the example has another number of logits or token types.
+    """
+    logits = _logits(session, example.input_ids, example.token_type_ids)
+    if len(logits) != len(example.logits) or len(example.token_type_ids) != len(example.input_ids):
+        raise BadFile("an example's lengths do not fit together or do not fit the model", where=GOLDEN_FILE)
+    return float(np.abs(logits - np.asarray(example.logits)).max())
+
+
+def _golden_example(session: onnxruntime.InferenceSession, example: Example) -> GoldenExample:
+    ids, kinds = [int(value) for value in example.ids], [int(value) for value in example.kinds]
+    logits = [float(value) for value in _logits(session, ids, kinds)]
+    if not np.isfinite(logits).all():
+        raise Mismatch(f"the model gives {logits} for tokens {ids[:8]}...", where="golden examples")
+    return GoldenExample(input_ids=ids, token_type_ids=kinds, logits=logits)
+
+
+def _logits(
+    session: onnxruntime.InferenceSession, ids: Sequence[int] | NDArray[Any], kinds: Sequence[int] | NDArray[Any]
+) -> Floats:
+    """Return the outputs (values,) of one text at batch 1."""
+    arrays = {"input_ids": np.asarray([ids], dtype=np.int64), "token_type_ids": np.asarray([kinds], dtype=np.int64)}
+    logits: Floats = run(session, arrays)[0].reshape(-1)
+    return logits
+
+
+def _rows(data: Encoded) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Yield token ids and token types of every row."""
+    for row in range(len(data)):
+        ids = data.ids[data.offsets[row] : data.offsets[row + 1]]
+        second = int(data.second[row])
+        yield ids, np.arange(len(ids)) >= second if second >= 0 else np.zeros(len(ids), dtype=np.int64)
+
+
+def _softmax(logits: Floats) -> Floats:
+    raised: Floats = np.exp(logits - logits.max())
+    shares: Floats = raised / raised.sum()
+    return shares
+
+
+def _config(shape: ModelShape) -> dict[str, Any]:
+    """Return what `config.json` says, in the keys of Hugging Face. Sizes that differ by layer are in the manifest."""
+    return {
+        "model_type": shape.family,
+        "architectures": ["ForSequenceClassification"] if shape.head else [],
+        "vocab_size": shape.vocab_size,
+        "hidden_size": shape.hidden_size,
+        "num_hidden_layers": len(shape.layers),
+        "max_position_embeddings": shape.max_positions,
+        "type_vocab_size": shape.type_vocab_size,
+        "pad_token_id": shape.pad_token_id,
+        **label_keys(shape.labels),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,38 @@
+"""The `.ort` file for reduced builds of ONNX Runtime, and the list of operators and types such a build needs."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import onnxruntime
+from onnxruntime.tools.ort_format_model.utils import create_config_from_models
+
+from export.session import ERRORS_ONLY
+
+MODEL_FILE = "model.ort"
+OPERATORS_FILE = "required_operators_and_types.config"
+
+
+def to_ort(model: bytes) -> tuple[bytes, str]:
+    """Return an ONNX model as the bytes of an `.ort` file, and the configuration text of a reduced build.
+
+    The graph is optimised before it is stored, because a reduced build has no optimiser, up to the level whose result
+    does not depend on the processor. The text is what `build.py --include_ops_by_config` takes.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / MODEL_FILE
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.optimized_model_filepath = str(path)
+        options.add_session_config_entry("session.save_model_format", "ORT")
+        options.log_severity_level = ERRORS_ONLY
+        onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        listing = Path(scratch) / OPERATORS_FILE
+        create_config_from_models([path], listing, enable_type_reduction=True)
+        return path.read_bytes(), _without_paths(listing.read_text(encoding="utf-8"))
+
+
+def _without_paths(text: str) -> str:
+    """Return the listing without the scratch file's name, so that the same model gives the same text."""
+    return "\n".join(line for line in text.splitlines() if not line.startswith("#")) + "\n"

@@ -1,0 +1,78 @@
+"""The page that explains a bundle to whoever receives it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from export.manifest import Manifest
+
+_PAGE: Final = """\
+# {family} classifier for ONNX Runtime
+
+Written for the target `{target}`: {layers} layers, {parameters:,} weights, labels {labels}.
+Texts may have up to {positions} tokens. Run one text at a time, without padding: {why}
+
+```python
+import json
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+tokenizer = Tokenizer.from_file("tokenizer.json")
+labels = json.load(open("config.json", encoding="utf-8"))["id2label"]
+session = onnxruntime.InferenceSession("{model}", providers=["CPUExecutionProvider"])
+{tokens}
+arrays = {arrays}
+logits = session.run(None, {{port.name: arrays[port.name] for port in session.get_inputs()}})[0]
+print(labels[str(int(logits[0].argmax()))])
+```
+
+| file | what it is |
+|---|---|
+{files}
+`compress verify .` checks all of it: digests, inputs and outputs, and the golden outputs.
+"""
+_FILES: Final = {
+    "model.onnx": "the graph and its weights",
+    "model.ort": "the graph and its weights, for full and reduced builds of ONNX Runtime",
+    "required_operators_and_types.config": "what a reduced build must include (`build.py --include_ops_by_config`)",
+    "tokenizer.json": "text to token ids",
+    "tokenizer_config.json": "settings of the tokenizer",
+    "config.json": "labels and sizes, in the keys of Hugging Face",
+    "golden.json": "inputs with the outputs they must give",
+    "manifest.json": "digests, inputs and outputs, lineage and measurements",
+}
+_TOKENS: Final = """\
+tokenizer.no_padding()
+tokenizer.enable_truncation({positions})
+text = tokenizer.encode("What do you make of this?")
+ids = np.array([text.ids], dtype=np.int64)"""
+_ARRAYS: Final = (
+    '{"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.array([text.type_ids], np.int64)}'
+)
+
+
+def readme(manifest: Manifest, *, usable_positions: int) -> str:
+    """Return the Markdown page of a bundle."""
+    dynamic = "dynamic" in manifest.int8.values()
+    why = "its int8 scales are taken per call." if dynamic else "that is what it was made fast for."
+    present = ("model.onnx", "model.ort", "required_operators_and_types.config")
+    names = [
+        name
+        for name in _FILES
+        if name not in present or name == manifest.model or (name == present[2] and manifest.model == "model.ort")
+    ]
+    labels = (manifest.shape.get("head") or {}).get("labels", [])
+    return _PAGE.format(
+        family=manifest.shape["family"],
+        target=manifest.target,
+        layers=len(manifest.shape["layers"]),
+        parameters=manifest.parameters,
+        labels=", ".join(f"`{label}`" for label in labels) or "none",
+        positions=usable_positions,
+        why=why,
+        model=manifest.model,
+        tokens=_TOKENS.format(positions=usable_positions),
+        arrays=_ARRAYS,
+        files="".join(f"| `{name}` | {_FILES[name]} |\n" for name in names),
+    )
