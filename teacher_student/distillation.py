@@ -120,7 +120,7 @@ class DistillationObjective:
                 states = self.learned[place](states)
             parts.append(hidden_mse(states, self.outputs.hidden_of(theirs, batch.indices).to(states.device)))
         total = torch.stack([part.total for part in parts]).mean()
-        return Term(total, parts[0].count)
+        return Term(total, parts[0].size)
 
     def _relations(self, network: Network, features: Features, batch: Batch, mask: Tensor) -> Term:
         assert self.last is not None
@@ -133,7 +133,7 @@ class DistillationObjective:
         block = _block(network, len(network.layers) - 1)
         ours = block.attention.project(block.attention_input(features.hidden[-2]))
         parts = [relation_kl(our, their, mask, heads=self.heads) for our, their in zip(ours, theirs, strict=True)]
-        return Term(torch.stack([part.total for part in parts]).sum(), parts[0].count)
+        return Term(torch.stack([part.total for part in parts]).sum(), parts[0].size)
 
 
 def hidden_pairs(weights: LossWeights, student: ModelShape, teacher: ModelShape) -> tuple[tuple[int, int], ...]:

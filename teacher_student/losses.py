@@ -1,7 +1,7 @@
 """What a student is told about its teacher, as formulas over tensors.
 
-Every formula returns a Term: a sum and the number of things summed. Means are taken by whoever trains, over the whole
-batch, so that a batch shared among processes gives the gradient of the whole.
+Every formula returns a Term: a sum, and the number of examples or tokens summed over. Means are taken by whoever
+trains, over the whole batch, so that a batch shared among processes gives the gradient of the whole.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from teacher_student.layer_map import LayerMap
 
 
 class Term(NamedTuple):
-    """One part of a loss: `weight` * `total` / `count`, where totals and counts add up over the parts of a batch."""
+    """One part of a loss: `weight` * `total` / `size`, where totals and sizes add up over the parts of a batch."""
 
     total: Tensor
-    count: int
+    size: int
     weight: float = 1.0
 
 

@@ -34,7 +34,8 @@ class Processes:
         state = PartialState(cpu=device.type == "cpu")
         if state.num_processes == 1:
             return Processes(0, 1, device)
-        return Processes(int(state.process_index), int(state.num_processes), torch.device(state.device))
+        own = device if device.type == "cpu" else torch.device(state.device)
+        return Processes(int(state.process_index), int(state.num_processes), own)
 
     @property
     def first(self) -> bool:

@@ -38,14 +38,14 @@ class TeacherOutputs:
     hidden: Mapping[int, npt.NDArray[np.float16]]
     offsets: npt.NDArray[np.int64]
 
-    def logits_of(self, rows: npt.NDArray[np.int64]) -> torch.Tensor:
-        """Return float32 logits (rows, labels)."""
-        return torch.from_numpy(self.logits[rows])
+    def logits_of(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return float32 logits (rows, labels) of the rows of these numbers."""
+        return torch.from_numpy(self.logits[rows.numpy()])
 
-    def hidden_of(self, layer: int, rows: npt.NDArray[np.int64]) -> torch.Tensor:
+    def hidden_of(self, layer: int, rows: torch.Tensor) -> torch.Tensor:
         """Return the hidden states of these rows one after another, float32 (tokens, width)."""
         table = self.hidden[layer]
-        spans = [table[self.offsets[row] : self.offsets[row + 1]] for row in rows]
+        spans = [table[self.offsets[row] : self.offsets[row + 1]] for row in rows.tolist()]
         return torch.from_numpy(np.concatenate(spans)).float()
 
 

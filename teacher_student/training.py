@@ -31,7 +31,7 @@ class Objective(Protocol):
         """Return weights of the objective's own, trained along and then thrown away."""
 
     def __call__(self, network: Network, batch: Batch) -> Mapping[str, Term]:
-        """Return the named parts of the loss; the loss is the sum of weight * total / count."""
+        """Return the named parts of the loss; the loss is the sum of weight * total / size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +154,7 @@ class _Training:
         self.objective = objective
         self.learned = objective.learned.to(processes.device)
         self.data, self.schedule, self.plan, self.processes, self.seed = data, schedule, plan, processes, seed
+        self.lengths = data.lengths
         self.course = _Course()
         self.best: dict[str, Tensor] = {}
         self.named = _trained(network, self.learned, schedule.frozen)
@@ -216,17 +217,16 @@ class _Training:
         course.since += 1
         course.step += 1
         course.examples += len(rows)
-        course.tokens += int(self.data.lengths[rows].sum())
+        course.tokens += int(self.lengths[rows].sum())
         course.seconds += time.perf_counter() - began
 
     def _gradients(self, rows: Rows) -> dict[str, float]:
         """Leave the gradients of the loss over `rows`, and return the loss's parts, unweighted."""
-        device = self.processes.device
-        batch = self.data.batch(self.processes.share(rows)).to(device)
+        batch = _on(self.data.batch(self.processes.share(rows)), self.processes.device)
         with self.schedule.compute.autocast():
             terms = self.objective(self.network, batch)
-        counts = self.processes.summed([float(term.count) for term in terms.values()])
-        means = {name: term.total / max(count, 1.0) for (name, term), count in zip(terms.items(), counts, strict=True)}
+        sizes = self.processes.summed([float(term.size) for term in terms.values()])
+        means = {name: term.total / max(size, 1.0) for (name, term), size in zip(terms.items(), sizes, strict=True)}
         loss = torch.stack([mean * terms[name].weight for name, mean in means.items()]).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         self.processes.sum_gradients(self.weights)
@@ -264,9 +264,17 @@ class _Training:
         if self.best:
             self.network.load_state_dict(self.best)
         for weight in self.network.parameters():
-            weight.requires_grad_(requires_grad=True)
+            weight.requires_grad = True
         self.network.to("cpu").eval()
         return self.course.history()
+
+
+def _on(batch: Batch, device: torch.device) -> Batch:
+    """Return the batch on a device; `indices` stay, for they look up what lies in files."""
+    if device.type == "cpu":
+        return batch
+    moved = {name: getattr(batch, name).to(device, non_blocking=True) for name in Batch._fields if name != "indices"}
+    return Batch(**moved, indices=batch.indices)
 
 
 def _copies(network: Network) -> dict[str, Tensor]:
@@ -276,7 +284,7 @@ def _copies(network: Network) -> dict[str, Tensor]:
 def _trained(network: Network, learned: nn.Module, frozen: tuple[str, ...]) -> dict[str, nn.Parameter]:
     named: dict[str, nn.Parameter] = {}
     for name, weight in network.named_parameters():
-        weight.requires_grad_(requires_grad=not name.startswith(frozen) if frozen else True)
+        weight.requires_grad = not (frozen and name.startswith(frozen))
         if weight.requires_grad and weight.numel():
             named[name] = weight
     if not named:
