@@ -23,6 +23,7 @@ Rows = npt.NDArray[np.int64]
 
 _FORMAT = 1
 _META = "meta.json"
+_ARRAYS = ("ids", "offsets", "second", "targets")
 _CHUNK = 4096  # texts encoded before their numbers are written: bounds the memory, whatever the size of the data
 _POOL = 50  # batches whose rows are sorted by length together: enough for little padding, few enough to stay random
 
@@ -227,8 +228,10 @@ def _read(entry: Path) -> Encoded:
         digest = str(meta["digest"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadFile(f"not a record of tokenised data ({error})", where=str(entry / _META)) from error
+    if set(expected) != {f"{name}.npy" for name in _ARRAYS}:
+        raise BadFile("records other files than those of tokenised data", where=str(entry / _META))
     check_files(entry, expected)
-    arrays = [_map(entry / f"{name}.npy") for name in ("ids", "offsets", "second", "targets")]
+    arrays = [_map(entry / f"{name}.npy") for name in _ARRAYS]
     ids, offsets, second, targets = arrays
     if not len(second) == len(targets) == rows == len(offsets) - 1 or len(ids) != offsets[-1]:
         raise BadFile("the arrays do not fit together", where=str(entry))

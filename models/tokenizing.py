@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,12 @@ SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 # The runtime's objects for a batch are some hundred times larger than its numbers: they live for one chunk only.
 _CHUNK = 1024
 _PAD_NAMES = ("[PAD]", "<pad>")
+_BERT_CLASSES = ("BertTokenizer", "BertTokenizerFast", "DistilBertTokenizer", "DistilBertTokenizerFast")
+_BERT_SETTINGS = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
 _MAKE = (
     "Write one where the model comes from: "
     "AutoTokenizer.from_pretrained(SOURCE, use_fast=True).save_pretrained(DIRECTORY)."
@@ -51,15 +58,20 @@ class Tokenizing:
     def load(directory: Path) -> Tokenizing:
         """Return the tokenizer of a checkpoint or bundle directory; `tokenizer_config.json` may be absent.
 
+        Where the two files differ on lower case, accents or Chinese characters for a BERT tokenizer, the configuration
+        is right, as for `transformers`, and `json` is corrected.
+
         Raises:
             BadFile: there is no `tokenizer.json`, or a file is broken.
         """
         path = directory / TOKENIZER_FILE
         if not path.is_file():
             raise BadFile("there is no such file: only fast tokenizers are read", where=str(path), fix=_MAKE)
-        read_object(path)
-        config = directory / CONFIG_FILE
-        tokenizing = Tokenizing(path.read_text(encoding="utf-8"), read_object(config) if config.is_file() else {})
+        content = read_object(path)
+        config_path = directory / CONFIG_FILE
+        config = read_object(config_path) if config_path.is_file() else {}
+        text = path.read_text(encoding="utf-8") if _agree(content, config) else json.dumps(content, ensure_ascii=False)
+        tokenizing = Tokenizing(text, config)
         try:
             tokenizing._tokenizer  # noqa: B018
         except BadFile as error:
@@ -67,7 +79,7 @@ class Tokenizing:
         return tokenizing
 
     def save(self, directory: Path) -> None:
-        """Write `tokenizer.json`, byte for byte as it was read, and `tokenizer_config.json`."""
+        """Write `tokenizer.json`, its text unchanged, and `tokenizer_config.json`."""
         write_text(directory / TOKENIZER_FILE, self.json)
         write_json(directory / CONFIG_FILE, self.config)
 
@@ -155,6 +167,19 @@ class Tokenizing:
             ids = one.ids
             result.append(Encoding(ids, one.type_ids, len(ids) == max_length and bool(one.overflowing)))
         return result
+
+
+def _agree(content: dict[str, Any], config: dict[str, Any]) -> bool:
+    """Put a BERT configuration's settings into the tokenizer's normalizer; return whether they were there already."""
+    normalizer = content.get("normalizer")
+    if config.get("tokenizer_class") not in _BERT_CLASSES or not isinstance(normalizer, dict):
+        return True
+    if normalizer.get("type") != "BertNormalizer":
+        return True
+    told = {ours: config[theirs] for theirs, ours in _BERT_SETTINGS.items() if theirs in config}
+    agreed = all(normalizer.get(name) == value for name, value in told.items())
+    normalizer.update(told)
+    return agreed
 
 
 def _is_text(value: Any) -> bool:
