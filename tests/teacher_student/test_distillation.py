@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from models.errors import BadInput
+from models.evaluation import evaluate_logits
+from models.layers.quantized import FakeQuantizedLinear
+from models.network import Network
+from models.shape import HeadShape, Int8Form, LayerShape
+from teacher_student.compute import Compute
+from teacher_student.distillation import DistillationObjective, distill, kept_hidden
+from teacher_student.losses import LossWeights
+from teacher_student.student import build_student, student_shape
+from teacher_student.teacher_cache import teacher_outputs
+
+EVERYTHING = LossWeights(kl=1.0, mse=1.0, hidden=1.0, relations=1.0, labels=1.0, relation_heads=4)
+
+
+def agreement(teacher, student, data):
+    ours, theirs = (evaluate_logits(one.network(), data).argmax(axis=1) for one in (student, teacher))
+    return float((ours == theirs).mean())
+
+
+def objective_for(teacher, student, lessons, weights):
+    outputs = teacher_outputs(
+        teacher,
+        lessons.train,
+        hidden=kept_hidden(weights, student.shape, teacher.shape),
+        cache=lessons.cache,
+        compute=Compute(),
+    )
+    return DistillationObjective(
+        task=lessons.task, teacher=teacher.network(), student=student.shape, outputs=outputs, weights=weights
+    )
+
+
+@pytest.mark.parametrize("pre_norm", [False, True])
+def test_a_student_equal_to_its_teacher_has_nothing_to_learn(make_model, lessons, pre_norm):
+    teacher = make_model(layers=3, pre_norm=pre_norm)
+    objective = objective_for(teacher, teacher, lessons, replace(EVERYTHING, labels=0.0))
+    terms = objective(teacher.network(), lessons.train.batch(np.arange(10)))
+    assert set(terms) == {"kl", "mse", "hidden", "relations"}
+    for name, term in terms.items():
+        # Hidden states are kept in float16, whose error is 2^-11 of a value.
+        assert float(term.total.detach()) / term.size == pytest.approx(0, abs=2e-5 if name != "hidden" else 1e-6)
+
+
+def test_every_part_moves_what_it_should(make_model, lessons):
+    teacher = make_model(layers=4)
+    shape = replace(teacher.shape, hidden_size=8, layers=(LayerShape(2, 6, 12),) * 2)
+    student = build_student(teacher, shape, seed=1)
+    for part, moved, untouched in (
+        ("kl", "head.output.weight", None),
+        ("labels", "head.output.weight", None),
+        ("hidden", "layers.1.ffn.down.weight", "head.output.weight"),
+        ("relations", "layers.1.attention.value.weight", "layers.1.ffn.up.weight"),
+    ):
+        parts = {"kl": 0.0, "mse": 0.0, "hidden": 0.0, "relations": 0.0, "labels": 0.0, part: 1.0}
+        objective = objective_for(teacher, student, lessons, LossWeights(**parts))
+        network = student.network()
+        terms = objective(network, lessons.train.batch(np.arange(10)))
+        assert set(terms) == {part}
+        terms[part].total.backward()
+        weights = dict(network.named_parameters())
+        assert float(weights[moved].grad.abs().sum()) > 0
+        assert untouched is None or weights[untouched].grad is None
+        if part == "hidden":
+            assert all(float(weight.grad.abs().sum()) > 0 for weight in objective.learned.parameters())
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_distilling_brings_the_student_near_its_teacher(make_model, lessons, make_data, make_schedule, labelled):
+    teacher = make_model(layers=4)
+    lessons = replace(
+        lessons, train=make_data(rows=160, labelled=labelled), validation=make_data(rows=40, seed=1, labelled=labelled)
+    )
+    student = build_student(teacher, student_shape(teacher.shape, layers=2, ffn=16), seed=0)
+    unseen = make_data(rows=200, seed=2)
+    weights = replace(EVERYTHING, labels=0.0) if not labelled else replace(EVERYTHING, labels=0.01)
+    trained, history = distill(teacher, student, lessons=lessons, weights=weights, schedule=make_schedule(epochs=20))
+    assert trained.shape == student.shape
+    assert agreement(teacher, trained, unseen) > max(0.8, agreement(teacher, student, unseen))
+    assert history.points[-1].losses["kl"] < 0.5 * history.points[0].losses["kl"]
+
+
+def test_the_teachers_outputs_are_computed_once(make_model, lessons, make_schedule, monkeypatch):
+    teacher = make_model(layers=2)
+    student = build_student(teacher, student_shape(teacher.shape, layers=1), seed=0)
+    calls = []
+    original = Network.features
+
+    def counted(self, *arguments):
+        if len(self.layers) == 2:
+            calls.append(1)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Network, "features", counted)
+    weights = LossWeights(mse=1.0, hidden=1.0, relations=1.0)
+    for scratch in ("a", "b"):
+        given = replace(lessons, scratch=lessons.scratch / scratch)
+        distill(teacher, student, lessons=given, weights=weights, schedule=make_schedule(epochs=1))
+        if scratch == "a":
+            assert calls
+            calls.clear()
+    assert not calls
+
+
+def test_rounding_while_training_is_what_int8_does(make_model, lessons, make_schedule, monkeypatch):
+    teacher = make_model(layers=2)
+    used = []
+    original = FakeQuantizedLinear.forward
+    monkeypatch.setattr(FakeQuantizedLinear, "forward", lambda self, x: used.append(1) or original(self, x))
+    paths = ("layers.0.ffn.up", "layers.1.attention.query")
+    trained, _ = distill(
+        teacher, teacher, lessons=lessons, weights=LossWeights(), schedule=make_schedule(epochs=1), fake_quantize=paths
+    )
+    assert used and trained.weights.keys() == teacher.weights.keys()
+    assert not torch.equal(trained.weights["layers.0.ffn.up.weight"], teacher.weights["layers.0.ffn.up.weight"])
+
+
+def test_what_cannot_be_is_refused(make_model, lessons, make_schedule):
+    teacher = make_model(layers=2)
+    options = {"lessons": lessons, "weights": LossWeights(), "schedule": make_schedule()}
+    with pytest.raises(BadInput, match="not linear layers of the network: layers.9.ffn.up"):
+        distill(teacher, teacher, fake_quantize=("layers.9.ffn.up",), **options)
+    with pytest.raises(BadInput, match="labels"):
+        distill(teacher, make_model(head=HeadShape(("a", "b"))), **options)
+    with pytest.raises(BadInput, match="quantized"):
+        distill(teacher, make_model(int8=(("layers.0.ffn.up", Int8Form.DYNAMIC),)), **options)
+    gone = replace(teacher, shape=teacher.shape.with_layer(1, LayerShape(0, 4, 24)))
+    with pytest.raises(BadInput, match="no attention head"):
+        distill(teacher, gone, **{**options, "weights": LossWeights(relations=1.0)})
