@@ -125,7 +125,7 @@ def test_everything_that_matters_makes_another_entry(tmp_path: Path) -> None:
 def test_a_broken_entry_is_made_anew(tmp_path: Path) -> None:
     table = _table()
     whole = _encode(table, tmp_path)
-    expected = (np.array(whole.ids), np.array(whole.offsets), np.array(whole.targets))
+    expected: tuple[Any, ...] = (np.array(whole.ids), np.array(whole.offsets), np.array(whole.targets))
     del whole
     names = [path.name for path in _files(tmp_path)]
     assert names == ["ids.npy", "meta.json", "offsets.npy", "second.npy", "targets.npy"]
@@ -140,7 +140,8 @@ def test_a_broken_entry_is_made_anew(tmp_path: Path) -> None:
             else:
                 path.write_bytes(content[: len(content) // 2 if harm == "cut" else 0])
             again = _encode(table, tmp_path)
-            for array, wanted in zip((again.ids, again.offsets, again.targets), expected, strict=True):
+            arrays: tuple[Any, ...] = (again.ids, again.offsets, again.targets)
+            for array, wanted in zip(arrays, expected, strict=True):
                 assert np.array_equal(array, wanted), (name, harm)
             assert path.read_bytes() == content
 
@@ -176,7 +177,8 @@ def test_progress_ends_at_the_number_of_rows(tmp_path: Path, monkeypatch: pytest
 
 
 def test_an_unknown_label_is_said_before_anything_is_written(tmp_path: Path) -> None:
-    table = replace(_table(), labels=["yes"] * 39 + ["maybe"])
+    labels: list[Any] = ["yes"] * 39 + ["maybe"]
+    table = replace(_table(), labels=labels)
     with pytest.raises(BadInput, match=r"here\.csv: row 40 has the label 'maybe'.*Known labels: no, yes"):
         _encode(table, tmp_path)
     assert list(tmp_path.iterdir()) == []
