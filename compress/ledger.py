@@ -57,6 +57,12 @@ class Ledger:
         """Write a measurement under `key`."""
         write_text(self._path(key), measurement.model_dump_json() + "\n")
 
+    def scratch(self, name: str) -> Path:
+        """Return a directory for unfinished work; it survives a kill, and whoever finishes the work removes it."""
+        path = self.directory / "scratch" / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
     def finish(self, result: RunResult) -> None:
         """Write `run.json`."""
         write_text(self.directory / RUN_FILE, result.model_dump_json(indent=1) + "\n")

@@ -37,11 +37,11 @@ def weights_of(settings: LossSettings) -> LossWeights:
 
 
 def lessons_of(context: Context, scratch: Path, *, select: bool) -> Lessons:
-    """Return what is taught on; with `select` the best weights on the validation data are kept, else the last."""
+    """Return what is taught on; with `select` the best weights on the validation data, where there is any, are kept."""
     return Lessons(
         task=context.task,
         train=context.train,
-        validation=context.validation if select else None,
+        validation=context.examples.get("validation") if select else None,
         seed=context.seed,
         cache=context.cache,
         scratch=scratch,

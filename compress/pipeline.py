@@ -1,4 +1,4 @@
-"""The order of the stages, what is redone and what is not, gates and backtracking. The only file that knows the order."""
+"""The order of the stages, what is redone and what is not, gates and backtracking: only this file knows the order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,27 @@ from filelock import FileLock, Timeout
 
 import compress
 from compress.artifact import Origin, open_artifact, read_record, seal
-from compress.gates import judge_accuracy, judge_size, judge_speed
 from compress.ledger import Ledger
-from compress.measure import Probe, Reference, measure
-from compress.record import ArtifactRecord, LayerRecord, Measurement, RunResult, StageResult, Verdict
+from compress.measure import Probe, environment, measure
+from compress.publish import publish
 from compress.recipe import Recipe
-from compress.settings import Gates, Settings
+from compress.record import ArtifactRecord, LayerRecord, Measurement, RunResult, StageResult
+from compress.settings import Settings
 from compress.sources import Inputs, load_inputs
 from compress.stage import Context, Product, Stage
 from compress.stages import DISTILL, EXPORT, PRUNE, QUANTIZE, TRAIN
+from compress.verdicts import judge
 from models.checkpoint import Checkpoint
 from models.errors import BadFile, BadInput, GateFailed
 from models.files import digest_of
 from models.progress import Progress, silent
+from models.tasks import TASKS
 
 # The number is the directory's: it stays the same whether or not the stages before it are asked for.
 ORDER: tuple[tuple[int, Stage[Any, Any]], ...] = ((1, DISTILL), (2, PRUNE), (3, QUANTIZE), (4, EXPORT))
 TEACHER = "teacher"
+
+Work = Callable[[Path], tuple[Product, dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +46,21 @@ class Run:
     inputs: Inputs
     ledger: Ledger
     cache: Path
-    progress: Progress
-    on_stage: Callable[[StageResult], None]
+    progress: Progress = silent
+    on_stage: Callable[[StageResult], None] = lambda result: None
+
+    @property
+    def root(self) -> Path:
+        """Return the directory of the teacher's artifact."""
+        return self.ledger.directory / ("0-teacher" if self.recipe.train is None else "0-train")
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """An artifact that is there: its directory, record, and whether this call computed it."""
+    """An artifact that is there: its directory, its record, and whether this call computed it."""
 
     directory: Path
     record: ArtifactRecord
-    seconds: float
     computed: bool
 
 
@@ -80,34 +88,37 @@ def execute(
     ledger = Ledger(out / recipe.name)
     ledger.check()
     ledger.directory.mkdir(parents=True, exist_ok=True)
-    with _locked(ledger.directory):
-        inputs = load_inputs(recipe, cache=cache, progress=progress)
+    with locked(ledger.directory):
+        inputs = load_inputs(recipe, task_of(recipe), cache=cache, progress=progress)
+        inputs.of("validation", wanted_by="a run with gates")
         state = Run(recipe, inputs, ledger, cache, progress, on_stage)
-        teacher = _root(state)
-        results, computed = [teacher[1]], [teacher[1].stage] if teacher[0].computed else []
-        parent = teacher[0]
+        parent = make_root(state)
+        results = [judged(state, parent, TEACHER if recipe.train is None else TRAIN.name, None)]
+        computed = [results[0].stage] if parent.computed else []
         for number, stage in ORDER:
             settings = getattr(recipe, stage.name)
-            if settings is None:
+            if settings is None or not all(verdict.passed for verdict in results[-1].verdicts):
                 continue
-            made, result = _pass(state, number, stage, settings, parent, results[0])
+            parent, result = _attempts(state, number, stage, settings, parent, results[0])
             results.append(result)
-            computed += [stage.name] if made.computed else []
-            parent = made
-            if not all(verdict.passed for verdict in result.verdicts):
-                break
-        whole = RunResult(
-            name=recipe.name,
-            recipe=recipe.model_dump(mode="json"),
-            labels=list(inputs.labels),
-            data=list(inputs.records),
-            stages=results,
-            passed=all(verdict.passed for result in results for verdict in result.verdicts),
-            computed=computed,
-        )
+            computed += [stage.name] if parent.computed else []
+        whole = summary(state, results, computed)
         ledger.finish(whole)
-        _publish(ledger.directory, whole)
+        publish(ledger.directory, whole)
         return whole
+
+
+def summary(state: Run, results: list[StageResult], computed: list[str]) -> RunResult:
+    """Return what is told of a run."""
+    return RunResult(
+        name=state.recipe.name,
+        recipe=state.recipe.model_dump(mode="json"),
+        labels=list(state.inputs.labels),
+        data=list(state.inputs.records),
+        stages=results,
+        passed=all(verdict.passed for result in results for verdict in result.verdicts),
+        computed=computed,
+    )
 
 
 def require_passed(result: RunResult) -> None:
@@ -121,65 +132,60 @@ def require_passed(result: RunResult) -> None:
         )
 
 
-def _root(state: Run) -> tuple[Made, StageResult]:
+def task_of(recipe: Recipe) -> Any:
+    """Return the task that a recipe names."""
+    return next(task for task in TASKS if task.name == recipe.task)
+
+
+def make_root(state: Run) -> Made:
     """Return the teacher's artifact: as given, or trained first."""
     inputs, settings = state.inputs, state.recipe.train
     if settings is None:
-        origin = _origin(state, TEACHER, {}, None)
-        made = _make(state, "0-teacher", origin, lambda scratch: (inputs.base(), {}))
-        return made, _judge(state, made, TEACHER, 0, None)
-    origin = _origin(state, TRAIN.name, settings.model_dump(mode="json"), None)
+        return make(state, state.root, origin_of(state, TEACHER, {}, None), lambda scratch: (inputs.base, {}))
 
     def train(scratch: Path) -> tuple[Product, dict[str, Any]]:
-        base = inputs.base()
-        output = TRAIN.run(base, settings, _context(state, base, scratch))
+        output = TRAIN.run(inputs.base, settings, context_of(state, inputs.base, scratch))
         return output.product, output.details
 
-    made = _make(state, "0-train", origin, train)
-    return made, _judge(state, made, TRAIN.name, 0, None)
+    return make(state, state.root, origin_of(state, TRAIN.name, settings.model_dump(mode="json"), None), train)
 
 
-def _pass(
+def _attempts(
     state: Run, number: int, stage: Stage[Any, Any], settings: Settings, parent: Made, teacher: StageResult
 ) -> tuple[Made, StageResult]:
-    """Carry out one stage, with milder settings after a failed gate where the recipe asks for that."""
+    """Carry out one stage, with milder settings after a failed accuracy gate where the recipe asks for that."""
     attempt = 0
     while True:
-        origin = _origin(state, stage.name, settings.model_dump(mode="json"), parent.record)
         name = f"{number}-{stage.name}" + (f"-try{attempt + 1}" if attempt else "")
-        made = _make(state, name, origin, _work(state, stage, settings, parent))
-        result = _judge(state, made, stage.name, attempt, teacher)
+        made = make_stage(state, state.ledger.directory / name, stage, settings, parent)
+        result = judged(state, made, stage.name, teacher, attempt=attempt)
         failed = [verdict for verdict in result.verdicts if not verdict.passed]
-        if not failed or state.recipe.on_failure != "backtrack":
-            return made, result
-        # A milder setting trades speed and size for accuracy: it can only mend a failed accuracy gate.
-        milder = stage.milder(settings, made.record.details) if failed[0].gate == "accuracy" else None
+        # Milder settings trade speed and size for accuracy: they can only mend a failed accuracy gate.
+        mendable = bool(failed) and failed[0].gate == "accuracy" and state.recipe.on_failure == "backtrack"
+        milder = stage.milder(settings, made.record.details) if mendable else None
         if milder is None:
             return made, result
         settings, attempt = milder, attempt + 1
 
 
-def _work(
-    state: Run, stage: Stage[Any, Any], settings: Settings, parent: Made
-) -> Callable[[Path], tuple[Product, dict[str, Any]]]:
+def make_stage(state: Run, directory: Path, stage: Stage[Any, Any], settings: Settings, parent: Made) -> Made:
+    """Return the artifact of one stage on `parent`."""
+
     def work(scratch: Path) -> tuple[Product, dict[str, Any]]:
-        teacher = Checkpoint.load(state.ledger.directory / _root_name(state.recipe))
-        output = stage.run(Checkpoint.load(parent.directory), settings, _context(state, teacher, scratch))
+        context = context_of(state, Checkpoint.load(state.root), scratch)
+        output = stage.run(Checkpoint.load(parent.directory), settings, context)
         return output.product, output.details
 
-    return work
+    origin = origin_of(state, stage.name, settings.model_dump(mode="json"), parent.record)
+    return make(state, directory, origin, work)
 
 
-def _root_name(recipe: Recipe) -> str:
-    return "0-teacher" if recipe.train is None else "0-train"
-
-
-def _context(state: Run, teacher: Checkpoint, scratch: Path) -> Context:
+def context_of(state: Run, teacher: Checkpoint, scratch: Path) -> Context:
+    """Return what a stage may use."""
     return Context(
         teacher=teacher,
         task=state.inputs.task,
-        train=state.inputs.train(),
-        validation=state.inputs.validation(),
+        examples=state.inputs.data,
         seed=state.recipe.seed,
         threads=state.recipe.threads or os.cpu_count() or 1,
         scratch=scratch,
@@ -188,7 +194,8 @@ def _context(state: Run, teacher: Checkpoint, scratch: Path) -> Context:
     )
 
 
-def _origin(state: Run, stage: str, settings: dict[str, Any], parent: ArtifactRecord | None) -> Origin:
+def origin_of(state: Run, stage: str, settings: dict[str, Any], parent: ArtifactRecord | None) -> Origin:
+    """Return everything that decides an artifact's content."""
     return Origin(
         stage=stage,
         settings=settings,
@@ -200,113 +207,86 @@ def _origin(state: Run, stage: str, settings: dict[str, Any], parent: ArtifactRe
     )
 
 
-def _make(
-    state: Run, name: str, origin: Origin, work: Callable[[Path], tuple[Product, dict[str, Any]]]
-) -> Made:
-    """Return the artifact of `origin`: the one that stands there if its inputs are the same, else a new one."""
-    directory = state.ledger.directory / name
-    if directory.exists():
+def make(state: Run, directory: Path, origin: Origin, work: Work) -> Made:
+    """Return the artifact of `origin`: the one that stands there if its inputs are the same, else a new one.
+
+    Raises:
+        BadInput: the directory holds something else.
+        BadFile: it holds the right artifact, but a file of it was changed.
+    """
+    if directory.exists() and any(directory.iterdir()):
         try:
             record = read_record(directory)
         except BadFile:
             raise BadInput("the directory holds something else", where=str(directory), fix="Remove it.") from None
         if record.key == origin.key:
-            return Made(directory, open_artifact(directory), float(record.details.get("seconds", 0.0)), computed=False)
-    scratch = state.ledger.directory / "scratch" / origin.key
-    scratch.mkdir(parents=True, exist_ok=True)
+            return Made(directory, open_artifact(directory), computed=False)
+    scratch = state.ledger.scratch(origin.key)
     start = time.monotonic()
     product, details = work(scratch)
-    seconds = time.monotonic() - start
     record = seal(
         directory,
         origin,
         save=product.save,
         parameters=product.parameters,
-        details={**details, "seconds": round(seconds, 1)},
+        details={**details, "seconds": round(time.monotonic() - start, 1)},
     )
     shutil.rmtree(scratch, ignore_errors=True)
-    return Made(directory, record, seconds, computed=True)
+    return Made(directory, record, computed=True)
 
 
-def _judge(state: Run, made: Made, stage: str, attempt: int, teacher: StageResult | None) -> StageResult:
-    """Measure an artifact, compare it with the teacher, and say what its gates decide."""
+def judged(state: Run, made: Made, stage: str, teacher: StageResult | None, *, attempt: int = 0) -> StageResult:
+    """Measure an artifact, compare it with the teacher, and return what its gates decide."""
     probe = Probe.open(made.directory, made.record)
-    validation = _measured(state, made, probe, "validation", timed=True)
-    test = _measured(state, made, probe, "test", timed=False) if state.inputs.has_test else None
-    verdicts = []
-    if teacher is not None:
-        verdicts = _verdicts(state.recipe.gates.of(stage), stage, teacher.validation, validation)
+    validation = _measured(state, probe, "validation", timed=True)
+    gates = state.recipe.gates.of(stage)
     result = StageResult(
         stage=stage,
         directory=made.directory.name,
         artifact=made.record,
         layers=[LayerRecord(heads=layer.heads, head_size=layer.head_size, ffn=layer.ffn) for layer in probe.layers],
-        int8=probe.int8,
-        seconds=made.seconds,
+        int8=len(probe.shape.int8),
+        seconds=float(made.record.details["seconds"]),
         attempt=attempt,
         validation=validation,
-        test=test,
-        verdicts=verdicts,
+        test=_measured(state, probe, "test", timed=False) if "test" in state.inputs.data else None,
+        verdicts=[] if teacher is None else judge(gates, stage=stage, teacher=teacher.validation, candidate=validation),
     )
     state.on_stage(result)
     return result
 
 
-def _measured(state: Run, made: Made, probe: Probe, role: str, *, timed: bool) -> Measurement:
-    data = state.inputs.validation() if role == "validation" else state.inputs.test()
-    root = state.ledger.directory / _root_name(state.recipe)
-    reference = Reference.of(root, read_record(root)) if timed else None
-    settings = state.recipe.measure.model_dump(mode="json") if timed else None
-    key = [made.record.digest, data.digest, settings, reference and reference.digest, probe.environment(state.recipe)]
+def _measured(state: Run, probe: Probe, role: str, *, timed: bool) -> Measurement:
+    """Return a measurement from the ledger, or take it and keep it there."""
+    data, settings = state.inputs.data[role], state.recipe.measure
+    root = read_record(state.root)
+    here = environment(settings.threads).model_dump(mode="json")
+    key = [probe.record.digest, data.digest, here, [settings.model_dump(mode="json"), root.digest] if timed else None]
     known = state.ledger.measurement(key)
     if known is not None:
         return known
-    scratch = state.ledger.directory / "scratch" / f"measure-{digest_of(key)[:16]}"
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    measurement = measure(probe, data, state.inputs.task, state.recipe, reference, scratch, state.progress)
+    scratch = state.ledger.scratch(f"measure-{digest_of(key)[:16]}")
+    measurement = measure(
+        probe,
+        data,
+        state.inputs.task,
+        reference=Probe.open(state.root, root) if timed else None,
+        settings=settings,
+        scratch=scratch,
+        progress=state.progress,
+    )
     state.ledger.keep(key, measurement)
     shutil.rmtree(scratch, ignore_errors=True)
     return measurement
 
 
-def _verdicts(gates: Gates, stage: str, teacher: Measurement, candidate: Measurement) -> list[Verdict]:
-    verdicts = []
-    if gates.accuracy is not None:
-        points = gates.accuracy.max_loss / 100
-        verdicts.append(
-            judge_accuracy(
-                stage=stage,
-                teacher=teacher,
-                candidate=candidate,
-                max_loss=points,
-                confidence=gates.accuracy.confidence,
-            )
-        )
-    if gates.speed is not None and candidate.latency is not None and candidate.baseline_latency is not None:
-        verdicts.append(
-            judge_speed(
-                stage=stage,
-                baseline_rounds=candidate.baseline_latency.rounds,
-                candidate_rounds=candidate.latency.rounds,
-                min_speedup=gates.speed.min_speedup,
-                confidence=gates.speed.confidence,
-            )
-        )
-    if gates.size is not None:
-        verdicts.append(
-            judge_size(
-                stage=stage,
-                teacher_bytes=teacher.bytes,
-                candidate_bytes=candidate.bytes,
-                min_ratio=gates.size.min_ratio,
-            )
-        )
-    return verdicts
-
-
 @contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path) -> Iterator[None]:
+    """Keep a second run out of `directory`.
+
+    Raises:
+        BadInput: there is one at work.
+    """
     lock = FileLock(directory / ".lock")
     try:
         lock.acquire(timeout=0)

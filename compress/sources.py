@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from compress.recipe import Recipe
 from compress.record import DataRecord
 from compress.settings import ArchitectureSettings, DataSettings
+from models.bert_encoder import even_layers
 from models.checkpoint import Checkpoint, local_directory
 from models.data import Table, label_names, read_table
 from models.encoded import Encoded, encode_table
@@ -79,12 +81,12 @@ def load_inputs(recipe: Recipe, task: Task, *, cache: Path, progress: Progress =
             base.shape.labels if table.labels is not None else None,
             max_length=longest,
             cache=cache,
-            progress=progress,
+            progress=progress("tokenise"),
         )
         data[role] = encoded
         records.append(
             DataRecord(
-                role=role,  # type: ignore[arg-type]
+                role=role,
                 source=table.source,
                 digest=encoded.digest,
                 examples=len(encoded),
@@ -96,7 +98,7 @@ def load_inputs(recipe: Recipe, task: Task, *, cache: Path, progress: Progress =
 
 def _tables(settings: DataSettings, cache: Path) -> dict[str, Table]:
     given = {role: getattr(settings, role) for role in ROLES if getattr(settings, role) is not None}
-    files = standard_library.tables(cache / "standard-library") if EMBEDDED in given.values() else {}
+    files = embedded_tables(cache) if EMBEDDED in given.values() else {}
     tables = {}
     for role, source in given.items():
         table = read_table(
@@ -108,7 +110,7 @@ def _tables(settings: DataSettings, cache: Path) -> dict[str, Table]:
         )
         if role != "train" and table.labels is None:
             raise BadInput("has no label column, so nothing can be judged on it", where=table.source)
-        tables[role] = table.head(settings.limit) if role == "train" and settings.limit is not None else table
+        tables[role] = table.first(settings.limit) if role == "train" and settings.limit is not None else table
     return tables
 
 
@@ -127,14 +129,28 @@ def _base(recipe: Recipe, tables: Mapping[str, Table], cache: Path) -> tuple[Che
         raise BadInput("no teacher is named", where="teacher", fix="Give --teacher DIRECTORY or a hub name.")
     source = embedded_teacher() if recipe.teacher == EMBEDDED else recipe.teacher
     directory = local_directory(source)
-    files = sorted(file for pattern in CHECKPOINT_FILES for file in directory.glob(pattern))
-    digest = digest_of({file.name: sha256_file(file) for file in files if file.name != "artifact.json"})
+    digest = tree_digest(directory)
     labels = label_names(tables["train"]) if train is not None else None
     base = Checkpoint.load(directory)
     # A classifier that knows these labels already keeps its head and its order of classes.
     if labels is not None and not set(labels) <= set(base.shape.labels):
         base = Checkpoint.load(directory, labels=labels, seed=recipe.seed)
     return base, digest
+
+
+def tree_digest(directory: Path) -> str:
+    """Return the digest of a checkpoint directory's files, its own record left out."""
+    files = sorted(file for pattern in CHECKPOINT_FILES for file in directory.glob(pattern))
+    return digest_of({file.name: sha256_file(file) for file in files if file.name != "artifact.json"})
+
+
+def embedded_tables(cache: Path) -> dict[str, Path]:
+    """Return the embedded data set's files by role, made from this Python's standard library where they are missing."""
+    directory = cache / f"{EMBEDDED}-{platform.python_version()}"
+    if not directory.exists():
+        with new_directory(directory) as partial:
+            standard_library.write_tables(partial)
+    return {role: directory / f"{role}.jsonl" for role in ROLES}
 
 
 def embedded_teacher() -> Path:
@@ -148,8 +164,6 @@ def new_shape(settings: ArchitectureSettings, tokenizing: Tokenizing, head: Head
     Raises:
         BadInput: the heads do not divide the hidden size.
     """
-    from models.bert_encoder import even_layers
-
     pad = tokenizing.pad_token_id
     offset = pad + 1 if settings.family == "roberta" else 0
     return ModelShape(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from models.encoded import Encoded
-from models.progress import Progress, silent
-
 from compress.settings import Settings
 from models.checkpoint import Checkpoint
+from models.encoded import Encoded
+from models.errors import BadInput
+from models.progress import Progress, silent
 from models.task import Task
 
 S = TypeVar("S", bound=Settings)
@@ -21,19 +21,37 @@ S = TypeVar("S", bound=Settings)
 class Context:
     """What every stage may use: never a gate, a sibling, the ledger, or its own directory.
 
-    `scratch` survives a kill and is deleted when the stage's artifact is sealed. `cache` is shared between runs and
-    holds only what can be computed again.
+    `examples` holds "train" and "validation" where the recipe names them. `scratch` survives a kill and is deleted when
+    the stage's artifact is sealed. `cache` is shared between runs and holds only what can be computed again.
     """
 
     teacher: Checkpoint
     task: Task
-    train: Encoded
-    validation: Encoded
+    examples: Mapping[str, Encoded]
     seed: int
     threads: int
     scratch: Path
     cache: Path
     progress: Progress = silent
+
+    @property
+    def train(self) -> Encoded:
+        """Return the examples to learn from.
+
+        Raises:
+            BadInput: none were given.
+        """
+        return self._given("train")
+
+    @property
+    def validation(self) -> Encoded:
+        """Return the examples that the gates judge on; errors as `train`."""
+        return self._given("validation")
+
+    def _given(self, role: str) -> Encoded:
+        if role not in self.examples:
+            raise BadInput("this stage needs examples", where=f"data.{role}", fix=f"Give --{role} FILE.")
+        return self.examples[role]
 
 
 class Product(Protocol):

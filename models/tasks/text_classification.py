@@ -29,11 +29,11 @@ class TextClassification:
 
     def score(self, logits: npt.NDArray[np.float32], targets: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Return 1 where the top label is right, else 0."""
-        return (self.predict(logits) == targets).astype(np.float64)
+        return np.asarray(self.predict(logits) == targets, dtype=np.float64)
 
     def predict(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
         """Return the number of the top label per example."""
-        return logits.argmax(axis=1).astype(np.int64)
+        return np.asarray(logits.argmax(axis=1), dtype=np.int64)
 
     def answer(self, logits: npt.NDArray[np.float32], labels: tuple[str, ...]) -> list[dict[str, Any]]:
         """Return label, probability and all probabilities per example."""

@@ -1,0 +1,181 @@
+"""Commands that look: inspect, evaluate, bench, verify, predict, report, and `init`, which writes a recipe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from compress.cli.options import (
+    DEFAULT_CACHE,
+    Cache,
+    Json,
+    LabelColumn,
+    Model,
+    PairColumn,
+    Teacher,
+    TextColumn,
+    Train,
+    Validation,
+)
+
+app = typer.Typer()
+
+BundleArgument = Annotated[Path, typer.Argument(help="Bundle directory.", show_default=False)]
+Data = Annotated[str, typer.Option("--data", help="Labelled file or hub data set.", show_default=False)]
+RunThreads = Annotated[int, typer.Option("--threads", min=1, help="Threads that ONNX Runtime may use.")]
+
+
+@app.command("inspect", epilog="Example: `compress inspect runs/sst2/2-prune`")
+def inspect_command(model: Model, *, as_json: Json = False) -> None:
+    """Show what a checkpoint, artifact or bundle is: sizes per layer, parameters, labels, lineage."""
+    from compress.cli.render import print_facts
+    from compress.inspecting import inspect_model
+
+    facts = inspect_model(model)
+    if as_json:
+        _print(facts)
+    else:
+        print_facts(facts)
+
+
+@app.command("evaluate", epilog="Example: `compress evaluate runs/sst2/bundle --data dev.tsv --teacher DIR`")
+def evaluate_command(
+    model: Model,
+    *,
+    data: Data,
+    teacher: Teacher = None,
+    text: TextColumn = None,
+    text_pair: PairColumn = None,
+    label: LabelColumn = None,
+    cache: Cache = DEFAULT_CACHE,
+    as_json: Json = False,
+) -> None:
+    """Measure accuracy with its interval, and with --teacher the paired difference."""
+    from compress.cli.render import LiveProgress, print_facts
+    from compress.inspecting import evaluate_model
+
+    with LiveProgress(quiet=as_json) as progress:
+        facts = evaluate_model(
+            model,
+            data=data,
+            teacher=teacher,
+            columns={"text": text, "text_pair": text_pair, "label": label},
+            cache=cache.expanduser(),
+            progress=progress,
+        )
+    if as_json:
+        _print(facts)
+    else:
+        print_facts(facts)
+
+
+@app.command("bench", epilog="Example: `compress bench runs/sst2/bundle --teacher DIR --data dev.tsv --threads 2`")
+def bench_command(
+    model: Model,
+    *,
+    data: Data,
+    teacher: Teacher = None,
+    text: TextColumn = None,
+    text_pair: PairColumn = None,
+    label: LabelColumn = None,
+    threads: RunThreads = 1,
+    rounds: Annotated[int, typer.Option("--rounds", min=4, help="Interleaved rounds.")] = 20,
+    cache: Cache = DEFAULT_CACHE,
+    as_json: Json = False,
+) -> None:
+    """Time ONNX Runtime at batch 1 on the data's real lengths, beside the teacher (or itself, as a control)."""
+    from compress.cli.render import LiveProgress, print_facts
+    from compress.inspecting import bench_model
+
+    with LiveProgress(quiet=as_json) as progress:
+        facts = bench_model(
+            model,
+            data=data,
+            teacher=teacher,
+            columns={"text": text, "text_pair": text_pair, "label": label},
+            threads=threads,
+            rounds=rounds,
+            cache=cache.expanduser(),
+            progress=progress,
+        )
+    if as_json:
+        _print(facts)
+    else:
+        print_facts(facts)
+
+
+@app.command("verify", epilog="Example: `compress verify runs/sst2/bundle`")
+def verify_command(bundle: BundleArgument, *, as_json: Json = False) -> None:
+    """Check a bundle: every file's digest, the graph, its inputs and outputs, and the golden outputs here."""
+    from dataclasses import asdict
+
+    from compress.cli.render import print_facts
+    from export.verify import verify_bundle
+
+    facts = {"bundle": str(bundle), "verified": True, **asdict(verify_bundle(bundle))}
+    if as_json:
+        _print(facts)
+    else:
+        print_facts(facts)
+
+
+@app.command("predict", epilog="Example: `compress predict runs/demo/bundle 'def loads(s): ...'`")
+def predict_command(
+    bundle: BundleArgument,
+    texts: Annotated[list[str], typer.Argument(help="Texts to classify.", show_default=False)],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Classify texts with a bundle, as a device would."""
+    from export.bundle import Bundle
+
+    answers = Bundle.open(bundle).predict(texts)
+    if as_json:
+        _print([{"label": answer.label, "probabilities": dict(answer.probabilities)} for answer in answers])
+        return
+    for answer in answers:
+        typer.echo(f"{answer.label}\t{answer.probabilities[answer.label]:.1%}")
+
+
+@app.command("report", epilog="Example: `compress report runs/sst2`")
+def report_command(
+    run: Annotated[Path, typer.Argument(help="Directory of a run.", show_default=False)], *, as_json: Json = False
+) -> None:
+    """Write report.html and report.json of a run again from what was measured."""
+    from compress.cli.render import print_summary
+    from compress.ledger import Ledger
+    from compress.report.files import write_report
+
+    result = Ledger(run).result()
+    text = write_report(result, run)
+    if as_json:
+        typer.echo(text)
+    else:
+        print_summary(result, run)
+
+
+@app.command("init", epilog="Example: `compress init --teacher DIR --train t.csv --validation v.csv --out recipe.yaml`")
+def init_command(
+    *,
+    teacher: Teacher = None,
+    train: Train = None,
+    validation: Validation = None,
+    name: Annotated[str, typer.Option("--name", help="Name of the run.")] = "run",
+    out: Annotated[Path, typer.Option("--out", help="Recipe file to write.")] = Path("recipe.yaml"),
+    as_json: Json = False,
+) -> None:
+    """Write a commented recipe for a checkpoint and a data set, checked against both."""
+    from compress.starter import write_starter
+
+    facts = write_starter(out, teacher=teacher, train=train, validation=validation, name=name)
+    if as_json:
+        _print(facts)
+    else:
+        typer.echo(f"Wrote {out}. Next: compress run {out}")
+
+
+def _print(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))

@@ -1,0 +1,176 @@
+"""What a sealed artifact does: its answers, its size, and its speed in ONNX Runtime beside the teacher's."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import psutil
+import torch
+
+from compress.record import ArtifactRecord, Environment, Latency, Measurement
+from compress.settings import MeasureSettings
+from compress.statistics import metric_interval
+from export.bundle import Bundle
+from export.latency import LatencyComparison
+from export.latency import compare as compare_latency
+from export.lower import lower
+from export.target import CPU
+from models.checkpoint import Checkpoint
+from models.encoded import Encoded
+from models.evaluation import evaluate_logits
+from models.progress import Progress, silent
+from models.shape import LayerShape, ModelShape
+from models.task import Task
+
+GRAPH = "model.onnx"
+CPU_FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A sealed artifact, opened for measuring: a checkpoint, or a bundle."""
+
+    directory: Path
+    record: ArtifactRecord
+    product: Checkpoint | Bundle
+    shape: ModelShape
+
+    @staticmethod
+    def open(directory: Path, record: ArtifactRecord) -> Probe:
+        """Return the artifact in `directory`, whose record was read from it."""
+        if (directory / "manifest.json").exists():
+            bundle = Bundle.open(directory)
+            return Probe(directory, record, bundle, bundle.shape)
+        checkpoint = Checkpoint.load(directory)
+        return Probe(directory, record, checkpoint, checkpoint.shape)
+
+    @property
+    def layers(self) -> tuple[LayerShape, ...]:
+        """Return what each layer kept."""
+        return self.shape.layers
+
+    def logits(self, data: Encoded, progress: Progress = silent) -> npt.NDArray[np.float32]:
+        """Return the logits (rows, labels): of the runtime one text at a time for a bundle, else of PyTorch."""
+        if isinstance(self.product, Bundle):
+            return self.product.logits(data, progress=progress)
+        return evaluate_logits(self.product.network(), data, progress=progress)
+
+    def graph(self, scratch: Path) -> tuple[Path, int]:
+        """Return an ONNX file that computes this artifact, and the bytes that a device would get."""
+        if isinstance(self.product, Bundle):
+            return self.product.model, self.product.bytes
+        scratch.mkdir(parents=True, exist_ok=True)
+        path = scratch / GRAPH
+        path.write_bytes(lower(self.product.network(), CPU).SerializeToString())
+        self.product.tokenizing.save(scratch)
+        return path, sum(file.stat().st_size for file in scratch.iterdir())
+
+
+def measure(
+    probe: Probe,
+    data: Encoded,
+    task: Task,
+    *,
+    reference: Probe | None,
+    settings: MeasureSettings,
+    scratch: Path,
+    progress: Progress = silent,
+) -> Measurement:
+    """Return the artifact's scores on `data` and, beside a `reference`, its latency in interleaved rounds.
+
+    The lengths that are timed are spread evenly over the sorted lengths of `data`. A reference that is the artifact
+    itself is a control: its speed-up must be 1.
+    """
+    logits = probe.logits(data, progress)
+    targets = np.asarray(data.targets)
+    scores = task.score(logits, targets)
+    interval = metric_interval(scores, paired_test=task.metric.paired_test.value)
+    graph, size = probe.graph(scratch / "candidate")
+    comparison = None
+    if reference is not None:
+        baseline, _ = reference.graph(scratch / "baseline")
+        comparison = compare_latency(
+            baseline,
+            graph,
+            timed_texts(data, settings.texts),
+            threads=settings.threads,
+            rounds=settings.rounds,
+            progress=progress,
+        )
+    return Measurement(
+        artifact=probe.record.digest,
+        data=data.digest,
+        metric=task.metric.name,
+        higher_is_better=task.metric.higher_is_better,
+        paired_test=task.metric.paired_test.value,
+        scores=[float(score) for score in scores],
+        predictions=[int(label) for label in task.predict(logits)],
+        targets=[int(label) for label in targets],
+        estimate=float(scores.mean()),
+        low=interval.low,
+        high=interval.high,
+        bytes=size,
+        parameters=probe.record.parameters,
+        latency=None if comparison is None else _latency(comparison, candidate=True),
+        baseline_latency=None if comparison is None else _latency(comparison, candidate=False),
+        environment=environment(settings.threads),
+        truncated=data.truncated,
+    )
+
+
+def timed_texts(data: Encoded, count: int) -> list[npt.NDArray[np.int64]]:
+    """Return the token ids of `count` rows whose lengths have the distribution of the data's: evenly spaced ranks."""
+    order = np.argsort(data.lengths, kind="stable")
+    count = min(count, len(order))
+    ranks = ((np.arange(count) + 0.5) * len(order) / count).astype(np.int64)
+    # The order in which they are run must not be by length, or caches would see a trend.
+    picked = np.random.default_rng(0).permutation(order[ranks])
+    return [data.batch(np.asarray([row])).input_ids[0].numpy() for row in picked]
+
+
+def environment(threads: int) -> Environment:
+    """Return the machine and software that this process runs on."""
+    name, flags = _processor()
+    return Environment(
+        cpu=name,
+        cores=psutil.cpu_count(logical=True) or 1,
+        threads=threads,
+        os=platform.platform(terse=True),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        onnxruntime=onnxruntime.__version__,
+        flags=[flag for flag in CPU_FLAGS if flag in flags],
+    )
+
+
+def _processor() -> tuple[str, Sequence[str]]:
+    """Return the processor's name and the flags that the system reports."""
+    listing = Path("/proc/cpuinfo")
+    if not listing.exists():
+        return platform.processor() or platform.machine(), ()
+    fields = dict(
+        [part.strip() for part in line.split(":", 1)]
+        for line in listing.read_text(encoding="utf-8").split("\n\n")[0].splitlines()
+        if ":" in line
+    )
+    flags = fields.get("flags") or fields.get("Features") or ""
+    return fields.get("model name") or platform.machine(), flags.split()
+
+
+def _latency(comparison: LatencyComparison, *, candidate: bool) -> Latency:
+    side = comparison.candidate if candidate else comparison.baseline
+    return Latency(
+        lengths=list(comparison.lengths),
+        rounds=[list(passes) for passes in side.rounds],
+        p50_ms=side.p50_ms,
+        p95_ms=side.p95_ms,
+        threads=comparison.threads,
+    )

@@ -1,0 +1,61 @@
+"""The bundle that a run hands over: the exported one, with its lineage and what was measured of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from compress.record import Measurement, RunResult
+from export.bundle import Bundle
+from export.manifest import MANIFEST_FILE
+from models.files import new_directory, write_json
+
+FOLDER = "bundle"
+
+
+def publish(run: Path, result: RunResult) -> Path | None:
+    """Write `bundle/` beside the artifacts of a run that ends in an export and passed, and return its path.
+
+    The sealed artifact stays as it is: what a machine measured must not change its digest.
+    """
+    last = result.stages[-1]
+    if not result.passed or not (run / last.directory / MANIFEST_FILE).exists():
+        return None
+    bundle = Bundle.open(run / last.directory)
+    lineage = [
+        {"stage": stage.stage, "artifact": stage.artifact.digest, "settings": stage.artifact.settings}
+        for stage in result.stages
+    ]
+    manifest = bundle.manifest.model_copy(update={"lineage": lineage, "measurements": measured(result)})
+    target = run / FOLDER
+    if (target / MANIFEST_FILE).exists() and Bundle.open(target).manifest == manifest:
+        return target
+    with new_directory(target, replace=(target / MANIFEST_FILE).exists()) as partial:
+        bundle.save(partial)
+        write_json(partial / MANIFEST_FILE, manifest.model_dump(mode="json"))
+    return target
+
+
+def measured(result: RunResult) -> dict[str, Any]:
+    """Return what the manifest tells of the run: the teacher and the bundle, and the verdicts between."""
+    first, last = result.stages[0], result.stages[-1]
+    return {
+        "teacher": _told(first.validation),
+        "bundle": _told(last.validation),
+        "verdicts": [verdict.model_dump(mode="json") for verdict in last.verdicts],
+        "environment": last.validation.environment.model_dump(mode="json"),
+    }
+
+
+def _told(measurement: Measurement) -> dict[str, Any]:
+    latency = measurement.latency
+    return {
+        "metric": measurement.metric,
+        "examples": len(measurement.scores),
+        "estimate": measurement.estimate,
+        "low": measurement.low,
+        "high": measurement.high,
+        "bytes": measurement.bytes,
+        "p50_ms": None if latency is None else latency.p50_ms,
+        "p95_ms": None if latency is None else latency.p95_ms,
+    }
