@@ -1,0 +1,246 @@
+"""The report as one HTML file: nothing is fetched, nothing is run, and every text from data is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import resources
+from string import Template
+
+from compress.report import wording
+from compress.report.appendix import appendix
+from compress.report.charts import draw_layers, draw_verdict, verdict_scale
+from compress.report.confusion import NAMED, draw_confusion, largest_mistakes
+from compress.report.data import Report, StageReport
+from compress.report.journey import draw_journey
+from compress.report.markup import Markup, el, escaped, join
+from compress.report.tables import Cell, section, table
+
+VERDICT_WIDTH = 360
+MISTAKES = 12
+
+
+def render_html(report: Report) -> str:
+    """Return the whole page: inline style and drawings, light and dark, for screens of 360 px and up, and for paper."""
+    folder = resources.files("compress.report")
+    template = Template((folder / "page.html").read_text(encoding="utf-8"))
+    parts = (_header, _stages, _journey, _verdicts, _layers, _confusion, appendix)
+    return template.substitute(
+        title=escaped(f"{report.name}: compression report"),
+        style=(folder / "style.css").read_text(encoding="utf-8"),
+        body="\n".join(join([part(report)]).text for part in parts),
+    )
+
+
+def _header(report: Report) -> Markup:
+    head, stages = report.headline, report.stages
+    if head.failed:
+        first = head.failed[0]
+        verdict, kind = f"\N{BALLOT X} Failed at the {first.gate} gate after {first.stage}", "bad"
+    elif not report.passed:
+        verdict, kind = "\N{BALLOT X} Failed", "bad"
+    elif any(stage.verdicts for stage in stages):
+        verdict, kind = "\N{CHECK MARK} Passed every gate", "good"
+    else:
+        verdict, kind = "No gate was asked", "note"
+    line = " \N{RIGHTWARDS ARROW} ".join(stage.stage for stage in stages)
+    examples = f"{head.accuracy.n:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    told = f"{line}. Accuracy is told on {examples} {head.data} examples; intervals are two-sided at 95 %."
+    return el(
+        "header",
+        el("p", "Compression report", class_="kicker"),
+        el("h1", report.name),
+        el("p", verdict, class_=f"banner {kind}"),
+        el("p", told.replace("Accuracy", report.metric.name.capitalize(), 1), class_="lead"),
+        el("dl", _headline(report), class_="headline") if len(stages) > 1 else None,
+    )
+
+
+def _headline(report: Report) -> Iterator[Markup]:
+    head, teacher, last = report.headline, report.stages[0], report.stages[-1]
+    paired = report.metric.paired_test
+    if last.latency is None or head.speedup is None:
+        yield _figure("Speed-up", wording.NONE, "", "Latency was not measured.")
+    else:
+        before = last.latency.teacher_p50_ms
+        under = f"95 % interval {wording.ratio_interval(head.speedup)}; p50 {wording.milliseconds(before)} ms"
+        after = f" \N{RIGHTWARDS ARROW} {wording.milliseconds(last.latency.p50_ms)} ms"
+        yield _figure("Speed-up", wording.figures(head.speedup.estimate), wording.TIMES, under + after)
+    sizes = f"{wording.megabytes(teacher.bytes)} MB \N{RIGHTWARDS ARROW} {wording.megabytes(last.bytes)} MB"
+    size = wording.NONE if head.size_ratio is None else wording.figures(head.size_ratio)
+    yield _figure("Smaller", size, wording.TIMES if head.size_ratio is not None else "", sizes)
+    name = f"{report.metric.name.capitalize()} against the teacher"
+    own = f"{wording.share(head.accuracy.estimate, paired)}{wording.unit(paired)} on {head.data}"
+    if head.difference is None:
+        yield _figure(name, wording.NONE, "", own)
+    else:
+        under = f"95 % interval {wording.points_interval(head.difference, paired)}; {own}"
+        unit = "points" if paired == "proportions" else ""
+        yield _figure(name, wording.points(head.difference.estimate, paired), unit, under)
+
+
+def _figure(name: str, value: str, unit: str, under: str) -> Markup:
+    big = el("dd", value, el("small", unit) if unit else None, class_="big")
+    return el("div", el("dt", name), big, el("dd", under, class_="under"))
+
+
+def _stages(report: Report) -> Markup:
+    with_test = any(stage.accuracy.test for stage in report.stages)
+    metric = report.metric.name.capitalize()
+    unit = ", %" if report.metric.paired_test == "proportions" else ""
+    heads = ["Stage", "Parameters", "Size, MB", f"{metric} on validation{unit}"]
+    heads += [f"{metric} on test{unit}"] if with_test else []
+    heads += ["Difference on " + report.headline.data, "p50, ms", "p95, ms", "Speed-up", "Gates"]
+    rows = [_row(report, stage, with_test=with_test) for stage in report.stages]
+    return section(
+        "Stages",
+        "Every stage against the original teacher. Small figures are 95 % intervals; latency is one call at batch 1 "
+        "in ONNX Runtime, timed in turns with the teacher's.",
+        table(heads, rows, label="Stages", class_="stages", numbers=set(range(1, len(heads) - 1))),
+    )
+
+
+def _row(report: Report, stage: StageReport, *, with_test: bool) -> list[Cell]:
+    paired = report.metric.paired_test
+    difference = stage.difference.test if report.headline.data == "test" else stage.difference.validation
+    latency, speedup = stage.latency, stage.speedup
+    tested = [stage.accuracy.validation] + ([stage.accuracy.test] if with_test else [])
+    row: list[Cell] = [stage.stage, wording.count(stage.parameters), wording.megabytes(stage.bytes)]
+    for one in tested:
+        row.append(
+            _with_interval(wording.share(one.estimate, paired), wording.accuracy_interval(one, paired))
+            if one
+            else wording.NONE
+        )
+    row.append(
+        _with_interval(wording.points(difference.estimate, paired), wording.points_interval(difference, paired))
+        if difference
+        else wording.NONE
+    )
+    row += [wording.milliseconds(latency and latency.p50_ms), wording.milliseconds(latency and latency.p95_ms)]
+    row.append(
+        _with_interval(wording.ratio(speedup.estimate), wording.ratio_interval(speedup)) if speedup else wording.NONE
+    )
+    row.append(_gates(stage))
+    return row
+
+
+def _with_interval(value: str, interval: str) -> Markup:
+    return join([value, el("span", interval, class_="ci")])
+
+
+def _gates(stage: StageReport) -> Markup:
+    if not stage.verdicts:
+        return el("span", wording.NONE, class_="note")
+    failed = [verdict.gate for verdict in stage.verdicts if not verdict.passed]
+    if failed:
+        return el("span", f"\N{BALLOT X} {', '.join(failed)}", class_="bad")
+    return el("span", "\N{CHECK MARK} passed", class_="good")
+
+
+def _journey(report: Report) -> Markup | None:
+    wide, narrow = (draw_journey(report, width=width, height=height) for width, height in ((980, 400), (370, 330)))
+    if wide is None or narrow is None:
+        return None
+    return section(
+        "Accuracy, latency and size" if report.metric.name == "accuracy" else "Quality, latency and size",
+        f"{report.metric.name.capitalize()} on {report.headline.data} with its 95 % interval. The area of a point is "
+        "its size; the dashed line is the teacher; a dashed rim marks a failed gate.",
+        el("figure", wide, class_="wide"),
+        el("figure", narrow, class_="narrow"),
+    )
+
+
+def _verdicts(report: Report) -> Markup | None:
+    verdicts = [verdict for stage in report.stages for verdict in stage.verdicts]
+    if not verdicts:
+        return None
+    rows = []
+    for gate in dict.fromkeys(verdict.gate for verdict in verdicts):
+        group = [verdict for verdict in verdicts if verdict.gate == gate]
+        scale = verdict_scale(group, width=VERDICT_WIDTH)
+        for verdict in group:
+            mark, kind = ("\N{CHECK MARK} passed", "good") if verdict.passed else ("\N{BALLOT X} failed", "bad")
+            head = el(
+                "div",
+                el("h3", f"{verdict.gate.capitalize()}, {verdict.stage}"),
+                el("p", mark, "" if verdict.decidable else " (undecided)", class_=kind),
+            )
+            said = el("div", el("p", verdict.message), el("p", verdict.advice, class_="note"), class_="said")
+            drawing = el("div", draw_verdict(verdict, scale, width=VERDICT_WIDTH))
+            rows.append(el("div", head, drawing, said, class_="verdict-row"))
+    return section(
+        "Gates",
+        "The dot is the estimate, the line its one-sided bounds, the dashed mark what the lower bound (the tick) has "
+        "to reach: the shaded side passes. Accuracy in points, speed and size as the teacher's over the candidate's. "
+        "Judged on validation data.",
+        *rows,
+    )
+
+
+def _layers(report: Report) -> Markup | None:
+    teacher = report.stages[0].layers
+    if not teacher:
+        return None
+    panels, shown = [], None
+    for stage in report.stages:
+        if stage.layers == shown:
+            continue
+        shown = stage.layers
+        layers = f"{len(shown)} layer" + ("" if len(shown) == 1 else "s")
+        drawing = draw_layers(shown, teacher, stage=stage.stage)
+        panels.append(el("figure", el("figcaption", stage.stage, " ", el("span", layers)), drawing))
+    return section(
+        "Heads and FFN neurons kept",
+        "Per layer, against the teacher's full width. Stages that change no width are left out.",
+        el("div", panels, class_="panels"),
+    )
+
+
+def _confusion(report: Report) -> Markup | None:
+    confusion, agreement = report.confusion, report.headline.agreement
+    if confusion is None:
+        return None
+    single = len(report.stages) == 1
+    sides = [(report.stages[0].stage, confusion.teacher)]
+    sides += [] if single else [(confusion.stage, confusion.candidate)]
+    panels = [
+        el(
+            "figure",
+            el("figcaption", name, " ", el("span", f"on {confusion.data}")),
+            draw_confusion(counts, report.labels, title=name),
+            class_="matrix",
+        )
+        for name, counts in sides
+    ]
+    said = "Rows are expected, columns predicted classes; the shade is the share of the row."
+    if agreement is not None:
+        low, high = wording.share(agreement.low, "proportions"), wording.share(agreement.high or 1.0, "proportions")
+        said += (
+            f" The result gives the teacher's label on {wording.share(agreement.estimate, 'proportions')} % of the "
+            f"{confusion.data} examples (95 % interval {low}{wording.DASH}{high})."
+        )
+    if len(confusion.candidate) > NAMED:
+        said += f" Classes are in the order of the labels, 0 to {len(confusion.candidate) - 1}."
+    mistakes = None
+    if len(confusion.candidate) > 2:
+        mistakes = _mistakes(report)
+    return section("Confusion", said, el("div", panels, class_="panels"), mistakes)
+
+
+def _mistakes(report: Report) -> Markup | None:
+    confusion = report.confusion
+    found = [] if confusion is None else largest_mistakes(confusion.candidate, confusion.teacher, count=MISTAKES)
+    if confusion is None or not found:
+        return None
+    names = {k: label for k, label in enumerate(report.labels)}
+    rows: list[list[Cell]] = [
+        [
+            names.get(one.expected, str(one.expected)),
+            names.get(one.predicted, str(one.predicted)),
+            str(one.candidate),
+            str(one.teacher),
+        ]
+        for one in found
+    ]
+    heads = ["Expected", "Taken for", f"By {confusion.stage}", f"By {report.stages[0].stage}"]
+    return table(heads, rows, label="Largest confusions", numbers={2, 3})
