@@ -14,13 +14,14 @@ import onnxruntime
 import psutil
 import torch
 
-from compress.record import ArtifactRecord, Environment, Latency, Measurement
+from compress.record import Environment, Latency, Measurement
 from compress.settings import MeasureSettings
 from compress.statistics import metric_interval
 from export.bundle import Bundle
 from export.latency import LatencyComparison
 from export.latency import compare as compare_latency
 from export.lower import lower
+from export.manifest import MANIFEST_FILE
 from export.target import CPU
 from models.checkpoint import Checkpoint
 from models.encoded import Encoded
@@ -36,21 +37,24 @@ CPU_FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_i
 @final
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A sealed artifact, opened for measuring: a checkpoint, or a bundle."""
+    """A checkpoint or a bundle, opened for measuring. `digest` names its content."""
 
-    directory: Path
-    record: ArtifactRecord
     product: Checkpoint | Bundle
     shape: ModelShape
+    digest: str
 
     @staticmethod
-    def open(directory: Path, record: ArtifactRecord) -> Probe:
-        """Return the artifact in `directory`, whose record was read from it."""
-        if (directory / "manifest.json").exists():
+    def open(directory: Path, digest: str) -> Probe:
+        """Return what is in `directory`.
+
+        Raises:
+            CompressError: as a checkpoint or a bundle raises.
+        """
+        if (directory / MANIFEST_FILE).exists():
             bundle = Bundle.open(directory)
-            return Probe(directory, record, bundle, bundle.shape)
+            return Probe(bundle, bundle.shape, digest)
         checkpoint = Checkpoint.load(directory)
-        return Probe(directory, record, checkpoint, checkpoint.shape)
+        return Probe(checkpoint, checkpoint.shape, digest)
 
     @property
     def layers(self) -> tuple[LayerShape, ...]:
@@ -106,7 +110,7 @@ def measure(
             progress=progress,
         )
     return Measurement(
-        artifact=probe.record.digest,
+        artifact=probe.digest,
         data=data.digest,
         metric=task.metric.name,
         higher_is_better=task.metric.higher_is_better,
@@ -118,7 +122,7 @@ def measure(
         low=interval.low,
         high=interval.high,
         bytes=size,
-        parameters=probe.record.parameters,
+        parameters=probe.product.parameters,
         latency=None if comparison is None else _latency(comparison, candidate=True),
         baseline_latency=None if comparison is None else _latency(comparison, candidate=False),
         environment=environment(settings.threads),

@@ -237,7 +237,7 @@ def make(state: Run, directory: Path, origin: Origin, work: Work) -> Made:
 
 def judged(state: Run, made: Made, stage: str, teacher: StageResult | None, *, attempt: int = 0) -> StageResult:
     """Measure an artifact, compare it with the teacher, and return what its gates decide."""
-    probe = Probe.open(made.directory, made.record)
+    probe = Probe.open(made.directory, made.record.digest)
     validation = _measured(state, probe, "validation", timed=True)
     gates = state.recipe.gates.of(stage)
     result = StageResult(
@@ -261,7 +261,7 @@ def _measured(state: Run, probe: Probe, role: str, *, timed: bool) -> Measuremen
     data, settings = state.inputs.data[role], state.recipe.measure
     root = read_record(state.root)
     here = environment(settings.threads).model_dump(mode="json")
-    key = [probe.record.digest, data.digest, here, [settings.model_dump(mode="json"), root.digest] if timed else None]
+    key = [probe.digest, data.digest, here, [settings.model_dump(mode="json"), root.digest] if timed else None]
     known = state.ledger.measurement(key)
     if known is not None:
         return known
@@ -270,7 +270,7 @@ def _measured(state: Run, probe: Probe, role: str, *, timed: bool) -> Measuremen
         probe,
         data,
         state.inputs.task,
-        reference=Probe.open(state.root, root) if timed else None,
+        reference=Probe.open(state.root, root.digest) if timed else None,
         settings=settings,
         scratch=scratch,
         progress=state.progress,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import compress
 from compress.recipe import Recipe
 from compress.record import DataRecord
 from compress.settings import ArchitectureSettings, DataSettings
@@ -98,11 +99,10 @@ def load_inputs(recipe: Recipe, task: Task, *, cache: Path, progress: Progress =
 
 def _tables(settings: DataSettings, cache: Path) -> dict[str, Table]:
     given = {role: getattr(settings, role) for role in ROLES if getattr(settings, role) is not None}
-    files = embedded_tables(cache) if EMBEDDED in given.values() else {}
     tables = {}
     for role, source in given.items():
         table = read_table(
-            str(files[role]) if source == EMBEDDED else source,
+            embedded_table(source, role, cache),
             text=settings.text,
             text_pair=settings.text_pair,
             label=settings.label,
@@ -144,13 +144,15 @@ def tree_digest(directory: Path) -> str:
     return digest_of({file.name: sha256_file(file) for file in files if file.name != "artifact.json"})
 
 
-def embedded_tables(cache: Path) -> dict[str, Path]:
-    """Return the embedded data set's files by role, made from this Python's standard library where they are missing."""
-    directory = cache / f"{EMBEDDED}-{platform.python_version()}"
+def embedded_table(source: str, role: str, cache: Path) -> str:
+    """Return `source`, or the embedded data set's file of that role, made from this Python's standard library."""
+    if source != EMBEDDED:
+        return source
+    directory = cache / f"{EMBEDDED}-{platform.python_version()}-{compress.__version__}"
     if not directory.exists():
         with new_directory(directory) as partial:
             standard_library.write_tables(partial)
-    return {role: directory / f"{role}.jsonl" for role in ROLES}
+    return str(directory / f"{role}.jsonl")
 
 
 def embedded_teacher() -> Path:

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from compress.cli.options import (
-    DEFAULT_CACHE,
-    Cache,
-    Json,
-    LabelColumn,
-    Model,
-    PairColumn,
-    Teacher,
-    TextColumn,
-    Train,
-    Validation,
-)
+from compress.cli.options import Json, Look, Model, with_settings
 
 app = typer.Typer()
 
 BundleArgument = Annotated[Path, typer.Argument(help="Bundle directory.", show_default=False)]
-Data = Annotated[str, typer.Option("--data", help="Labelled file or hub data set.", show_default=False)]
-RunThreads = Annotated[int, typer.Option("--threads", min=1, help="Threads that ONNX Runtime may use.")]
 
 
 @app.command("inspect", epilog="Example: `compress inspect runs/sst2/2-prune`")
@@ -42,69 +30,21 @@ def inspect_command(model: Model, *, as_json: Json = False) -> None:
 
 
 @app.command("evaluate", epilog="Example: `compress evaluate runs/sst2/bundle --data dev.tsv --teacher DIR`")
-def evaluate_command(
-    model: Model,
-    *,
-    data: Data,
-    teacher: Teacher = None,
-    text: TextColumn = None,
-    text_pair: PairColumn = None,
-    label: LabelColumn = None,
-    cache: Cache = DEFAULT_CACHE,
-    as_json: Json = False,
-) -> None:
+@with_settings(look=Look)
+def evaluate_command(model: Model, *, look: dict[str, Any]) -> None:
     """Measure accuracy with its interval, and with --teacher the paired difference."""
-    from compress.cli.render import LiveProgress, print_facts
     from compress.inspecting import evaluate_model
 
-    with LiveProgress(quiet=as_json) as progress:
-        facts = evaluate_model(
-            model,
-            data=data,
-            teacher=teacher,
-            columns={"text": text, "text_pair": text_pair, "label": label},
-            cache=cache.expanduser(),
-            progress=progress,
-        )
-    if as_json:
-        _print(facts)
-    else:
-        print_facts(facts)
+    _measure(evaluate_model, model, look)
 
 
 @app.command("bench", epilog="Example: `compress bench runs/sst2/bundle --teacher DIR --data dev.tsv --threads 2`")
-def bench_command(
-    model: Model,
-    *,
-    data: Data,
-    teacher: Teacher = None,
-    text: TextColumn = None,
-    text_pair: PairColumn = None,
-    label: LabelColumn = None,
-    threads: RunThreads = 1,
-    rounds: Annotated[int, typer.Option("--rounds", min=4, help="Interleaved rounds.")] = 20,
-    cache: Cache = DEFAULT_CACHE,
-    as_json: Json = False,
-) -> None:
+@with_settings(look=Look)
+def bench_command(model: Model, *, look: dict[str, Any]) -> None:
     """Time ONNX Runtime at batch 1 on the data's real lengths, beside the teacher (or itself, as a control)."""
-    from compress.cli.render import LiveProgress, print_facts
     from compress.inspecting import bench_model
 
-    with LiveProgress(quiet=as_json) as progress:
-        facts = bench_model(
-            model,
-            data=data,
-            teacher=teacher,
-            columns={"text": text, "text_pair": text_pair, "label": label},
-            threads=threads,
-            rounds=rounds,
-            cache=cache.expanduser(),
-            progress=progress,
-        )
-    if as_json:
-        _print(facts)
-    else:
-        print_facts(facts)
+    _measure(bench_model, model, look)
 
 
 @app.command("verify", epilog="Example: `compress verify runs/sst2/bundle`")
@@ -160,9 +100,9 @@ def report_command(
 @app.command("init", epilog="Example: `compress init --teacher DIR --train t.csv --validation v.csv --out recipe.yaml`")
 def init_command(
     *,
-    teacher: Teacher = None,
-    train: Train = None,
-    validation: Validation = None,
+    teacher: Annotated[str | None, typer.Option("--teacher", help="Checkpoint directory or hub name.")] = None,
+    train: Annotated[str | None, typer.Option("--train", help="Examples to learn from.")] = None,
+    validation: Annotated[str | None, typer.Option("--validation", help="Labelled examples to judge on.")] = None,
     name: Annotated[str, typer.Option("--name", help="Name of the run.")] = "run",
     out: Annotated[Path, typer.Option("--out", help="Recipe file to write.")] = Path("recipe.yaml"),
     as_json: Json = False,
@@ -170,11 +110,26 @@ def init_command(
     """Write a commented recipe for a checkpoint and a data set, checked against both."""
     from compress.starter import write_starter
 
-    facts = write_starter(out, teacher=teacher, train=train, validation=validation, name=name)
+    cache = Path("~/.cache/compress").expanduser()
+    facts = write_starter(out, teacher=teacher, train=train, validation=validation, name=name, cache=cache)
     if as_json:
         _print(facts)
     else:
         typer.echo(f"Wrote {out}. Next: compress run {out}")
+
+
+def _measure(measure: Callable[..., dict[str, Any]], model: str, look: dict[str, Any]) -> None:
+    from compress.cli.render import LiveProgress, print_facts
+    from compress.pipeline import task_of
+    from compress.recipe import Recipe
+
+    settings = Look.model_validate(look)
+    with LiveProgress(quiet=settings.json_output) as progress:
+        facts = measure(model, settings, task_of(Recipe()), progress=progress)
+    if settings.json_output:
+        _print(facts)
+    else:
+        print_facts(facts)
 
 
 def _print(value: Any) -> None:

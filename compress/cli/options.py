@@ -11,27 +11,41 @@ from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+from compress.settings import Settings
 from models.errors import BadInput
 
-DEFAULT_CACHE = Path("~/.cache/compress")
 
-Teacher = Annotated[
-    str | None, typer.Option("--teacher", help="Checkpoint directory, hub name (org/name), or `standard-library`.")
-]
-Model = Annotated[str, typer.Argument(help="Checkpoint or artifact directory, or a hub name.", show_default=False)]
-Train = Annotated[str | None, typer.Option("--train", help="File (CSV, TSV, JSONL, Parquet, .gz) or hub data set.")]
-Validation = Annotated[str | None, typer.Option("--validation", help="Labelled examples that the gates judge on.")]
-Test = Annotated[str | None, typer.Option("--test", help="Labelled examples that only the report is made on.")]
-TextColumn = Annotated[str | None, typer.Option("--text", help="Column of the text; found by name if left out.")]
-PairColumn = Annotated[str | None, typer.Option("--text-pair", help="Column of a second text.")]
-LabelColumn = Annotated[str | None, typer.Option("--label", help="Column of the label; found by name if left out.")]
-Out = Annotated[Path, typer.Option("--out", help="Directory to write; it must not hold anything else.")]
+class Common(Settings):
+    """Options that every stage's command has besides the stage's own."""
+
+    teacher: str | None = Field(None, description="Checkpoint directory, hub name (org/name), or `standard-library`.")
+    out: Path | None = Field(None, description="Directory to write; it must not hold anything else.")
+    max_loss: float | None = Field(None, description="Accuracy gate: allowed loss against the teacher, in points.")
+    min_speedup: float | None = Field(None, description="Speed gate: least speed-up over the teacher.")
+    seed: int | None = Field(None, description="Seed of everything that is drawn.")
+    threads: int | None = Field(None, description="Threads for training; all cores if left out.")
+    cache: Path = Field(Path("~/.cache/compress"), description="Where tokenised data and teacher outputs are kept.")
+    json_output: bool = Field(False, description="Print one JSON object on stdout, for machines.", alias="json")
+
+
+class Look(Settings):
+    """Options of the commands that measure a model."""
+
+    data: str | None = Field(None, description="Labelled file or hub data set (its test split).")
+    teacher: str | None = Field(None, description="Compare with this checkpoint, example by example.")
+    text: str | None = Field(None, description="Column of the text; found by name if left out.")
+    text_pair: str | None = Field(None, description="Column of a second text.")
+    label: str | None = Field(None, description="Column of the label; found by name if left out.")
+    threads: int = Field(1, description="Threads that ONNX Runtime may use.")
+    rounds: int = Field(20, description="Interleaved rounds of timing.")
+    cache: Path = Field(Path("~/.cache/compress"), description="Where tokenised data is kept.")
+    json_output: bool = Field(False, description="Print one JSON object on stdout, for machines.", alias="json")
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, for machines.")]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of everything that is drawn.")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads for training; all cores if left out.")]
-Cache = Annotated[Path, typer.Option("--cache", help="Where tokenised data and teacher outputs are kept.")]
+Model = Annotated[str, typer.Argument(help="Checkpoint or artifact directory, or a hub name.", show_default=False)]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other key of the recipe.")]
 
 
@@ -43,35 +57,38 @@ def leaves(settings: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, A
             yield from leaves(inner, f"{prefix}{name}.")
         else:
             default = "" if field.default is None or field.is_required() else f" [default: {_shown(field)}]"
-            yield prefix + name, field.annotation, (field.description or "") + default
+            yield prefix + (field.alias or name), field.annotation, (field.description or "") + default
 
 
-def with_settings(settings: type[BaseModel]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command one option per key of `settings`; those that were used reach it as `values` by dotted key."""
-    table = {key.replace(".", "_"): (key, annotation, text) for key, annotation, text in leaves(settings)}
+def with_settings(**groups: type[BaseModel]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command one option per key of each class; those that were used reach it as a mapping per class."""
+    table = {
+        key.replace(".", "_"): (group, key, annotation, text)
+        for group, settings in groups.items()
+        for key, annotation, text in leaves(settings)
+    }
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def wrapper(**arguments: Any) -> None:
-            values = {}
-            for name, (key, annotation, _) in table.items():
+            values: dict[str, dict[str, Any]] = {group: {} for group in groups}
+            for name, (group, key, annotation, _) in table.items():
                 given = arguments.pop(name)
                 if given is not None:
-                    values[key] = parse(given, annotation)
-            command(**arguments, values=values)
+                    values[group][key] = parse(given, annotation)
+            command(**arguments, **values)
 
         own = [
-            parameter
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
             for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
-            if name != "values"
+            if name not in groups
         ]
         made = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(key, kind, text))
-            for name, (key, kind, text) in table.items()
+            for name, (_, key, kind, text) in table.items()
         ]
-        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own] + made
-        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        wrapper.__signature__ = inspect.Signature(own + made)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in own + made}
         return wrapper
 
     return decorate
@@ -111,7 +128,8 @@ def _option(key: str, annotation: Any, text: str) -> Any:
     choices = _choices(annotation)
     kind: Any = str
     if bool in choices:
-        return Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", help=text, show_default=False)]
+        words = flag if flag == "--json" else f"{flag}/--no-{flag[2:]}"
+        return Annotated[bool | None, typer.Option(words, help=text, show_default=False)]
     if not _has_tuple(annotation):
         kind = float if float in choices else int if int in choices else str
     return Annotated[Union[kind, None], typer.Option(flag, help=text, show_default=False)]  # noqa: UP007

@@ -1,0 +1,182 @@
+"""What is told of a model outside a run: what it is, how right it is, how fast it is."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from compress.artifact import RECORD_FILE, open_artifact
+from compress.measure import Probe, environment, measure, timed_texts
+from compress.record import Measurement
+from compress.settings import MeasureSettings
+from compress.sources import embedded_table, tree_digest
+from compress.statistics import mcnemar_p, ratio_interval, tango_interval
+from export.bundle import Bundle
+from export.latency import compare
+from models.checkpoint import local_directory
+from models.data import read_table
+from models.encoded import Encoded, encode_table
+from models.errors import BadInput
+from models.progress import Progress, silent
+from models.task import Task
+
+TEXTS = 100
+
+
+class Look(Protocol):
+    """What a command that measures was told."""
+
+    data: str | None
+    teacher: str | None
+    text: str | None
+    text_pair: str | None
+    label: str | None
+    threads: int
+    rounds: int
+    cache: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model and the examples as its own tokenizer reads them."""
+
+    probe: Probe
+    data: Encoded
+
+
+def inspect_model(source: str) -> dict[str, Any]:
+    """Return what a checkpoint, artifact or bundle is, as a JSON object."""
+    directory = local_directory(source)
+    record = open_artifact(directory) if (directory / RECORD_FILE).exists() else None
+    probe = Probe.open(directory, tree_digest(directory))
+    shape = probe.shape
+    facts: dict[str, Any] = {
+        "source": source,
+        "kind": "bundle" if isinstance(probe.product, Bundle) else "checkpoint",
+        "family": shape.family,
+        "labels": list(shape.labels),
+        "parameters": probe.product.parameters,
+        "bytes": sum(file.stat().st_size for file in directory.rglob("*") if file.is_file()),
+        "vocabulary": shape.vocab_size,
+        "hidden_size": shape.hidden_size,
+        "positions": shape.usable_positions,
+        "layers": [{"heads": layer.heads, "head_size": layer.head_size, "ffn": layer.ffn} for layer in shape.layers],
+        "int8": {path: form.value for path, form in shape.int8},
+    }
+    if record is not None:
+        facts["artifact"] = {
+            key: getattr(record, key) for key in ("stage", "digest", "parent", "seed", "created", "settings", "lineage")
+        }
+    if isinstance(probe.product, Bundle):
+        facts["target"] = probe.product.manifest.target
+        facts["measurements"] = probe.product.manifest.measurements
+    return facts
+
+
+def evaluate_model(source: str, look: Look, task: Task, *, progress: Progress = silent) -> dict[str, Any]:
+    """Return the metric of a model on labelled examples, and beside a teacher the paired difference."""
+    measured = _measured(_subject(source, look, progress), task, look, progress)
+    facts: dict[str, Any] = {
+        "source": source,
+        "data": look.data,
+        "metric": measured.metric,
+        "examples": len(measured.scores),
+        "truncated": measured.truncated,
+        "estimate": measured.estimate,
+        "low": measured.low,
+        "high": measured.high,
+    }
+    if look.teacher is not None:
+        facts["teacher"] = _difference(
+            measured, _measured(_subject(look.teacher, look, progress), task, look, progress)
+        )
+    return facts
+
+
+def bench_model(source: str, look: Look, task: Task, *, progress: Progress = silent) -> dict[str, Any]:
+    """Return the latency of a model at batch 1 beside the teacher's; without a teacher beside its own, as a control."""
+    subject = _subject(source, look, progress)
+    baseline = subject if look.teacher is None else _subject(look.teacher, look, progress)
+    with tempfile.TemporaryDirectory() as scratch:
+        candidate_graph, size = subject.probe.graph(Path(scratch) / "candidate")
+        baseline_graph, baseline_size = baseline.probe.graph(Path(scratch) / "baseline")
+        compared = compare(
+            baseline_graph,
+            candidate_graph,
+            timed_texts(subject.data, TEXTS),
+            threads=look.threads,
+            rounds=look.rounds,
+            progress=progress,
+        )
+    ratio = ratio_interval(compared.baseline.rounds, compared.candidate.rounds, sides=2)
+    return {
+        "source": source,
+        "baseline": look.teacher or f"{source} (control)",
+        "threads": look.threads,
+        "texts": len(compared.lengths),
+        "tokens_median": float(np.median(compared.lengths)),
+        "p50_ms": compared.candidate.p50_ms,
+        "p95_ms": compared.candidate.p95_ms,
+        "bytes": size,
+        "baseline_p50_ms": compared.baseline.p50_ms,
+        "baseline_p95_ms": compared.baseline.p95_ms,
+        "baseline_bytes": baseline_size,
+        "speedup": {"estimate": ratio.estimate, "low": ratio.low, "high": ratio.high},
+        "environment": environment(look.threads).model_dump(mode="json"),
+    }
+
+
+def _subject(source: str, look: Look, progress: Progress) -> Subject:
+    if look.data is None:
+        raise BadInput("no examples are named", where="--data", fix="Give --data FILE.")
+    directory = local_directory(source)
+    probe = Probe.open(directory, tree_digest(directory))
+    cache = look.cache.expanduser()
+    table = read_table(
+        embedded_table(look.data, "test", cache),
+        text=look.text,
+        text_pair=look.text_pair,
+        label=look.label,
+        split="test",
+    )
+    if table.labels is None:
+        raise BadInput("has no label column", where=table.source, fix="Name it with --label.")
+    data = encode_table(
+        table,
+        probe.product.tokenizing,
+        probe.shape.labels,
+        max_length=probe.shape.usable_positions,
+        cache=cache,
+        progress=progress("tokenise"),
+    )
+    return Subject(probe, data)
+
+
+def _measured(subject: Subject, task: Task, look: Look, progress: Progress) -> Measurement:
+    with tempfile.TemporaryDirectory() as scratch:
+        return measure(
+            subject.probe,
+            subject.data,
+            task,
+            reference=None,
+            settings=MeasureSettings(threads=look.threads),
+            scratch=Path(scratch),
+            progress=progress,
+        )
+
+
+def _difference(candidate: Measurement, teacher: Measurement) -> dict[str, Any]:
+    ours, theirs = np.asarray(candidate.scores), np.asarray(teacher.scores)
+    worse, better = int((ours < theirs).sum()), int((ours > theirs).sum())
+    interval = tango_interval(len(ours), worse, better)
+    return {
+        "estimate": teacher.estimate,
+        "difference": {"estimate": interval.estimate, "low": interval.low, "high": interval.high},
+        "teacher_only_right": worse,
+        "candidate_only_right": better,
+        "mcnemar_p": mcnemar_p(worse, better),
+    }
