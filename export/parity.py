@@ -121,5 +121,5 @@ def of_logits(native: Floats, runtime: Floats) -> Parity:
 
 
 def _rows(parts: list[Floats]) -> Floats:
-    """Return (examples, values); hidden states of every token count as values of their example."""
-    return np.concatenate([part.reshape(len(part), -1) for part in parts])
+    """Return (examples, values); without a head every token's hidden state is an example."""
+    return np.concatenate([part.reshape(-1, part.shape[-1]) for part in parts])

@@ -16,7 +16,7 @@ def lower_gelu(module: nn.GELU, emit: Emit, hidden: Value) -> Value:
     if emit.target.microsoft:
         return emit.microsoft("Gelu" if module.approximate == "none" else "FastGelu", hidden, role="activated")
     if module.approximate == "none":
-        scaled = emit.node("Mul", hidden, _number(emit, 1 / math.sqrt(2), "root_half"), role="scaled")
+        scaled = emit.node("Div", hidden, _number(emit, math.sqrt(2), "root_two"), role="scaled")
         bent = emit.node("Erf", scaled, role="bent")
     else:
         square = emit.node("Mul", hidden, hidden, role="square")

@@ -56,7 +56,10 @@ def integer_matmul(quantized: Tensor, zero_point: Tensor, weight: Tensor) -> Ten
     rows = quantized.reshape(-1, quantized.shape[-1])
     # uint8 x int8 as int8 x int8: (q - 128) @ w.T + (128 - z) * sum(w). Exact in int32 for any width up to 66,000.
     shifted = (rows - 128).to(torch.int8)
-    product = torch._int_mm(shifted, weight.t()) if rows.shape[0] else shifted.new_zeros(0, len(weight)).int()
+    if rows.shape[0] and rows.shape[1] > 1:
+        product = torch._int_mm(shifted, weight.t())
+    else:  # torch 2.13's _int_mm returns memory it never wrote for one column, and refuses no rows
+        product = shifted.int() @ weight.t().int()
     offset = (128 - zero_point).to(torch.int32).expand(*quantized.shape[:-1], 1).reshape(-1, 1)
     product = product + offset * weight.sum(dim=1, dtype=torch.int32)
     return product.reshape(*quantized.shape[:-1], len(weight))

@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import numpy_helper
+from support.networks import EVEN, PRUNED, quantized_network, random_network, tiny_shape
+from torch import nn
+
+import models.layers.attention
+import models.layers.embeddings
+import models.layers.feedforward
+import models.layers.heads
+import models.layers.norm
+import models.layers.quantized
+import models.network
+from export import parity
+from export.lower import lower
+from export.lowering import GROUPS, LOWERINGS
+from export.target import CPU, TARGETS, Target
+from models.errors import Unsupported
+from models.layers.activation import make_activation
+from models.network import Network
+from models.shape import Activation, HeadShape, Int8Form, LayerShape, ModelShape, Norm, Positions
+
+targets = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+FLOAT = parity.FLOAT_BOUND
+
+SHAPES = {
+    "bert": tiny_shape(),
+    "roberta": tiny_shape(family="roberta", position_offset=2, type_vocab_size=1, norm_eps=1e-5),
+    "distilbert": tiny_shape(
+        family="distilbert", type_vocab_size=0, head=HeadShape(("a", "b"), activation=Activation.RELU)
+    ),
+    "pruned": tiny_shape(PRUNED),
+    "pruned, pre-norm": tiny_shape(PRUNED, pre_norm=True),
+    "last layer empty": tiny_shape((*EVEN, LayerShape(0, 8, 0))),
+    "no layer": tiny_shape(()),
+    "no head": tiny_shape(head=None),
+    "no head, pre-norm": tiny_shape(PRUNED, head=None, pre_norm=True),
+    "sinusoidal": tiny_shape(positions=Positions.SINUSOIDAL, position_offset=3),
+    **{f"norm {norm.value}": tiny_shape(norm=norm) for norm in Norm},
+    **{f"pre-norm {norm.value}": tiny_shape(norm=norm, pre_norm=True) for norm in Norm},
+    **{f"activation {activation.value}": tiny_shape(activation=activation) for activation in Activation},
+    **{
+        f"head {activation.value}": tiny_shape(head=HeadShape(("a", "b"), activation=activation))
+        for activation in Activation
+    },
+}
+
+
+def batch(rows: int, time: int, *, padded: bool = False, seed: int = 0) -> dict[str, Any]:
+    random = np.random.default_rng(seed)
+    mask = np.ones((rows, time), dtype=np.int64)
+    if padded:
+        for row in range(1, rows):
+            mask[row, time - row * time // (rows + 1) :] = 0
+    return {
+        "input_ids": random.integers(0, 50, (rows, time)),
+        "attention_mask": mask,
+        "token_type_ids": np.zeros((rows, time), dtype=np.int64),
+    }
+
+
+def with_second_texts(arrays: dict[str, Any], network: Network) -> dict[str, Any]:
+    if network.shape.type_vocab_size > 1:
+        arrays["token_type_ids"][:, arrays["input_ids"].shape[1] // 2 :] = 1
+    return arrays
+
+
+@targets
+@pytest.mark.parametrize("name", SHAPES)
+def test_float_networks_compute_the_same(name: str, target: Target) -> None:
+    network = random_network(SHAPES[name])
+    model = lower(network, target).SerializeToString()
+    batches = [batch(1, 1), batch(1, 9), batch(3, 12, padded=True), batch(2, 31, padded=True)]
+    found = parity.compare(network, model, [with_second_texts(arrays, network) for arrays in batches])
+    if network.head is None:
+        assert found.max_abs < 1e-4  # token for token the top of a hidden state says nothing
+    else:
+        found.check(FLOAT)
+    assert max(abs(value) for value in found.worst_native) > 1e-2
+
+
+@targets
+@pytest.mark.parametrize("form", [Int8Form.DYNAMIC, Int8Form.STATIC])
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "pruned", "pruned, pre-norm", "norm rms_norm"])
+def test_int8_networks_compute_the_same_at_batch_one(name: str, form: Int8Form, target: Target) -> None:
+    network = quantized_network(random_network(SHAPES[name]), form)
+    model = lower(network, target).SerializeToString()
+    batches = [with_second_texts(batch(1, time, seed=time), network) for time in (1, 2, 7, 16, 30)]
+    found = parity.compare(network, model, batches)
+    found.check(parity.INT8_BOUND)
+    assert found.p95_abs < 0.01
+
+
+def test_int8_is_not_what_float_computes() -> None:
+    network = random_network(SHAPES["bert"])
+    model = lower(quantized_network(network, Int8Form.DYNAMIC), CPU).SerializeToString()
+    assert parity.compare(network, model, [batch(1, 9)]).max_abs > 1e-3
+
+
+def test_static_int8_does_not_depend_on_the_batch() -> None:
+    network = quantized_network(random_network(SHAPES["bert"]), Int8Form.STATIC)
+    found = parity.compare(network, lower(network, CPU).SerializeToString(), [batch(3, 12, padded=True)])
+    assert found.max_abs < 0.01
+
+
+def test_layers_of_different_forms_live_together() -> None:
+    network = quantized_network(random_network(SHAPES["bert"]), Int8Form.STATIC)
+    network.layers[0].attention.key.input_scale.fill_(0.05)
+    forms = {path: form for path, form in network.shape.int8 if path != "layers.1.attention.value"}
+    mixed = Network(network.shape.with_int8(forms)).eval()
+    mixed.load_state_dict({**random_network(network.shape.with_int8(forms)).state_dict(), **_common(network, mixed)})
+    found = parity.compare(mixed, lower(mixed, CPU).SerializeToString(), [batch(1, 12), batch(1, 5)])
+    assert found.max_abs < 0.01
+
+
+def _common(source: Network, target: Network) -> dict[str, torch.Tensor]:
+    slots = target.state_dict()
+    return {
+        name: value
+        for name, value in source.state_dict().items()
+        if name in slots and slots[name].dtype is value.dtype and slots[name].shape == value.shape
+    }
+
+
+def test_the_embedding_table_alone_may_be_int8() -> None:
+    shape = tiny_shape().with_int8({"embeddings.word": Int8Form.TABLE, "embeddings.position": Int8Form.TABLE})
+    network = random_network(shape)
+    for table in (network.embeddings.word, network.embeddings.position):
+        table.weight.copy_(torch.randint(-127, 128, table.weight.shape))
+        table.weight_scale.uniform_(1e-3, 1e-2)
+    parity.compare(network, lower(network, CPU).SerializeToString(), [batch(2, 12)]).check(FLOAT)
+
+
+def test_only_the_first_token_is_computed_in_the_last_layer() -> None:
+    network = random_network(tiny_shape())
+    arrays = {name: torch.from_numpy(value) for name, value in batch(2, 9, padded=True).items()}
+    widths = []
+    network.layers[-1].ffn.register_forward_hook(lambda _module, _inputs, output: widths.append(output.shape[1]))
+    with torch.no_grad():
+        torch.testing.assert_close(network(**arrays), network.features(**arrays).logits)
+    assert widths == [1, 9]
+    model = lower(network, CPU)
+    (row,) = (node for node in model.graph.node if node.output[0] == "layers.1/reader")
+    assert row.op_type == "Gather"
+
+
+def _layer_types() -> set[type[nn.Module]]:
+    """Return every module class that models.layers and models.network define or instantiate by name."""
+    places = (models.layers, models.network)
+    folder = [
+        getattr(models.layers, name)
+        for name in ("attention", "embeddings", "feedforward", "heads", "norm", "quantized")
+    ]
+    own = {
+        found
+        for place in (*folder, places[1])
+        for _, found in inspect.getmembers(place, inspect.isclass)
+        if issubclass(found, nn.Module) and found.__module__ == place.__name__
+    }
+    used = {type(module) for name in SHAPES for module in random_network(SHAPES[name]).modules()}
+    return own | used | {type(make_activation(activation)) for activation in Activation}
+
+
+def test_every_module_type_has_a_lowering() -> None:
+    # Dropout is nothing in evaluation, ModuleList has no forward, and a FakeQuantizedLinear exists in training only.
+    without = {nn.Dropout, nn.ModuleList, models.layers.quantized.FakeQuantizedLinear}
+    assert _layer_types() - without == set(LOWERINGS) | set(GROUPS)
+
+
+def test_an_unknown_module_is_refused_by_name() -> None:
+    network = random_network(tiny_shape())
+    network.layers[1].ffn.activation = nn.Softplus()
+    with pytest.raises(Unsupported, match=r"layers\.1\.ffn\.activation: there is no ONNX form of a Softplus"):
+        lower(network, CPU)
+
+
+@pytest.mark.parametrize("form", [None, Int8Form.DYNAMIC, Int8Form.STATIC])
+def test_mobile_graphs_hold_standard_operators_only(form: Int8Form | None) -> None:
+    for name, shape in SHAPES.items():
+        network = random_network(shape)
+        network = network if form is None else quantized_network(network, form)
+        model = lower(network, TARGETS["mobile"])
+        assert {node.domain for node in model.graph.node} == {""}, name
+
+
+def optimised(model: onnx.ModelProto, path: Path) -> list[str]:
+    """Return the operators that run under the runtime's default options."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(path)
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return [node.op_type for node in onnx.load(path).graph.node]
+
+
+@targets
+@pytest.mark.parametrize("form", [None, Int8Form.DYNAMIC, Int8Form.STATIC])
+def test_default_options_leave_no_slow_operator(target: Target, form: Int8Form | None, tmp_path: Path) -> None:
+    network = random_network(tiny_shape())
+    network = network if form is None else quantized_network(network, form)
+    operators = optimised(lower(network, target), tmp_path / "optimised.onnx")
+    assert operators.count("LayerNormalization") == 5
+    slow = {"SkipLayerNormalization", "EmbedLayerNormalization", "Erf"}
+    # With a constant scale the runtime's pattern for MatMulIntegerToFloat does not match standard operators.
+    slow |= set() if form is Int8Form.STATIC and target is not CPU else {"MatMulInteger"}
+    assert not slow & set(operators)
+
+
+def test_one_quantization_feeds_query_key_and_value() -> None:
+    network = quantized_network(random_network(tiny_shape()), Int8Form.DYNAMIC)
+    nodes = lower(network, CPU).graph.node
+    (levels,) = (node.output[0] for node in nodes if node.output[0] == "layers.0/attention/query/levels")
+    assert [node.op_type for node in nodes if levels in node.input] == ["MatMulIntegerToFloat"] * 3
+
+
+def test_inputs_and_outputs_are_declared() -> None:
+    def ports(shape: ModelShape) -> list[str]:
+        graph = lower(random_network(shape), CPU).graph
+        return [
+            f"{port.name} {port.type.tensor_type.elem_type} "
+            + " ".join(dim.dim_param or str(dim.dim_value) for dim in port.type.tensor_type.shape.dim)
+            for port in (*graph.input, *graph.output)
+        ]
+
+    assert ports(SHAPES["bert"]) == [
+        "input_ids 7 batch time",
+        "attention_mask 7 batch time",
+        "token_type_ids 7 batch time",
+        "logits 1 batch 3",
+    ]
+    assert ports(SHAPES["distilbert"]) == ["input_ids 7 batch time", "attention_mask 7 batch time", "logits 1 batch 2"]
+    assert ports(SHAPES["no head"])[-1] == "hidden_states 1 batch time 32"
+
+
+def test_the_same_network_gives_the_same_bytes() -> None:
+    first, second = (lower(random_network(tiny_shape()), CPU).SerializeToString() for _ in range(2))
+    assert first == second
+
+
+def test_the_emitted_graph_reads_as_written_down() -> None:
+    network = quantized_network(random_network(tiny_shape((LayerShape(4, 8, 48),))), Int8Form.DYNAMIC)
+    assert dump(lower(network, CPU)) == (Path(__file__).parent / "golden_graph.txt").read_text(encoding="utf-8")
+
+
+def dump(model: onnx.ModelProto) -> str:
+    """Return one line per node and per weight of a model."""
+    lines = []
+    for node in model.graph.node:
+        settings = ", ".join(f"{one.name}={onnx.helper.get_attribute_value(one)}" for one in node.attribute)
+        operator = f"{node.domain}.{node.op_type}".lstrip(".") + (f"[{settings}]" if settings else "")
+        lines.append(f"{', '.join(node.output)} = {operator}({', '.join(node.input)})")
+    for weight in model.graph.initializer:
+        array = numpy_helper.to_array(weight)
+        lines.append(f"{weight.name}: {array.dtype}{list(array.shape)}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,63 @@
+"""Tiny random networks, and their int8 forms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.layers.quantized import QuantizedLinear, quantize_weight
+from models.network import Network
+from models.shape import HeadShape, Int8Form, LayerShape, ModelShape
+
+EVEN = (LayerShape(4, 8, 48), LayerShape(4, 8, 48))
+PRUNED = (LayerShape(3, 8, 40), LayerShape(0, 8, 17), LayerShape(1, 8, 0), LayerShape(0, 8, 0), LayerShape(2, 8, 5))
+
+
+def tiny_shape(layers: tuple[LayerShape, ...] = EVEN, **changes: Any) -> ModelShape:
+    """Return a BERT of width 32 with 50 words, 40 positions and 3 labels."""
+    settings: dict[str, Any] = {
+        "family": "bert",
+        "vocab_size": 50,
+        "hidden_size": 32,
+        "max_positions": 40,
+        "type_vocab_size": 2,
+        "head": HeadShape(("a", "b", "c")),
+    }
+    return ModelShape(layers=layers, **(settings | changes))
+
+
+def random_network(shape: ModelShape, *, seed: int = 0) -> Network:
+    """Return a network whose every weight and bias is drawn, so that none can be left out unnoticed."""
+    generator = torch.Generator().manual_seed(seed)
+    network = Network(shape).eval()
+    for name, weight in network.named_parameters():
+        scale = 0.2 if weight.ndim > 1 else 0.1
+        drawn = torch.randn(weight.shape, generator=generator) * scale
+        weight.data = drawn + 1.0 if "norm" in name and name.endswith("weight") else drawn
+    return network
+
+
+def quantized_network(network: Network, form: Int8Form, *, table: bool = True) -> Network:
+    """Return the network with every linear layer of its blocks, and its word table, in int8."""
+    forms = {
+        name: form
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear) and name.startswith("layers.") and module.weight.numel()
+    }
+    forms |= {"embeddings.word": Int8Form.TABLE} if table else {}
+    quantized = Network(network.shape.with_int8(forms)).eval()
+    values = quantized.state_dict()
+    for name, weight in network.state_dict().items():
+        path = name.rpartition(".")[0]
+        if path in forms and name.endswith(".weight"):
+            values[name], values[f"{path}.weight_scale"] = quantize_weight(weight)
+        else:
+            values[name] = weight
+    quantized.load_state_dict(values)
+    for module in quantized.modules():
+        if isinstance(module, QuantizedLinear) and module.form is Int8Form.STATIC:
+            module.input_scale.fill_(0.03)
+            module.input_zero_point.fill_(120)
+    return quantized
