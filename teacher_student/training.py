@@ -21,6 +21,7 @@ from teacher_student.losses import Term
 from teacher_student.processes import Processes
 from teacher_student.schedule import Plan, Rows, Schedule, derived_seed, make_plan
 from teacher_student.training_state import Store, optimizer_tensors, restore_optimizer
+from teacher_student.word_gradient import WordGradient
 
 
 class Objective(Protocol):
@@ -160,6 +161,7 @@ class _Training:
         self.named = _trained(network, self.learned, schedule.frozen)
         self.weights = list(self.named.values())
         self.optimizer = _optimizer(self.named, schedule)
+        self.words = WordGradient(network)
 
     def fingerprint(self) -> str:
         """Return the digest of everything that decides the outcome, but the objective."""
@@ -229,6 +231,7 @@ class _Training:
         means = {name: term.total / max(size, 1.0) for (name, term), size in zip(terms.items(), sizes, strict=True)}
         loss = torch.stack([mean * terms[name].weight for name, mean in means.items()]).sum()
         loss.backward()  # type: ignore[no-untyped-call]
+        self.words.densify()
         self.processes.sum_gradients(self.weights)
         values = self.processes.summed([float(mean.detach()) for mean in means.values()])
         if not all(math.isfinite(value) for value in values):
@@ -265,6 +268,7 @@ class _Training:
             self.network.load_state_dict(self.best)
         for weight in self.network.parameters():
             weight.requires_grad = True
+        self.words.release()
         self.network.to("cpu").eval()
         return self.course.history()
 

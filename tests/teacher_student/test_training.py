@@ -14,6 +14,7 @@ from teacher_student.distillation import LabelObjective, fine_tune, scorer
 from teacher_student.losses import Term
 from teacher_student.schedule import make_plan
 from teacher_student.training import fit
+from teacher_student.word_gradient import WordGradient
 
 
 class KilledError(Exception):
@@ -210,3 +211,22 @@ def test_senseless_schedules_are_refused_all_at_once(make_schedule):
 def test_fine_tuning_without_labels_is_refused(make_model, lessons, make_data, make_schedule):
     with pytest.raises(BadInput, match="no example has a label"):
         fine_tune(make_model(), lessons=replace(lessons, train=make_data(labelled=False)), schedule=make_schedule())
+
+
+def test_the_word_tables_gradient_is_the_dense_one(make_model, make_data):
+    network, data = make_model(layers=1).network(), make_data()
+    words = WordGradient(network)
+    table = network.embeddings.word
+    for rows in (np.arange(8), np.arange(20, 24)):  # the second must not keep the first one's rows
+        batch = data.batch(rows)
+        network(batch.input_ids, batch.attention_mask).square().sum().backward()
+        words.densify()
+        got = table.weight.grad.clone()
+        network.zero_grad()
+        table.sparse = False
+        network(batch.input_ids, batch.attention_mask).square().sum().backward()
+        torch.testing.assert_close(got, table.weight.grad, rtol=1e-5, atol=1e-6)
+        network.zero_grad()
+        table.sparse = True
+    words.release()
+    assert not table.sparse and table.weight.grad is None
