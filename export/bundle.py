@@ -14,7 +14,6 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from export.graph_file import GraphFile
 from export.manifest import (
     FORMAT,
     GOLDEN_FILE,
@@ -35,7 +34,8 @@ from models.progress import Progress, silent
 from models.shape import ModelShape
 from models.tokenizing import Tokenizing
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # both load torch, which a device does not have
+    from export.graph_file import GraphFile
     from models.encoded import Encoded
 
 # A processor may add in another order; in int8 a rounding may then fall the other way.

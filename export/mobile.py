@@ -6,7 +6,6 @@ import tempfile
 from pathlib import Path
 
 import onnxruntime
-from onnxruntime.tools.ort_format_model.utils import create_config_from_models
 
 from export.session import ERRORS_ONLY
 
@@ -20,6 +19,9 @@ def to_ort(model: bytes) -> tuple[bytes, str]:
     The graph is optimised before it is stored, because a reduced build has no optimiser, up to the level whose result
     does not depend on the processor. The text is what `build.py --include_ops_by_config` takes.
     """
+    # Importing it appends its own folder to sys.path: only those who write such files should get that.
+    from onnxruntime.tools.ort_format_model.utils import create_config_from_models
+
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / MODEL_FILE
         options = onnxruntime.SessionOptions()
