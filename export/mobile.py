@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import tempfile
 from pathlib import Path
 
@@ -19,9 +21,6 @@ def to_ort(model: bytes) -> tuple[bytes, str]:
     The graph is optimised before it is stored, because a reduced build has no optimiser, up to the level whose result
     does not depend on the processor. The text is what `build.py --include_ops_by_config` takes.
     """
-    # Importing it appends its own folder to sys.path: only those who write such files should get that.
-    from onnxruntime.tools.ort_format_model.utils import create_config_from_models
-
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / MODEL_FILE
         options = onnxruntime.SessionOptions()
@@ -31,8 +30,24 @@ def to_ort(model: bytes) -> tuple[bytes, str]:
         options.log_severity_level = ERRORS_ONLY
         onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         listing = Path(scratch) / OPERATORS_FILE
-        create_config_from_models([path], listing, enable_type_reduction=True)
+        _list_operators(path, listing)
         return path.read_bytes(), _without_paths(listing.read_text(encoding="utf-8"))
+
+
+def _list_operators(model: Path, listing: Path) -> None:
+    """Write the configuration of a reduced build that runs `model`, and undo what the tool does to its process.
+
+    Its import gives the root logger a handler, its own loggers the lowest level, and sys.path its own folder.
+    """
+    handlers, search_path = list(logging.root.handlers), list(sys.path)
+    try:
+        from onnxruntime.tools.ort_format_model.utils import create_config_from_models
+
+        logging.getLogger("ort_format_model.utils").setLevel(logging.WARNING)
+        create_config_from_models([model], listing, enable_type_reduction=True)
+    finally:
+        logging.root.handlers[:] = handlers
+        sys.path[:] = search_path
 
 
 def _without_paths(text: str) -> str:

@@ -296,7 +296,9 @@ def test_a_mobile_bundle_lists_its_operators(
     assert str(tmp_path.parent) not in listing
     assert "/tmp" not in listing
     assert "model.ort" in (tmp_path / "README.md").read_text()
-    assert capfd.readouterr().out == ""
+    said = capfd.readouterr()
+    assert (said.out, said.err) == ("", "")
+    assert not any("ort_format_model" in place for place in sys.path)
 
 
 def test_the_same_contents_give_the_same_files(tmp_path: Path, tokenizing: Tokenizing, sealed: Path) -> None:
