@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,7 @@ class LabelObjective:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.learned: nn.Module = nn.Module()
+        self.settings: Mapping[str, Any] = {"task": task.name}
 
     def __call__(self, network: Network, batch: Batch) -> Mapping[str, Term]:
         """Return the loss as one part, "labels"."""
@@ -79,6 +80,7 @@ class DistillationObjective:
         self, *, task: Task, teacher: Network, student: ModelShape, outputs: TeacherOutputs, weights: LossWeights
     ) -> None:
         self.task, self.outputs, self.weights = task, outputs, weights
+        self.settings: Mapping[str, Any] = {"task": task.name, "teacher": outputs.key, "weights": asdict(weights)}
         self.pairs = hidden_pairs(weights, student, teacher.shape)
         self.learned: nn.Module = nn.Module()
         if weights.hidden and student.hidden_size != teacher.shape.hidden_size:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import numpy as np
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 from teacher_student.compute import Compute
 
 T = TypeVar("T")
+# The others wait while the first computes the teacher's outputs; a process that dies is the launcher's to notice.
+PATIENCE = timedelta(days=1)
+
 Rows = npt.NDArray[np.int64]
 
 
@@ -31,7 +35,7 @@ class Processes:
         from accelerate import PartialState
 
         device = torch.device(compute.device)
-        state = PartialState(cpu=device.type == "cpu")
+        state = PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
         if state.num_processes == 1:
             return Processes(0, 1, device)
         own = device if device.type == "cpu" else torch.device(state.device)

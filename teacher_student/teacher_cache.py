@@ -32,11 +32,13 @@ class TeacherOutputs:
 
     `logits` is float32 (rows, labels). `hidden` maps a number into `Features.hidden` to float16 (tokens of all rows,
     width), where row i has the tokens offsets[i] to offsets[i + 1].
+    `key` is the digest of everything that the outputs depend on.
     """
 
     logits: npt.NDArray[np.float32]
     hidden: Mapping[int, npt.NDArray[np.float16]]
     offsets: npt.NDArray[np.int64]
+    key: str
 
     def logits_of(self, rows: torch.Tensor) -> torch.Tensor:
         """Return float32 logits (rows, labels) of the rows of these numbers."""
@@ -86,21 +88,21 @@ def teacher_outputs(
     place = cache / f"teacher-{key[:24]}"
     if place.exists():
         try:
-            return _opened(place, data, layers)
+            return _opened(place, data, layers, key)
         except BadFile:
             shutil.rmtree(place)
     with new_directory(place) as directory:
         _compute(teacher, data, directory=directory, layers=layers, compute=compute, progress=progress)
         files = {name: list(entry) for name, entry in digest_files(directory).items()}
         write_json(directory / RECORD, {"format": FORMAT, "files": files})
-    return _opened(place, data, layers)
+    return _opened(place, data, layers, key)
 
 
 def _name(layer: int) -> str:
     return f"hidden-{layer}.npy"
 
 
-def _opened(place: Path, data: Encoded, layers: Sequence[int]) -> TeacherOutputs:
+def _opened(place: Path, data: Encoded, layers: Sequence[int], key: str) -> TeacherOutputs:
     """Return the outputs kept in `place`; a BadFile when anything in it is not what was written."""
     record = read_object(place / RECORD)
     files = record.get("files")
@@ -110,9 +112,8 @@ def _opened(place: Path, data: Encoded, layers: Sequence[int]) -> TeacherOutputs
     check_files(place, {name: _entry(entry, place) for name, entry in files.items()})
     logits = _mapped(place / LOGITS, np.float32, len(data))
     tokens = int(data.offsets[-1])
-    return TeacherOutputs(
-        logits, {layer: _mapped(place / _name(layer), np.float16, tokens) for layer in layers}, data.offsets
-    )
+    tables = {layer: _mapped(place / _name(layer), np.float16, tokens) for layer in layers}
+    return TeacherOutputs(logits, tables, np.array(data.offsets), key)
 
 
 def _entry(value: Any, place: Path) -> tuple[str, int]:

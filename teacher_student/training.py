@@ -31,6 +31,10 @@ class Objective(Protocol):
     def learned(self) -> nn.Module:
         """Return weights of the objective's own, trained along and then thrown away."""
 
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Return, as JSON values, what decides the loss: a run that was killed goes on only where this is the same."""
+
     def __call__(self, network: Network, batch: Batch) -> Mapping[str, Term]:
         """Return the named parts of the loss; the loss is the sum of weight * total / size."""
 
@@ -164,7 +168,7 @@ class _Training:
         self.words = WordGradient(network)
 
     def fingerprint(self) -> str:
-        """Return the digest of everything that decides the outcome, but the objective."""
+        """Return the digest of everything that decides the outcome."""
         weights = {
             name: sha256_bytes(value.detach().cpu().contiguous().numpy().tobytes())
             for name, value in (*self.network.state_dict().items(), *self.learned.state_dict(prefix="learned.").items())
@@ -172,6 +176,8 @@ class _Training:
         return digest_of(
             {
                 "schedule": self.schedule.to_json(),
+                "objective": dict(self.objective.settings),
+                "modules": {path: type(module).__name__ for path, module in self.network.named_modules()},
                 "seed": self.seed,
                 "data": self.data.digest,
                 "shape": self.network.shape.to_json(),

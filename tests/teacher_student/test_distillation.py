@@ -10,12 +10,18 @@ from models.errors import BadInput
 from models.evaluation import evaluate_logits
 from models.layers.quantized import FakeQuantizedLinear
 from models.network import Network
+from models.progress import silent
 from models.shape import HeadShape, Int8Form, LayerShape
 from teacher_student.compute import Compute
 from teacher_student.distillation import DistillationObjective, distill, kept_hidden
 from teacher_student.losses import LossWeights
 from teacher_student.student import build_student, student_shape
 from teacher_student.teacher_cache import teacher_outputs
+
+
+class KilledError(Exception):
+    pass
+
 
 EVERYTHING = LossWeights(kl=1.0, mse=1.0, hidden=1.0, relations=1.0, labels=1.0, relation_heads=4)
 
@@ -134,3 +140,34 @@ def test_what_cannot_be_is_refused(make_model, lessons, make_schedule):
     gone = replace(teacher, shape=teacher.shape.with_layer(1, LayerShape(0, 4, 24)))
     with pytest.raises(BadInput, match="no attention head"):
         distill(teacher, gone, **{**options, "weights": LossWeights(relations=1.0)})
+
+
+def test_a_killed_distillation_resumes_only_with_the_same_losses(make_model, lessons, make_schedule):
+    teacher = make_model(layers=2)
+    student = build_student(teacher, replace(teacher.shape, hidden_size=8, layers=(LayerShape(2, 4, 12),)), seed=0)
+    schedule = make_schedule(epochs=1)
+
+    def killing(label):
+        def tick(done, total):
+            if label == "training" and done == 4:
+                raise KilledError
+
+        return tick
+
+    def trained(scratch, weights, progress=silent, save_every_s=1e9):
+        given = replace(lessons, scratch=lessons.scratch / scratch, progress=progress)
+        model, history = distill(
+            teacher, student, lessons=given, weights=weights, schedule=replace(schedule, save_every_s=save_every_s)
+        )
+        return model.weights, history
+
+    expected, _ = trained("whole", EVERYTHING)
+    with pytest.raises(KilledError):
+        trained("killed", EVERYTHING, killing, 0)
+    other, history = trained("killed", replace(EVERYTHING, kl=0.5))
+    assert history.examples == 48
+    assert not torch.equal(other["head.output.bias"], expected["head.output.bias"])
+    fresh, _ = trained("fresh", replace(EVERYTHING, kl=0.5))
+    assert all(torch.equal(fresh[name], other[name]) for name in fresh)
+    got, _ = trained("killed", EVERYTHING)
+    assert all(torch.equal(expected[name], got[name]) for name in expected)

@@ -79,6 +79,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(make_model, ma
 
     class Counting:
         learned = nn.Module()
+        settings = LabelObjective(TextClassification()).settings
 
         def __call__(self, network, batch):
             taken.append(1)
@@ -144,6 +145,7 @@ def test_the_best_weights_are_kept(make_model, make_data, make_schedule, tmp_pat
 class Broken:
     def __init__(self):
         self.learned = nn.Module()
+        self.settings = {}
 
     def __call__(self, network, batch):
         logits = network(batch.input_ids, batch.attention_mask)
