@@ -1,10 +1,10 @@
-"""Static ranges of activations, from texts run through the float network."""
+"""Static activation ranges from examples: what each linear layer read, and how much of it the range covers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,141 +13,144 @@ from torch import Tensor, nn
 
 from compress.quantization.schemes import Range
 from compress.settings import Calibration
+from models.checkpoint import Checkpoint
 from models.encoded import Encoded
+from models.errors import BadInput
 from models.evaluation import unpadded_batches
 from models.network import Network
 from models.progress import Progress, silent
 
-BINS = 2048
-LEVELS = 256
-TOKENS_PER_BATCH = 4096
-
+BINS: Final = 2048
+LEVELS: Final = 128  # of the magnitude: the sign takes the other bit (TensorRT)
+TOKENS_PER_BATCH: Final = 4096
 Counts = npt.NDArray[np.float64]
-
-
-@final
-class Histogram:
-    """Counts of values in `BINS` equal bins from -limit to limit; the limit doubles when a value lies outside."""
-
-    def __init__(self) -> None:
-        self.limit = 0.0
-        self.low = 0.0
-        self.high = 0.0
-        self.counts: Counts = np.zeros(BINS)
-
-    def add(self, values: Tensor) -> None:
-        """Count every value of a tensor."""
-        self.low = min(self.low, float(values.min()))
-        self.high = max(self.high, float(values.max()))
-        needed = max(-self.low, self.high, 1e-12)
-        if self.limit == 0.0:
-            self.limit = needed
-        while self.limit < needed:
-            # Bins merge in pairs into the middle half: counts stay exact, and only the resolution halves.
-            middle = self.counts.reshape(-1, 2).sum(axis=1)
-            self.counts = np.concatenate([np.zeros(BINS // 4), middle, np.zeros(BINS // 4)])
-            self.limit *= 2
-        self.counts += torch.histc(values.float(), bins=BINS, min=-self.limit, max=self.limit).numpy()
-
-    @property
-    def edges(self) -> Counts:
-        """Return the BINS + 1 borders of the bins."""
-        return np.linspace(-self.limit, self.limit, BINS + 1)
-
-
-def minmax(histogram: Histogram) -> Range:
-    """Return the lowest and the highest value seen."""
-    return histogram.low, histogram.high
-
-
-def percentile(histogram: Histogram, percent: float) -> Range:
-    """Return the range that leaves out (100 - percent) / 2 % of the values at each end, to the width of a bin."""
-    share = np.cumsum(histogram.counts) / histogram.counts.sum()
-    tail = (1 - percent / 100) / 2
-    first = int(np.searchsorted(share, tail, side="right"))
-    last = int(np.searchsorted(share, 1 - tail, side="left"))
-    edges = histogram.edges
-    return max(float(edges[first]), histogram.low), min(float(edges[min(last, BINS - 1) + 1]), histogram.high)
-
-
-def entropy(histogram: Histogram) -> Range:
-    """Return the range whose 256 levels lose the least of the distribution, by KL divergence.
-
-    Migacz, "8-bit inference with TensorRT" (2017): candidate ranges are cut from the outside in; what is cut off is
-    counted into the outermost bins, and the rest is compared with itself after it went through the levels.
-    """
-    edges = histogram.edges
-    best, chosen = np.inf, minmax(histogram)
-    occupied = np.flatnonzero(histogram.counts)
-    first, last = int(occupied[0]), int(occupied[-1]) + 1
-    for keep in np.linspace(1.0, 0.25, 49):
-        low, high = round(BINS // 2 - (BINS // 2 - first) * keep), round(BINS // 2 + (last - BINS // 2) * keep)
-        low, high = max(min(low, BINS // 2), 0), min(max(high, BINS // 2), BINS)
-        if high - low < 2:
-            break
-        loss = _divergence(histogram.counts, low, high)
-        if loss < best:
-            best, chosen = loss, (float(edges[low]), float(edges[high]))
-    return max(chosen[0], histogram.low), min(chosen[1], histogram.high)
-
-
-def _divergence(counts: Counts, low: int, high: int) -> float:
-    kept = counts[low:high].copy()
-    reference = kept.copy()
-    reference[0] += counts[:low].sum()
-    reference[-1] += counts[high:].sum()
-    level = np.arange(len(kept)) * LEVELS // max(len(kept), LEVELS)
-    filled = kept > 0
-    total = np.bincount(level, weights=kept)
-    members = np.bincount(level, weights=filled.astype(np.float64))
-    spread = np.where(filled, (total / np.maximum(members, 1))[level], 0.0)
-    if spread.sum() == 0:
-        return float("inf")
-    wanted, given = reference / reference.sum(), spread / spread.sum()
-    seen = wanted > 0
-    return float((wanted[seen] * np.log(wanted[seen] / np.maximum(given[seen], 1e-10))).sum())
+Observe = Callable[[str, Tensor], None]
 
 
 def calibrate(
-    network: Network,
-    layers: Sequence[str],
+    checkpoint: Checkpoint,
+    paths: Iterable[str],
     data: Encoded,
     *,
     method: Calibration,
-    percent: float,
-    examples: int,
+    percentile: float = 99.99,
     progress: Progress = silent,
 ) -> dict[str, Range]:
-    """Return the range of the input of each layer, over the first `examples` rows of `data`.
+    """Return the range of what every linear layer of `paths` reads over all rows of `data`.
 
-    Layers that read the same tensor (query, key and value) get the same range.
+    Two passes: the extremes first, then a histogram of 2048 bins between them, so the memory does not grow with the
+    data. Every range holds zero.
+
+    Raises:
+        BadInput: there are no rows.
     """
-    histograms = {path: Histogram() for path in layers}
-    rows = min(examples, len(data))
-    report = progress("calibrate")
-    with _watching(network, histograms), torch.inference_mode():
-        done = 0
-        for batch_rows in unpadded_batches(data.lengths[:rows], batch_tokens=TOKENS_PER_BATCH):
-            batch = data.batch(batch_rows)
+    if len(data) == 0:
+        raise BadInput("static ranges need examples", where="quantize", fix="Give --train FILE.")
+    network = checkpoint.network()
+    wanted = list(paths)
+    extremes: dict[str, tuple[float, float]] = {}
+
+    def widen(path: str, seen: Tensor) -> None:
+        low, high = extremes.get(path, (float("inf"), float("-inf")))
+        least, most = torch.aminmax(seen)
+        extremes[path] = (min(low, float(least)), max(high, float(most)))
+
+    _run(network, data, wanted, widen, progress)
+    ranges = {path: Range.around(*extremes[path]) for path in wanted}
+    if method is Calibration.MINMAX:
+        return ranges
+    histograms = {path: np.zeros(BINS) for path in wanted}
+
+    def count(path: str, seen: Tensor) -> None:
+        low, high = ranges[path]
+        if high > low:
+            histograms[path] += torch.histc(seen.float(), bins=BINS, min=low, max=high).double().numpy()
+
+    _run(network, data, wanted, count, progress)
+    if method is Calibration.PERCENTILE:
+        return {path: percentile_range(histograms[path], ranges[path], percentile) for path in wanted}
+    return {path: entropy_range(histograms[path], ranges[path]) for path in wanted}
+
+
+def percentile_range(histogram: Counts, whole: Range, percentile: float) -> Range:
+    """Return the range that covers `percentile` % of the counted values, as much cut off below as above.
+
+    `histogram` counts values in equal bins over `whole`; the range ends at borders of bins.
+    """
+    total = histogram.sum()
+    if total == 0 or whole.high == whole.low:
+        return whole
+    tail = total * (100.0 - percentile) / 200.0
+    borders = np.linspace(whole.low, whole.high, len(histogram) + 1)
+    below = np.concatenate([[0.0], np.cumsum(histogram)])
+    above = total - below
+    low = borders[np.flatnonzero(below <= tail)[-1]]
+    high = borders[np.flatnonzero(above <= tail)[0]]
+    return Range.around(float(low), float(high))
+
+
+def entropy_range(histogram: Counts, whole: Range) -> Range:
+    """Return the range, clipped to the magnitude at which 128 levels tell most of the histogram.
+
+    For every magnitude that may be the limit, the clipped distribution is compared with itself rounded to 128 levels;
+    the least Kullback-Leibler divergence wins (Migacz 2017, TensorRT).
+    """
+    limit = max(-whole.low, whole.high)
+    if histogram.sum() == 0 or limit == 0:
+        return whole
+    magnitudes = _folded(histogram, whole, limit)
+    stops = np.arange(LEVELS, len(magnitudes) + 1)
+    divergences = [_divergence(magnitudes, int(stop)) for stop in stops]
+    best = limit * float(stops[int(np.argmin(divergences))]) / len(magnitudes)
+    return Range.around(max(whole.low, -best), min(whole.high, best))
+
+
+def _folded(histogram: Counts, whole: Range, limit: float) -> Counts:
+    """Return the histogram of the magnitudes, in as many bins from 0 to `limit`."""
+    bins = len(histogram)
+    borders = np.linspace(whole.low, whole.high, bins + 1)
+    centres = np.abs((borders[:-1] + borders[1:]) / 2)
+    place = np.minimum((centres / limit * bins).astype(int), bins - 1)
+    return np.bincount(place, weights=histogram, minlength=bins).astype(np.float64)
+
+
+def _divergence(magnitudes: Counts, stop: int) -> float:
+    """Return KL(clipped || rounded) when only the first `stop` bins are kept and what lies beyond is clipped."""
+    inside = magnitudes[:stop]
+    clipped = inside.copy()
+    clipped[-1] += magnitudes[stop:].sum()
+    level = np.arange(stop) * LEVELS // stop
+    sums = np.bincount(level, weights=inside, minlength=LEVELS)
+    filled = np.bincount(level, weights=inside > 0, minlength=LEVELS)
+    spread = np.divide(sums, filled, out=np.zeros(LEVELS), where=filled > 0)
+    rounded = np.where(inside > 0, spread[level], 0.0)
+    seen = clipped > 0
+    if rounded.sum() == 0 or not (rounded[seen] > 0).all():
+        # The last bin holds clipped values where nothing was seen: that distribution cannot be told at all.
+        return float("inf")
+    p, q = clipped[seen] / clipped.sum(), rounded[seen] / rounded.sum()
+    return float((p * np.log(p / q)).sum())
+
+
+def _run(network: Network, data: Encoded, paths: list[str], observe: Observe, progress: Progress) -> None:
+    """Show `observe` what every layer of `paths` reads, batch by batch, without padding."""
+    tick, done = progress("calibrate"), 0
+    with _observed(network, paths, observe), torch.inference_mode():
+        for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH):
+            batch = data.batch(rows)
             network(batch.input_ids, None, batch.token_type_ids)
-            done += len(batch_rows)
-            report(done, rows)
-    methods: Mapping[Calibration, Callable[[Histogram], Range]] = {
-        Calibration.MINMAX: minmax,
-        Calibration.PERCENTILE: lambda histogram: percentile(histogram, percent),
-        Calibration.ENTROPY: entropy,
-    }
-    return {path: methods[method](histogram) for path, histogram in histograms.items()}
+            done += len(rows)
+            tick(done, len(data))
 
 
 @contextmanager
-def _watching(network: Network, histograms: Mapping[str, Histogram]) -> Iterator[None]:
+def _observed(network: Network, paths: list[str], observe: Observe) -> Iterator[None]:
     def hook(path: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda module, inputs: histograms[path].add(inputs[0])
+        return lambda module, given: observe(path, given[0])
 
-    handles = [network.get_submodule(path).register_forward_pre_hook(hook(path)) for path in histograms]
+    hooks = [network.get_submodule(path).register_forward_pre_hook(hook(path)) for path in paths]
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        for one in hooks:
+            one.remove()

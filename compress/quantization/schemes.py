@@ -1,82 +1,112 @@
-"""Which modules are put into int8, and the network with them in int8."""
+"""Which modules are put into int8, and the quantized checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from compress.settings import QuantizeSettings
 from models.checkpoint import Checkpoint
 from models.errors import BadInput, nearest
 from models.layers.quantized import ACTIVATION_LEVELS, quantize_weight
 from models.network import Network
-from models.shape import Int8Form
-
-Range = tuple[float, float]
+from models.shape import Int8Form, ModelShape, Positions
 
 
-def linear_layers(network: Network) -> list[str]:
-    """Return the paths of the linear layers that have weights, in the order of the network."""
-    return [path for path, part in network.named_modules() if isinstance(part, nn.Linear) and part.weight.numel()]
+class Range(NamedTuple):
+    """What an activation may be, from `low` to `high`; zero is inside."""
+
+    low: float
+    high: float
+
+    @staticmethod
+    def around(low: float, high: float) -> Range:
+        """Return the range widened to hold zero."""
+        return Range(min(low, 0.0), max(high, 0.0))
+
+    @property
+    def scale(self) -> float:
+        """Return the step between two uint8 levels."""
+        width = self.high - self.low
+        return width / ACTIVATION_LEVELS if width > 0 else 1.0
+
+    @property
+    def zero_point(self) -> int:
+        """Return the uint8 level of zero."""
+        return min(ACTIVATION_LEVELS, max(0, round(-self.low / self.scale)))
 
 
-def tables(network: Network) -> list[str]:
-    """Return the paths of the embedding tables."""
-    return [path for path, part in network.named_modules() if isinstance(part, nn.Embedding)]
+def linear_paths(checkpoint: Checkpoint) -> list[str]:
+    """Return the module paths of all linear layers that have weights, in the network's order."""
+    with torch.device("meta"):
+        network = Network(checkpoint.shape)
+    return [path for path, module in network.named_modules() if isinstance(module, nn.Linear) and module.weight.numel()]
 
 
-def choose(network: Network, settings: QuantizeSettings) -> dict[str, Int8Form]:
-    """Return the int8 form of every module that is quantized.
+def table_paths(shape: ModelShape) -> list[str]:
+    """Return the module paths of the embedding tables that are learned."""
+    return [
+        "embeddings.word",
+        *(["embeddings.position"] if shape.positions is Positions.LEARNED else []),
+        *(["embeddings.token_type"] if shape.type_vocab_size else []),
+    ]
+
+
+def forms_of(
+    checkpoint: Checkpoint,
+    *,
+    activations: Literal["dynamic", "static"] = "dynamic",
+    embeddings: bool = True,
+    keep_float: Iterable[str] = (),
+) -> dict[str, Int8Form]:
+    """Return module path -> form for everything that is to be in int8.
+
+    `keep_float` are paths or patterns (`layers.0.*`), of linear layers and tables.
 
     Raises:
-        BadInput: the network is quantized already, or a name in `keep_float` fits no linear layer.
+        BadInput: the model is quantized already, or a pattern fits no linear layer and no table.
     """
-    if network.shape.int8:
-        raise BadInput("the model is in int8 already", where="quantize", fix="Give the model it was made from.")
-    layers = linear_layers(network)
-    kept = {path for pattern in settings.keep_float for path in _matching(pattern, layers)}
-    form = Int8Form.STATIC if settings.activations == "static" else Int8Form.DYNAMIC
-    forms = {path: form for path in layers if path not in kept}
-    return forms | (dict.fromkeys(tables(network), Int8Form.TABLE) if settings.embeddings else {})
-
-
-def _matching(pattern: str, layers: list[str]) -> list[str]:
-    found = [path for path in layers if fnmatchcase(path, pattern)]
-    if not found:
-        raise BadInput(
-            f"{pattern!r} fits no linear layer",
-            where="quantize.keep_float",
-            fix=nearest(pattern, layers).strip() or f"Layers are named like {layers[0]}.",
-        )
-    return found
+    if checkpoint.shape.int8:
+        raise BadInput("the model is in int8 already", where="quantize")
+    linear, tables = linear_paths(checkpoint), table_paths(checkpoint.shape)
+    known = [*linear, *tables]
+    kept: set[str] = set()
+    for pattern in keep_float:
+        fitting = {path for path in known if fnmatchcase(path, pattern)}
+        if not fitting:
+            raise BadInput(
+                f"keep_float names {pattern!r}, which fits no linear layer",
+                where="quantize",
+                fix=f"Names are like {linear[0]!r}.{nearest(pattern, known)}",
+            )
+        kept |= fitting
+    forms = {path: Int8Form(activations) for path in linear if path not in kept}
+    if embeddings:
+        forms |= {path: Int8Form.TABLE for path in tables if path not in kept}
+    return forms
 
 
 def quantize(
     checkpoint: Checkpoint, forms: Mapping[str, Int8Form], ranges: Mapping[str, Range] | None = None
 ) -> Checkpoint:
-    """Return the checkpoint with these modules in int8.
+    """Return the checkpoint with these modules in int8; `ranges` holds what each STATIC module reads.
 
-    `ranges` holds the lowest and highest input of every statically quantized layer.
+    Weights are symmetric with one scale per output channel, tables with one per row.
 
     Raises:
-        BadInput: a static layer has no range.
+        BadInput: a STATIC module has no range.
     """
-    weights = dict(checkpoint.weights)
+    given = ranges or {}
+    missing = [path for path, form in forms.items() if form is Int8Form.STATIC and path not in given]
+    if missing:
+        raise BadInput(f"no calibrated range for {', '.join(missing)}", where="quantize")
+    weights: dict[str, Tensor] = dict(checkpoint.weights)
     for path, form in forms.items():
         weights[f"{path}.weight"], weights[f"{path}.weight_scale"] = quantize_weight(weights[f"{path}.weight"])
         if form is Int8Form.STATIC:
-            if ranges is None or path not in ranges:
-                raise BadInput("has no calibrated range", where=path)
-            weights[f"{path}.input_scale"], weights[f"{path}.input_zero_point"] = static_scale(ranges[path])
+            weights[f"{path}.input_scale"] = torch.tensor(given[path].scale, dtype=torch.float32)
+            weights[f"{path}.input_zero_point"] = torch.tensor(given[path].zero_point, dtype=torch.uint8)
     return Checkpoint(checkpoint.shape.with_int8(dict(forms)), weights, checkpoint.tokenizing)
-
-
-def static_scale(span: Range) -> tuple[Tensor, Tensor]:
-    """Return the float32 scale and uint8 zero point of a range, which is first widened to hold zero."""
-    low, high = min(span[0], 0.0), max(span[1], 0.0)
-    scale = torch.tensor((high - low) / ACTIVATION_LEVELS or 1.0, dtype=torch.float32)
-    zero_point = torch.round(-low / scale).clamp(0, ACTIVATION_LEVELS).to(torch.uint8)
-    return scale, zero_point

@@ -1,95 +1,136 @@
-"""What each module alone costs in int8."""
+"""What each module alone costs in int8, everything else in float."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Final, final
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import kl_div, log_softmax
 
-from compress.quantization.schemes import Range, quantize
 from models.checkpoint import Checkpoint
 from models.encoded import Encoded
-from models.evaluation import evaluate_logits
-from models.network import Network
+from models.evaluation import unpadded_batches
+from models.layers.attention import EVERY_TOKEN, FIRST_TOKEN
+from models.layers.quantized import QuantizedEmbedding, QuantizedLinear, quantize_weight
+from models.network import Block, Network
 from models.progress import Progress, silent
 from models.shape import Int8Form
 from models.task import Task
 
-Logits = npt.NDArray[np.float32]
+TOKENS_PER_BATCH: Final = 4096
 
 
-class Cost(NamedTuple):
-    """What one module in int8 costs while all others stay in float.
+@final
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """What a module alone in int8 (dynamic, or a table) changes.
 
-    `divergence` is the mean KL divergence of the answers from the float model's, in nats; `changed` the share of
-    examples whose top label changes; `loss_points` the loss of the task's metric in points (negative is a gain).
+    `kl` is the mean KL divergence of the answers from the float model's, in nats; `mse` the mean squared change of the
+    logits; `score_change` that of the task's metric, None where rows have no label.
     """
 
     name: str
-    form: str
-    weights: int
-    divergence: float
-    changed: float
-    loss_points: float | None
+    kl: float
+    mse: float
+    score_change: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as a JSON object."""
+        return asdict(self)
 
 
-def sensitivity(
-    checkpoint: Checkpoint,
-    forms: Mapping[str, Int8Form],
-    data: Encoded,
-    task: Task,
-    *,
-    ranges: Mapping[str, Range] | None = None,
-    progress: Progress = silent,
-) -> list[Cost]:
-    """Return the cost of every module of `forms`, the most expensive first."""
+def sensitivities(
+    checkpoint: Checkpoint, paths: list[str], data: Encoded, task: Task, *, progress: Progress = silent
+) -> tuple[Sensitivity, ...]:
+    """Return what each module of `paths` costs on all rows of `data`, the most sensitive first.
+
+    Within a batch the float model runs once, and each module only from its own layer on.
+    """
     network = checkpoint.network()
-    targets = np.asarray(data.targets)
-    labelled = bool((targets >= 0).all())
-    reference = evaluate_logits(network, data)
-    report = progress("sensitivity")
-    costs = []
-    for number, (path, form) in enumerate(forms.items(), start=1):
-        logits = _with_one(network, checkpoint, path, form, ranges, data)
-        change = task.score(logits, targets).mean() - task.score(reference, targets).mean() if labelled else None
-        sign = -1.0 if task.metric.higher_is_better else 1.0
-        costs.append(
-            Cost(
-                name=path,
-                form=form.value,
-                weights=int(checkpoint.weights[f"{path}.weight"].numel()),
-                divergence=_divergence(reference, logits),
-                changed=float((task.predict(logits) != task.predict(reference)).mean()),
-                loss_points=None if change is None else round(float(sign * change * 100), 4),
-            )
-        )
-        report(number, len(forms))
-    return sorted(costs, key=lambda cost: -cost.divergence)
+    modules = {path: _int8(network.get_submodule(path)) for path in paths}
+    kl, mse, change = (dict.fromkeys(paths, 0.0) for _ in range(3))
+    labelled = len(data) > 0 and bool((data.targets >= 0).all())
+    tick, done = progress("sensitivity"), 0
+    with torch.inference_mode():
+        for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH):
+            batch = data.batch(rows)
+            states = _states(network, batch.input_ids, batch.token_type_ids)
+            truth = log_softmax(states[-1], dim=1)
+            right = task.score(states[-1].numpy(), batch.targets.numpy()) if labelled else np.zeros(1)
+            for path, module in modules.items():
+                with _swapped(network, path, module):
+                    logits = _from_layer(network, path, states, batch.input_ids, batch.token_type_ids)
+                kl[path] += float(kl_div(log_softmax(logits, dim=1), truth, log_target=True, reduction="sum"))
+                mse[path] += float((logits - states[-1]).square().mean(dim=1).sum())
+                if labelled:
+                    change[path] += float((task.score(logits.numpy(), batch.targets.numpy()) - right).sum())
+            done += len(rows)
+            tick(done, len(data))
+    count = max(1, len(data))
+    found = [
+        Sensitivity(path, kl[path] / count, mse[path] / count, change[path] / count if labelled else None)
+        for path in paths
+    ]
+    return tuple(sorted(found, key=lambda one: (-one.kl, one.name)))
 
 
-def _with_one(
-    network: Network,
-    checkpoint: Checkpoint,
-    path: str,
-    form: Int8Form,
-    ranges: Mapping[str, Range] | None,
-    data: Encoded,
-) -> Logits:
-    """Return the logits with one module of `network` in int8; the network is given back as it was."""
-    original: nn.Module = network.get_submodule(path)
-    one = quantize(checkpoint, {path: form}, ranges).network()
-    network.set_submodule(path, one.get_submodule(path), strict=True)
+def _int8(module: nn.Module) -> nn.Module:
+    """Return the int8 form of a linear layer (dynamic) or of a table."""
+    assert isinstance(module, (nn.Linear, nn.Embedding))
+    weight, scale = quantize_weight(module.weight)
+    if isinstance(module, nn.Embedding):
+        table = QuantizedEmbedding(module.num_embeddings, module.embedding_dim)
+        table.weight, table.weight_scale = weight, scale
+        return table
+    linear = QuantizedLinear(module.in_features, module.out_features, form=Int8Form.DYNAMIC)
+    linear.weight, linear.weight_scale, linear.bias = weight, scale, module.bias.detach()
+    return linear
+
+
+@contextmanager
+def _swapped(network: Network, path: str, module: nn.Module) -> Iterator[None]:
+    original = network.get_submodule(path)
+    network.set_submodule(path, module, strict=True)
     try:
-        return evaluate_logits(network, data)
+        yield
     finally:
         network.set_submodule(path, original, strict=True)
 
 
-def _divergence(reference: Logits, logits: Logits) -> float:
-    """Return the mean KL(reference || logits) of the softmax distributions."""
-    expected, found = (torch.log_softmax(torch.from_numpy(part).double(), dim=1) for part in (reference, logits))
-    return float((expected.exp() * (expected - found)).sum(dim=1).mean())
+def _states(network: Network, ids: Tensor, kinds: Tensor) -> list[Tensor]:
+    """Return the input of every layer, the input of the head, and the logits."""
+    states = [network.embeddings(ids, kinds)]
+    for index in range(len(network.layers)):
+        states.append(_layer(network, index, states[-1]))
+    return [*states, _answer(network, states[-1])]
+
+
+def _from_layer(network: Network, path: str, states: list[Tensor], ids: Tensor, kinds: Tensor) -> Tensor:
+    """Return the logits, computed from the place of `path` on: before it nothing has changed."""
+    part, _, rest = path.partition(".")
+    if part == "embeddings":
+        start, hidden = 0, network.embeddings(ids, kinds)
+    else:
+        start = int(rest.partition(".")[0]) if part == "layers" else len(network.layers)
+        hidden = states[start]
+    for index in range(start, len(network.layers)):
+        hidden = _layer(network, index, hidden)
+    return _answer(network, hidden)
+
+
+def _layer(network: Network, index: int, hidden: Tensor) -> Tensor:
+    block = network.layers[index]
+    assert isinstance(block, Block)
+    last = index == len(network.layers) - 1 and network.head is not None
+    return block(hidden, None, readers=FIRST_TOKEN if last else EVERY_TOKEN)  # type: ignore[no-any-return]
+
+
+def _answer(network: Network, hidden: Tensor) -> Tensor:
+    normed = hidden if network.final_norm is None else network.final_norm(hidden)
+    assert network.head is not None
+    return network.head(normed)  # type: ignore[no-any-return]

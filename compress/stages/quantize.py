@@ -1,4 +1,4 @@
-"""Put a model into int8, and say what each layer alone costs."""
+"""Put weights, activations and embedding tables into int8."""
 
 from __future__ import annotations
 
@@ -8,68 +8,80 @@ from typing import Any
 import numpy as np
 
 from compress.quantization.calibration import calibrate
-from compress.quantization.schemes import choose, quantize
-from compress.quantization.sensitivity import sensitivity
+from compress.quantization.schemes import forms_of, linear_paths, quantize
+from compress.quantization.sensitivity import sensitivities
 from compress.settings import QuantizeSettings
 from compress.stage import Context, Output, Stage
 from models.checkpoint import Checkpoint
 from models.encoded import Encoded
 from models.shape import Int8Form
 
-MILDER_STEP = 2  # linear layers that go back to float after a failed gate
+STEP = 2  # layers that a milder attempt leaves in float besides
 
 
 def run(parent: Checkpoint, settings: QuantizeSettings, context: Context) -> Output[Checkpoint]:
-    """Return the model in int8. Training examples are needed for static ranges and for the sensitivity table."""
-    network = parent.network()
-    forms = choose(network, settings)
+    """Return the checkpoint in int8; details hold the form of every module and what each alone costs.
+
+    Training examples are needed for static ranges and for the sensitivity table only.
+
+    Raises:
+        BadInput: the model is in int8 already, `keep_float` names no layer, or examples are needed and missing.
+    """
+    forms = forms_of(
+        parent,
+        activations=settings.activations,
+        embeddings=settings.embeddings,
+        keep_float=settings.keep_float,
+    )
     static = [path for path, form in forms.items() if form is Int8Form.STATIC]
-    ranges = None
+    ranges = {}
     if static:
         ranges = calibrate(
-            network,
+            parent,
             static,
-            context.train,
+            drawn(context, settings.calibration_examples),
             method=settings.calibration,
-            percent=settings.percentile,
-            examples=settings.calibration_examples,
+            percentile=settings.percentile,
             progress=context.progress,
         )
+    table = []
+    if settings.sensitivity and forms:
+        data = drawn(context, settings.calibration_examples)
+        found = sensitivities(parent, list(forms), data, context.task, progress=context.progress)
+        table = [one.to_json() for one in found]
     details: dict[str, Any] = {
-        "int8": {path: form.value for path, form in forms.items()},
-        "kept_float": [path for path in choose(network, _everything(settings)) if path not in forms],
+        "sensitivity": table,
+        "forms": {path: form.value for path, form in forms.items()},
+        "linear": len(linear_paths(parent)),
+        "float": [path for path in linear_paths(parent) if path not in forms],
     }
-    if settings.sensitivity:
-        examples = first_rows(context.train, settings.calibration_examples)
-        costs = sensitivity(parent, forms, examples, context.task, ranges=ranges, progress=context.progress)
-        details["sensitivity"] = [cost._asdict() for cost in costs]
     return Output(quantize(parent, forms, ranges), details)
 
 
 def milder(settings: QuantizeSettings, details: dict[str, Any]) -> QuantizeSettings | None:
-    """Return settings that leave the most sensitive linear layers in float, until half of them are."""
-    costs = details.get("sensitivity", [])
-    linear = [cost["name"] for cost in costs if cost["form"] != Int8Form.TABLE.value]
-    kept = len(details["kept_float"])
-    if not linear or kept + MILDER_STEP > (kept + len(linear)) / 2:
+    """Return settings that leave the two most sensitive linear layers in float too, up to half of all layers."""
+    candidates = [row["name"] for row in details["sensitivity"] if details["forms"].get(row["name"]) != "table"]
+    more = tuple(candidates[:STEP])
+    if not more or len(details["float"]) + len(more) > details["linear"] / 2:
         return None
-    return settings.model_copy(update={"keep_float": (*settings.keep_float, *linear[:MILDER_STEP])})
+    return settings.model_copy(update={"keep_float": (*settings.keep_float, *more)})
 
 
-def first_rows(data: Encoded, count: int) -> Encoded:
-    """Return the first `count` rows of a data set, or all where there are fewer."""
-    rows = min(count, len(data))
+def drawn(context: Context, count: int) -> Encoded:
+    """Return `count` training examples drawn from the seed, all of them where there are fewer."""
+    data = context.train
+    rows = np.sort(np.random.default_rng(context.seed).permutation(len(data))[:count])
+    lengths = data.lengths[rows]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    spans = [data.ids[data.offsets[row] : data.offsets[row + 1]] for row in rows]
     return replace(
         data,
-        ids=data.ids[: int(data.offsets[rows])],
-        offsets=data.offsets[: rows + 1],
-        second=np.asarray(data.second[:rows]),
-        targets=np.asarray(data.targets[:rows]),
+        ids=np.concatenate(spans) if spans else data.ids[:0],
+        offsets=offsets,
+        second=data.second[rows],
+        targets=data.targets[rows],
+        digest=f"{data.digest}-{context.seed}-{count}",
     )
-
-
-def _everything(settings: QuantizeSettings) -> QuantizeSettings:
-    return settings.model_copy(update={"keep_float": (), "embeddings": True})
 
 
 QUANTIZE: Stage[QuantizeSettings, Checkpoint] = Stage("quantize", QuantizeSettings, run, milder)

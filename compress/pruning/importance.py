@@ -1,0 +1,149 @@
+"""How much a network would lose without each head and each FFN neuron: gradients on masks that are all ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple, final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from models.checkpoint import Checkpoint
+from models.encoded import Batch, Encoded
+from models.errors import BadInput
+from models.evaluation import unpadded_batches
+from models.network import Network
+from models.progress import Progress, silent
+from models.task import Task
+
+Values = npt.NDArray[np.float64]
+TOKENS_PER_BATCH = 2048  # activations of every layer are kept for the gradient
+Target = Callable[[Tensor, Batch], Tensor]
+
+
+class Criterion(str, Enum):
+    """What a score is made of the gradients g on a mask, one per example.
+
+    FISHER: sum of g^2, the second-order loss of removing the unit (Kwon et al. 2022, eq. 9). TAYLOR: sum of |g|, the
+    first-order one (Molchanov et al. 2017).
+    """
+
+    FISHER = "fisher"
+    TAYLOR = "taylor"
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Importance of every unit, per layer: `heads[l]` (heads,) and `neurons[l]` (ffn,), not negative."""
+
+    heads: tuple[Values, ...]
+    neurons: tuple[Values, ...]
+
+
+class _Sublayer(NamedTuple):
+    """A place where a mask stands: before `module`, on `units` groups of equally many features each."""
+
+    module: nn.Module
+    units: int
+
+
+def score_units(
+    checkpoint: Checkpoint,
+    data: Encoded,
+    task: Task,
+    *,
+    examples: int,
+    seed: int,
+    criterion: Criterion = Criterion.FISHER,
+    progress: Progress = silent,
+) -> Scores:
+    """Return the scores of all heads and neurons on up to `examples` rows of `data`, drawn from `seed`.
+
+    The loss is the task's own where all these rows are labelled. Without labels it is the squared distance of the
+    logits to the model's own, whose Fisher is estimated with one random projection of the logits per example
+    (Hutchinson 1989); it is the second-order loss of any logit distillation, and needs no residual to be informative.
+
+    Raises:
+        BadInput: a quantized model, a model without a head, or no rows.
+    """
+    if checkpoint.shape.int8 or checkpoint.shape.head is None or len(data) == 0:
+        raise BadInput("only a float classifier with examples can be scored", where="prune", fix="Quantize last.")
+    rows = np.sort(np.random.default_rng(seed).permutation(len(data))[:examples])
+    labelled = bool((data.targets[rows] >= 0).all())
+    target = _task_loss(task) if labelled else _projected_logits(torch.Generator().manual_seed(seed))
+    network = checkpoint.network()
+    places = list(_sublayers(network))
+    totals = [np.zeros(place.units) for place in places]
+    tick, done = progress("score heads and neurons"), 0
+    with _recorded(places) as inputs:
+        for batch_rows in unpadded_batches(data.lengths[rows], batch_tokens=TOKENS_PER_BATCH):
+            for total, gradient in zip(
+                totals, _mask_gradients(network, data.batch(rows[batch_rows]), target, places, inputs), strict=True
+            ):
+                total += (gradient.square() if criterion is Criterion.FISHER else gradient.abs()).sum(dim=0).numpy()
+            done += len(batch_rows)
+            tick(done, len(rows))
+    return Scores(tuple(totals[0::2]), tuple(totals[1::2]))
+
+
+def _sublayers(network: Network) -> Iterator[_Sublayer]:
+    """Yield the two places of every layer: heads before attention's output, neurons before the FFN's."""
+    for index, layer in enumerate(network.shape.layers):
+        yield _Sublayer(network.get_submodule(f"layers.{index}.attention.output"), layer.heads)
+        yield _Sublayer(network.get_submodule(f"layers.{index}.ffn.down"), layer.ffn)
+
+
+@contextmanager
+def _recorded(places: list[_Sublayer]) -> Iterator[dict[nn.Module, Tensor]]:
+    """Yield a table that every forward pass fills with what the modules read."""
+    inputs: dict[nn.Module, Tensor] = {}
+
+    def keep(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        inputs[module] = given[0]
+
+    hooks = [place.module.register_forward_pre_hook(keep) for place in places]
+    try:
+        yield inputs
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _mask_gradients(
+    network: Network, batch: Batch, target: Target, places: list[_Sublayer], inputs: dict[nn.Module, Tensor]
+) -> list[Tensor]:
+    """Return the gradient on every mask for every example, each (batch, units), in double precision."""
+    inputs.clear()
+    loss = target(network(batch.input_ids, None, batch.token_type_ids), batch)
+    read = [inputs[place.module] for place in places if place.module in inputs]
+    gradients = dict(zip((id(one) for one in read), torch.autograd.grad(loss, read), strict=True))
+    result = []
+    for place in places:
+        seen = inputs.get(place.module)
+        if seen is None:  # nothing is left of this sublayer
+            result.append(torch.zeros(len(batch.targets), place.units, dtype=torch.float64))
+            continue
+        product = (seen.detach() * gradients[id(seen)]).double().sum(dim=1)  # (batch, features)
+        result.append(product.reshape(len(product), place.units, -1).sum(dim=2))
+    return result
+
+
+def _task_loss(task: Task) -> Target:
+    """Return the task's loss summed over the batch, so that every example's gradient is its own."""
+    return lambda logits, batch: task.loss(logits, batch.targets) * len(batch.targets)
+
+
+def _projected_logits(generator: torch.Generator) -> Target:
+    """Return v . logits with v drawn from N(0, I) per example, less its mean: softmax sees only differences."""
+
+    def target(logits: Tensor, batch: Batch) -> Tensor:
+        drawn = torch.randn(logits.shape, generator=generator)
+        return (logits * (drawn - drawn.mean(dim=1, keepdim=True))).sum()
+
+    return target

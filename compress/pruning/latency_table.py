@@ -1,0 +1,209 @@
+"""What heads and neurons cost in milliseconds: measured in ONNX Runtime on emitted graphs, and kept on disk."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from compress.measure import environment, timed_texts
+from compress.pruning.search import CostOf, Costs, widths
+from export.latency import compare
+from export.lower import lower
+from export.session import feeds, open_session
+from export.target import CPU
+from models.checkpoint import Checkpoint
+from models.encoded import Encoded
+from models.errors import BadFile
+from models.files import digest_of, read_object, write_json
+from models.network import Network
+from models.progress import Progress, silent
+from models.shape import LayerShape, ModelShape
+
+FORMAT = 1
+QUANTILES = (0.3, 0.5, 0.7)  # of the texts' lengths: around the median, which the speed gate compares
+SAMPLED = 13  # kept counts that are measured per sublayer; between them costs are interpolated
+COPIES = 4  # layers of the measured graphs: one alone is too fast beside the cost of a call
+COPIED_BYTES = 64 << 20  # of weights in one graph
+ROUNDS = 25
+LEAST_ROUNDS = 5
+SECONDS = 20.0
+WORDS = 64  # rows of the word table in the measured graphs
+CONFIRM_TEXTS = 32
+CONFIRM_ROUNDS = 8
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """How latencies are measured: on the lengths of `data`, with `threads` of ONNX Runtime, remembered in `cache`.
+
+    What was measured once on a machine is not measured again, so that a run which was killed chooses the same plan.
+    """
+
+    data: Encoded
+    threads: int
+    cache: Path
+    progress: Progress = silent
+
+    def costs(self, shape: ModelShape, *, ffn_multiple: int) -> Costs:
+        """Return the costs in ms, mean over typical lengths, of the fixed parts and of every kept count per layer."""
+        plain = replace(shape, vocab_size=WORDS, pad_token_id=0)
+        lengths = sorted({max(1, int(value)) for value in np.quantile(self.data.lengths, QUANTILES)})
+        given = {"table": plain.to_json() | {"head": bool(shape.head)}, "lengths": lengths, "multiple": ffn_multiple}
+        kept = self._remembered(given, lambda: _measured(plain, lengths, ffn_multiple, self.threads, self.progress))
+        return _costs(shape, kept, ffn_multiple)
+
+    def speedup(self, parent: Checkpoint, candidate: Checkpoint) -> float:
+        """Return how many times faster the candidate's real graph is than its parent's, in processes of their own."""
+        texts = timed_texts(self.data, CONFIRM_TEXTS)
+        given = {
+            "parent": parent.shape.to_json(),
+            "candidate": candidate.shape.to_json(),
+            "lengths": [len(text) for text in texts],
+        }
+
+        def measured() -> dict[str, Any]:
+            with tempfile.TemporaryDirectory() as folder:
+                before, after = Path(folder) / "parent.onnx", Path(folder) / "candidate.onnx"
+                before.write_bytes(lower(parent.network(), CPU).SerializeToString())
+                after.write_bytes(lower(candidate.network(), CPU).SerializeToString())
+                comparison = compare(
+                    before, after, texts, threads=self.threads, rounds=CONFIRM_ROUNDS, progress=self.progress
+                )
+            return {"speedup": comparison.speedup}
+
+        return float(self._remembered(given, measured)["speedup"])
+
+    def _remembered(self, given: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        machine = environment(self.threads)
+        key = {
+            "format": FORMAT,
+            "given": given,
+            "cpu": machine.cpu,
+            "cores": machine.cores,
+            "threads": self.threads,
+            "onnxruntime": machine.onnxruntime,
+        }
+        path = self.cache / f"latency-{digest_of(key)[:24]}.json"
+        try:
+            kept: dict[str, Any] = read_object(path)["measured"]
+        except (BadFile, KeyError):
+            kept = measure()
+            write_json(path, {"key": key, "measured": kept})
+        return kept
+
+
+def _places(shape: ModelShape) -> list[str]:
+    """Return where each layer stands: the last layer of a classifier computes only the first token's output."""
+    last = len(shape.layers) - 1
+    return ["last" if index == last and shape.head is not None else "inner" for index in range(len(shape.layers))]
+
+
+def _sampled(counts: Sequence[int]) -> list[int]:
+    picked = np.unique(np.linspace(0, len(counts) - 1, min(SAMPLED, len(counts))).round().astype(int))
+    return [counts[index] for index in picked]
+
+
+def _measured(
+    shape: ModelShape, lengths: Sequence[int], ffn_multiple: int, threads: int, progress: Progress
+) -> dict[str, Any]:
+    """Return the fixed cost, and for each sublayer, place and head size the costs of the sampled counts."""
+    graphs: dict[str, tuple[ModelShape, int]] = {}
+    empty = tuple(replace(layer, heads=0, ffn=0) for layer in shape.layers)
+    graphs["fixed"] = (replace(shape, layers=empty), 1)
+    for place, layer in zip(_places(shape), shape.layers, strict=True):
+        size = layer.head_size
+        for heads in _sampled(range(layer.heads + 1)):
+            graphs[f"heads/{place}/{size}/{heads}"] = _graph(shape, place, LayerShape(heads, size, 0))
+        for ffn in _sampled(widths(layer.ffn, ffn_multiple)):
+            graphs[f"neurons/{place}/{ffn}"] = _graph(shape, place, LayerShape(0, size, ffn))
+    times = _times({name: graph for name, (graph, _) in graphs.items()}, lengths, threads, progress)
+    # Graphs of one place differ in the number of their layers, so each is compared with an empty one of as many.
+    result: dict[str, Any] = {"fixed": times["fixed"], "heads": {}, "neurons": {}}
+    for name, (_, copies) in graphs.items():
+        kind, _, rest = name.partition("/")
+        if rest:
+            table, _, count = rest.rpartition("/")
+            result[kind].setdefault(table, {})[count] = (times[name], copies)
+    for kind in ("heads", "neurons"):
+        result[kind] = {table: _differences(entries) for table, entries in result[kind].items()}
+    return result
+
+
+def _graph(shape: ModelShape, place: str, layer: LayerShape) -> tuple[ModelShape, int]:
+    """Return a network of equal layers, and how many: all tokens in all of them, or one layer that is the last."""
+    if place == "last":
+        return replace(shape, layers=(layer,)), 1
+    copies = _copies(shape)
+    return replace(shape, layers=(layer,) * copies, head=None), copies
+
+
+def _copies(shape: ModelShape) -> int:
+    widest = max(max(4 * layer.attention_width, 2 * layer.ffn) for layer in shape.layers) * shape.hidden_size
+    return max(1, min(COPIES, COPIED_BYTES // (4 * max(1, widest))))
+
+
+def _differences(entries: Mapping[str, tuple[float, int]]) -> dict[str, float]:
+    """Return ms per layer over an empty one, by kept count; more units never cost less, which noise may deny."""
+    counts = sorted(entries, key=int)
+    empty, copies = entries[counts[0]]
+    costs = np.maximum.accumulate([max(0.0, (entries[count][0] - empty) / copies) for count in counts])
+    return {count: float(cost) for count, cost in zip(counts, costs, strict=True)}
+
+
+def _times(
+    shapes: Mapping[str, ModelShape], lengths: Sequence[int], threads: int, progress: Progress
+) -> dict[str, float]:
+    """Return ms per call of each graph: the mean over lengths of the medians over interleaved rounds."""
+    tick = progress("latency of heads and neurons")
+    sessions = {}
+    for name, shape in shapes.items():
+        sessions[name] = open_session(lower(Network(shape).eval(), CPU).SerializeToString(), threads=threads)
+    rounds: list[list[list[int]]] = []
+    began = time.monotonic()
+    inputs = [np.zeros((1, length), dtype=np.int64) for length in lengths]
+    while len(rounds) < ROUNDS and (len(rounds) <= LEAST_ROUNDS or time.monotonic() - began < SECONDS):
+        names = list(sessions) if len(rounds) % 2 == 0 else list(sessions)[::-1]
+        taken = {name: [_call_ns(sessions[name], ids) for ids in inputs] for name in names}
+        rounds.append([taken[name] for name in sessions])
+        tick(len(rounds), ROUNDS)
+    tick(ROUNDS, ROUNDS)
+    calls = np.asarray(rounds[1:], dtype=np.float64) / 1e6  # (rounds, graphs, lengths) ms; the first round warms up
+    means = np.median(calls, axis=0).mean(axis=1)
+    return {name: float(value) for name, value in zip(sessions, means, strict=True)}
+
+
+def _call_ns(session: onnxruntime.InferenceSession, ids: npt.NDArray[np.int64]) -> int:
+    arrays = feeds(session, ids, np.ones_like(ids), np.zeros_like(ids))
+    began = time.perf_counter_ns()
+    session.run(None, arrays)
+    return time.perf_counter_ns() - began
+
+
+def _costs(shape: ModelShape, measured: Mapping[str, Any], ffn_multiple: int) -> Costs:
+    places = _places(shape)
+    return Costs(
+        fixed=float(measured["fixed"]),
+        heads=tuple(
+            _interpolated(measured["heads"][f"{place}/{layer.head_size}"], range(layer.heads + 1))
+            for place, layer in zip(places, shape.layers, strict=True)
+        ),
+        neurons=tuple(
+            _interpolated(measured["neurons"][place], widths(layer.ffn, ffn_multiple))
+            for place, layer in zip(places, shape.layers, strict=True)
+        ),
+    )
+
+
+def _interpolated(measured: Mapping[str, float], counts: Sequence[int]) -> CostOf:
+    known = sorted((int(count), cost) for count, cost in measured.items())
+    costs = np.interp(counts, [count for count, _ in known], [cost for _, cost in known])
+    return {count: float(cost) for count, cost in zip(counts, costs, strict=True)}

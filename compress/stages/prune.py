@@ -1,0 +1,214 @@
+"""Remove heads and FFN neurons until a target is met, then recover by distillation from the teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from compress.lessons import lessons_of, schedule_of, weights_of
+from compress.pruning.importance import Scores, score_units
+from compress.pruning.latency_table import Clock
+from compress.pruning.search import Choice, Costs, search, weight_costs
+from compress.pruning.surgery import prune as cut
+from compress.settings import PruneSettings
+from compress.stage import Context, Output, Stage
+from models.checkpoint import Checkpoint
+from models.files import new_directory, read_object, write_json
+from teacher_student.distillation import distill
+
+RUNTIME_THREADS = 1  # what the speed gate uses unless told otherwise
+CORRECTIONS = 2
+SHORT = 0.99  # of the wanted speed-up: within the noise of the measurement
+LONG = 1.05
+MILDER = 0.7
+LEAST_GAIN = 0.05
+ROUND_FILE = "round.json"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a model may cost: `costs` of the stage's input, the unit, and the budget after each round."""
+
+    costs: Costs
+    unit: str
+    whole: float
+    budgets: tuple[float, ...]
+
+
+def run(parent: Checkpoint, settings: PruneSettings, context: Context) -> Output[Checkpoint]:
+    """Return the pruned and recovered checkpoint.
+
+    Each round scores, searches, cuts and recovers shortly; the target is approached geometrically. A speed-up is
+    confirmed on the emitted graphs before the last recovery. Finished rounds are kept in the scratch directory.
+
+    Raises:
+        BadInput: a quantized or headless model, or a target that no plan reaches.
+    """
+    clock = Clock(context.train, RUNTIME_THREADS, context.cache, context.progress)
+    target = target_of(parent, settings, clock)
+    model, rounds = parent, []
+    for number in range(1, settings.rounds + 1):
+        model, told = _round(parent, model, number, settings, target, context, clock)
+        rounds.append(told)
+    details: dict[str, Any] = {"rounds": rounds, "parent": layers_of(parent)}
+    details |= {key: value for key, value in rounds[-1].items() if key != "training"}
+    if settings.recovery.epochs > 0:
+        lessons = lessons_of(context, context.scratch / "recovery", select=True)
+        model, history = distill(
+            context.teacher,
+            model,
+            lessons=lessons,
+            weights=weights_of(settings.recovery.losses),
+            schedule=schedule_of(settings.recovery),
+        )
+        details["training"] = history.to_json()
+    return Output(model, details)
+
+
+def milder(settings: PruneSettings, details: dict[str, Any]) -> PruneSettings | None:
+    """Return settings that remove less: 0.7 of the gain, as long as it is worth a round."""
+    if settings.speedup is not None:
+        gain = (settings.speedup - 1) * MILDER
+        return None if gain < LEAST_GAIN else settings.model_copy(update={"speedup": round(1 + gain, 4)})
+    share = (settings.sparsity or 0.0) * MILDER
+    return None if share < LEAST_GAIN else settings.model_copy(update={"sparsity": round(share, 4)})
+
+
+def target_of(parent: Checkpoint, settings: PruneSettings, clock: Clock) -> Target:
+    """Return the budgets of the rounds, in ms of the measured table or in weights of the encoder."""
+    if settings.speedup is not None:
+        costs, unit = clock.costs(parent.shape, ffn_multiple=settings.ffn_multiple), "ms"
+        factor = settings.speedup
+    else:
+        costs, unit = weight_costs(parent, ffn_multiple=settings.ffn_multiple), "weights"
+        factor = 1 / (1 - (settings.sparsity or 0.0))
+    whole = costs.of(parent.shape.layers)
+    steps = tuple(whole / factor ** (number / settings.rounds) for number in range(1, settings.rounds + 1))
+    return Target(costs, unit, whole, steps)
+
+
+def layers_of(checkpoint: Checkpoint) -> dict[str, list[int]]:
+    """Return the kept heads and the FFN width of every layer."""
+    layers = checkpoint.shape.layers
+    return {"heads": [layer.heads for layer in layers], "ffn": [layer.ffn for layer in layers]}
+
+
+def _round(
+    parent: Checkpoint,
+    model: Checkpoint,
+    number: int,
+    settings: PruneSettings,
+    target: Target,
+    context: Context,
+    clock: Clock,
+) -> tuple[Checkpoint, dict[str, Any]]:
+    """Return the model after one round and what happened, from the scratch directory where it is finished."""
+    last = number == settings.rounds
+
+    def cut_out() -> tuple[Checkpoint, dict[str, Any]]:
+        scores = score_units(
+            model,
+            context.train,
+            context.task,
+            examples=settings.examples,
+            seed=context.seed + number,
+            progress=context.progress,
+        )
+        costs = _costs_of(target.costs, model)
+        if last and settings.speedup is not None:
+            return _confirmed(parent, model, scores, costs, target, settings.speedup, clock)
+        choice = search(scores, costs, target.budgets[number - 1], unit=target.unit)
+        return cut(model, choice.plan), _told(choice, target, model)
+
+    def recovered() -> tuple[Checkpoint, dict[str, Any]]:
+        smaller, told = _kept(context.scratch / f"cut-{number}", cut_out)
+        if last or settings.round_epochs == 0 or smaller.shape == model.shape:
+            return smaller, told
+        trained, history = distill(
+            context.teacher,
+            smaller,
+            lessons=lessons_of(context, context.scratch / f"training-{number}", select=False),
+            weights=weights_of(settings.recovery.losses),
+            schedule=schedule_of(settings.recovery, epochs=settings.round_epochs),
+        )
+        return trained, told | {"training": history.to_json()}
+
+    return _kept(context.scratch / f"round-{number}", recovered)
+
+
+def _costs_of(costs: Costs, model: Checkpoint) -> Costs:
+    """Return the costs of a model that was pruned before: those of the counts that it still has."""
+    layers = model.shape.layers
+    return Costs(
+        costs.fixed,
+        tuple(
+            {count: cost for count, cost in table.items() if count <= layer.heads}
+            for table, layer in zip(costs.heads, layers, strict=True)
+        ),
+        tuple(
+            {count: cost for count, cost in table.items() if count <= layer.ffn}
+            for table, layer in zip(costs.neurons, layers, strict=True)
+        ),
+    )
+
+
+def _told(choice: Choice, target: Target, model: Checkpoint) -> dict[str, Any]:
+    plan = choice.plan
+    key = "predicted_speedup" if target.unit == "ms" else "predicted_sparsity"
+    gain = target.whole / choice.cost if target.unit == "ms" else 1 - choice.cost / target.whole
+    return {
+        "heads": [len(kept) for kept in plan.heads],
+        "ffn": [len(kept) for kept in plan.neurons],
+        key: gain,
+        "lost_importance": choice.lost,
+    }
+
+
+def _confirmed(
+    parent: Checkpoint,
+    model: Checkpoint,
+    scores: Scores,
+    costs: Costs,
+    target: Target,
+    wanted: float,
+    clock: Clock,
+) -> tuple[Checkpoint, dict[str, Any]]:
+    """Return the cut model whose measured speed-up meets the wanted one with the least loss of importance.
+
+    The table predicts sublayers one by one; what they cost together is measured on the emitted graphs, and the budget
+    corrected by the error, at most twice. Where no try meets the target the fastest is returned.
+    """
+    correction = 1.0
+    tried: list[tuple[float, Choice, Checkpoint]] = []
+    for _ in range(1 + CORRECTIONS):
+        corrected = max(target.budgets[-1] * correction, costs.least) if tried else target.budgets[-1]
+        choice = search(scores, costs, corrected, unit=target.unit)
+        candidate = cut(model, choice.plan)
+        if any(candidate.shape == earlier.shape for _, _, earlier in tried):
+            break
+        speedup = clock.speedup(parent, candidate)
+        tried.append((speedup, choice, candidate))
+        if wanted * SHORT <= speedup <= wanted * LONG:
+            break
+        correction *= speedup / wanted
+    enough = [one for one in tried if one[0] >= wanted * SHORT]
+    best = min(enough, key=lambda one: one[1].lost) if enough else max(tried, key=lambda one: one[0])
+    speedup, choice, candidate = best
+    told = _told(choice, target, model) | {"measured_speedup": speedup, "speedups_tried": [one[0] for one in tried]}
+    return candidate, told
+
+
+def _kept(place: Path, make: Callable[[], tuple[Checkpoint, dict[str, Any]]]) -> tuple[Checkpoint, dict[str, Any]]:
+    """Return what `make` gives, from `place` where an earlier attempt has left it whole."""
+    if not place.exists():
+        made, told = make()
+        with new_directory(place) as directory:
+            made.save(directory)
+            write_json(directory / ROUND_FILE, told)
+    return Checkpoint.load(place), read_object(place / ROUND_FILE)
+
+
+PRUNE: Stage[PruneSettings, Checkpoint] = Stage("prune", PruneSettings, run, milder)
