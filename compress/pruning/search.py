@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, final
@@ -16,7 +15,8 @@ from models.checkpoint import Checkpoint
 from models.errors import BadInput
 from models.shape import LayerShape
 
-BUCKETS = 10_000
+STATES = 4000
+ROUNDING = 1e-9
 CostOf = Mapping[int, float]  # kept units -> cost
 
 
@@ -87,7 +87,7 @@ def search(scores: Scores, costs: Costs, budget: float, *, unit: str) -> Choice:
     """Return the plan of least lost importance whose cost is at most `budget`.
 
     Every sublayer keeps at least one unit as long as any plan can do so within the budget; only else may sublayers go
-    whole. Costs are rounded up to 1/10,000 of what may be spent, so the budget is never exceeded.
+    whole. Exact as long as at most STATES combinations are worth keeping; the budget is never exceeded.
 
     Raises:
         BadInput: even the plan that keeps nothing exceeds the budget; `unit` names the cost in the message.
@@ -120,32 +120,38 @@ def _levels(values: Values, costs: CostOf) -> list[_Level]:
 
 def _knapsack(sublayers: list[list[_Level]], budget: float) -> list[_Level] | None:
     """Return one level per sublayer with the least loss at a cost of at most `budget`, or None where none fits."""
-    if budget < 0:
-        return None
-    step = budget / BUCKETS if budget else 1.0
-    least = np.zeros(BUCKETS + 1)  # least loss of the sublayers so far, by buckets that may be spent
-    choices: list[npt.NDArray[np.int64]] = []
+    limit = budget + ROUNDING * abs(budget)  # sums of the same costs in another order may differ by rounding
+    rest = sum(min(level.cost for level in levels) for levels in sublayers)
+    cost, lost = np.zeros(1), np.zeros(1)  # the states that no other state beats in both
+    steps: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
     for levels in sublayers:
-        before, least = least, np.full_like(least, math.inf)
-        choice = np.zeros(len(least), dtype=np.int64)
-        for number, level in enumerate(levels):
-            spent = _buckets(level, step)
-            if spent < len(least):
-                candidate = np.full_like(least, math.inf)
-                candidate[spent:] = before[: len(least) - spent] + level.lost
-                choice[candidate < least] = number
-                least = np.minimum(least, candidate)
-        choices.append(choice)
-    if not math.isfinite(least[-1]):
-        return None
-    left = BUCKETS
+        rest -= min(level.cost for level in levels)
+        costs = (cost[:, None] + np.array([level.cost for level in levels])).ravel()
+        losses = (lost[:, None] + np.array([level.lost for level in levels])).ravel()
+        kept = _front(costs, losses, limit - rest)
+        if len(kept) == 0:
+            return None
+        cost, lost = costs[kept], losses[kept]
+        steps.append((kept // len(levels), kept % len(levels)))
+    state = len(cost) - 1  # the dearest that fits has lost the least
     chosen: list[_Level] = []
-    for levels, choice in zip(reversed(sublayers), reversed(choices), strict=True):
-        chosen.append(levels[int(choice[left])])
-        left -= _buckets(chosen[-1], step)
+    for levels, (before, level) in zip(reversed(sublayers), reversed(steps), strict=True):
+        chosen.append(levels[int(level[state])])
+        state = int(before[state])
     return chosen[::-1]
 
 
-def _buckets(level: _Level, step: float) -> int:
-    # A quotient that is off by rounding alone must not cost a whole bucket more.
-    return max(0, math.ceil(level.cost / step - 1e-6))
+def _front(costs: Values, losses: Values, limit: float) -> npt.NDArray[np.int64]:
+    """Return the indices of the states within `limit` that lose less than every cheaper one, by rising cost.
+
+    Where there are too many, the one that loses least in each of STATES equal spans of cost is kept.
+    """
+    order = np.lexsort((losses, costs))
+    order = order[costs[order] <= limit]
+    sorted_losses = losses[order]
+    better = np.concatenate([[True], sorted_losses[1:] < np.minimum.accumulate(sorted_losses)[:-1]])
+    front: npt.NDArray[np.int64] = order[better[: len(order)]]
+    if len(front) > STATES:
+        span = np.floor(costs[front] / limit * STATES)
+        front = front[np.concatenate([span[1:] != span[:-1], [True]])]
+    return front

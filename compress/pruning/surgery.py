@@ -63,7 +63,7 @@ def _dependencies(network: Network) -> torch_pruning.DependencyGraph:
         network,
         example_inputs={"ids": ids},
         forward_fn=lambda module, inputs: module.features(inputs["ids"]).logits,
-        unwrapped_parameters={},
+        unwrapped_parameters=[],
         customized_pruners={},
         ignored_layers=[],
         ignored_params=[],

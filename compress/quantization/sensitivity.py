@@ -23,6 +23,7 @@ from models.shape import Int8Form
 from models.task import Task
 
 TOKENS_PER_BATCH: Final = 4096
+WORK: Final = 5e11  # multiply-adds that a table may take: about 20 s on two idle cores
 
 
 @final
@@ -77,6 +78,17 @@ def sensitivities(
         for path in paths
     ]
     return tuple(sorted(found, key=lambda one: (-one.kl, one.name)))
+
+
+def affordable(checkpoint: Checkpoint, modules: int, data: Encoded) -> int:
+    """Return how many rows of `data` the sensitivities of so many modules may be measured on.
+
+    Each module runs half of the network on average. The number depends on sizes alone, so that it is the same on every
+    machine; at least one row is always affordable.
+    """
+    weights = sum(value.numel() for name, value in checkpoint.weights.items() if not name.startswith("embeddings."))
+    per_row = max(1.0, float(data.lengths.mean())) * weights * max(1, modules) / 2 if len(data) else 1.0
+    return min(len(data), max(1, int(WORK / per_row)))
 
 
 def _int8(module: nn.Module) -> nn.Module:

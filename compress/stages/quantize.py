@@ -9,7 +9,7 @@ import numpy as np
 
 from compress.quantization.calibration import calibrate
 from compress.quantization.schemes import forms_of, linear_paths, quantize
-from compress.quantization.sensitivity import sensitivities
+from compress.quantization.sensitivity import affordable, sensitivities
 from compress.settings import QuantizeSettings
 from compress.stage import Context, Output, Stage
 from models.checkpoint import Checkpoint
@@ -44,13 +44,16 @@ def run(parent: Checkpoint, settings: QuantizeSettings, context: Context) -> Out
             percentile=settings.percentile,
             progress=context.progress,
         )
-    table = []
+    table, examples = [], 0
     if settings.sensitivity and forms:
         data = drawn(context, settings.calibration_examples)
+        data = drawn(context, affordable(parent, len(forms), data))
+        examples = len(data)
         found = sensitivities(parent, list(forms), data, context.task, progress=context.progress)
         table = [one.to_json() for one in found]
     details: dict[str, Any] = {
         "sensitivity": table,
+        "sensitivity_examples": examples,
         "forms": {path: form.value for path, form in forms.items()},
         "linear": len(linear_paths(parent)),
         "float": [path for path in linear_paths(parent) if path not in forms],

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.examples import tiny_checkpoint
+
+from compress.pruning.importance import Scores
+from compress.pruning.search import Costs, search, weight_costs, widths
+from models.errors import BadInput
+from models.shape import LayerShape
+
+SCORE = st.integers(0, 50)
+STEP = st.integers(0, 6)
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[Scores, Costs, float]:
+    """Two layers of up to 3 heads and 3 neurons, whole costs that rise with the kept count, and a budget."""
+
+    def side() -> tuple[list[np.ndarray], list[dict[int, float]]]:
+        sizes = [draw(st.integers(1, 3)) for _ in range(2)]
+        scores = [np.array([float(draw(SCORE)) for _ in range(size)]) for size in sizes]
+        costs = []
+        for size in sizes:
+            steps = np.cumsum([0, *(draw(STEP) for _ in range(size))])
+            costs.append({count: float(steps[count]) for count in range(size + 1)})
+        return scores, costs
+
+    (heads, head_costs), (neurons, neuron_costs) = side(), side()
+    costs = Costs(float(draw(STEP)), tuple(head_costs), tuple(neuron_costs))
+    return Scores(tuple(heads), tuple(neurons)), costs, float(draw(st.integers(0, 60)))
+
+
+def brute_force(scores: Scores, costs: Costs, budget: float, *, least: int) -> float | None:
+    """Return the least loss over all kept counts from `least` up, or None where nothing fits."""
+    sublayers = list(zip((*scores.heads, *scores.neurons), (*costs.heads, *costs.neurons), strict=True))
+    best = None
+    for counts in itertools.product(*(range(least, len(values) + 1) for values, _ in sublayers)):
+        cost = costs.fixed + sum(table[count] for count, (_, table) in zip(counts, sublayers, strict=True))
+        lost = sum(
+            sum(sorted(values)[: len(values) - count]) for count, (values, _) in zip(counts, sublayers, strict=True)
+        )
+        if cost <= budget and (best is None or lost < best):
+            best = lost
+    return best
+
+
+@settings(max_examples=150, deadline=None)
+@given(problems())
+def test_search_equals_brute_force_and_keeps_the_budget(problem: tuple[Scores, Costs, float]) -> None:
+    scores, costs, budget = problem
+    best = brute_force(scores, costs, budget, least=1)
+    if best is None:
+        best = brute_force(scores, costs, budget, least=0)
+    if best is None:
+        with pytest.raises(BadInput, match="remain without any head"):
+            search(scores, costs, budget, unit="ms")
+        return
+    choice = search(scores, costs, budget, unit="ms")
+    layers = [
+        LayerShape(len(heads), 1, len(neurons))
+        for heads, neurons in zip(choice.plan.heads, choice.plan.neurons, strict=True)
+    ]
+    assert choice.lost == pytest.approx(best)
+    assert choice.cost == pytest.approx(costs.of(layers))
+    assert choice.cost <= budget + 1e-9
+    removed = [
+        sum(values) - sum(values[list(kept)])
+        for values, kept in zip(
+            (*scores.heads, *scores.neurons), (*choice.plan.heads, *choice.plan.neurons), strict=True
+        )
+    ]
+    assert sum(removed) == pytest.approx(choice.lost)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.05, 1.0))
+def test_budget_is_never_exceeded_with_odd_costs(seed: int, share: float) -> None:
+    random = np.random.default_rng(seed)
+    heads = tuple(dict(enumerate(np.cumsum([0.0, *random.random(4)]))) for _ in range(3))
+    neurons = tuple(dict(enumerate(np.cumsum([0.0, *random.random(5)]))) for _ in range(3))
+    scores = Scores(tuple(random.random(4) for _ in range(3)), tuple(random.random(5) for _ in range(3)))
+    costs = Costs(0.1, heads, neurons)
+    whole = costs.of([LayerShape(4, 1, 5)] * 3)
+    budget = costs.fixed + (whole - costs.fixed) * share
+    assert search(scores, costs, budget, unit="ms").cost <= budget * (1 + 1e-7)
+
+
+def test_sublayers_go_whole_only_where_they_must() -> None:
+    scores = Scores((np.array([9.0, 9.0]), np.array([0.0, 0.0])), (np.array([5.0]), np.array([5.0])))
+    costs = Costs(0.0, ({0: 0, 1: 1, 2: 2},) * 2, ({0: 0, 1: 1},) * 2)
+    assert [len(kept) for kept in search(scores, costs, 5, unit="ms").plan.heads] == [2, 1]
+    assert [len(kept) for kept in search(scores, costs, 3, unit="ms").plan.heads] == [2, 0]
+
+
+def test_widths_are_multiples_and_the_full_width() -> None:
+    assert widths(1536, 512) == [0, 512, 1024, 1536]
+    assert widths(100, 64) == [0, 64, 100]
+    assert widths(40, 64) == [0, 40]
+
+
+def test_weight_costs_are_the_weights() -> None:
+    for layers in ((LayerShape(4, 8, 48), LayerShape(2, 8, 20)), (LayerShape(0, 8, 3), LayerShape(1, 8, 0))):
+        checkpoint = tiny_checkpoint(layers)
+        encoder = sum(weight.numel() for name, weight in checkpoint.weights.items() if name.startswith("layers."))
+        costs = weight_costs(checkpoint, ffn_multiple=1)
+        assert costs.of(layers) == encoder
+        smaller = tiny_checkpoint((LayerShape(0, 8, 2), LayerShape(1, 8, 0)))
+        wanted = sum(weight.numel() for name, weight in smaller.weights.items() if name.startswith("layers."))
+        assert costs.of(smaller.shape.layers) == wanted

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.examples import random_rows, tiny_checkpoint
+from support.networks import EVEN
+from torch import Tensor, nn
+
+from compress.pruning.plan import Plan
+from compress.pruning.surgery import prune
+from compress.quantization.schemes import forms_of, quantize
+from models.checkpoint import Checkpoint
+from models.errors import BadInput
+from models.shape import Activation, LayerShape, Norm
+
+LAYERS = st.lists(
+    st.builds(LayerShape, heads=st.integers(0, 4), head_size=st.sampled_from([1, 4, 8]), ffn=st.integers(0, 12)),
+    min_size=1,
+    max_size=3,
+)
+
+
+def logits(checkpoint: Checkpoint, *, masked: Plan | None = None) -> Tensor:
+    """Return the logits of padded rows, with zeros where a plan removes a head or a neuron."""
+    network, batch = checkpoint.network(), random_rows(6).batch(torch.arange(6).numpy())
+
+    def zeroed(kept: tuple[int, ...], size: int) -> object:
+        def hook(module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor]:
+            units = given[0].unflatten(-1, (-1, size)).clone()
+            units[..., [unit for unit in range(units.shape[-2]) if unit not in kept], :] = 0
+            return (units.flatten(-2),)
+
+        return hook
+
+    if masked is not None:
+        for index, layer in enumerate(checkpoint.shape.layers):
+            block = network.layers[index]
+            block.attention.output.register_forward_pre_hook(zeroed(masked.heads[index], layer.head_size))
+            block.ffn.down.register_forward_pre_hook(zeroed(masked.neurons[index], 1))
+    with torch.inference_mode():
+        return network(batch.input_ids, batch.attention_mask, batch.token_type_ids)
+
+
+@st.composite
+def plans(draw: st.DrawFn, layers: tuple[LayerShape, ...]) -> Plan:
+    def some(size: int) -> tuple[int, ...]:
+        return tuple(index for index in range(size) if draw(st.booleans()))
+
+    return Plan(tuple(some(layer.heads) for layer in layers), tuple(some(layer.ffn) for layer in layers))
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), layers=LAYERS, pre_norm=st.booleans(), norm=st.sampled_from(Norm))
+def test_pruned_network_is_the_masked_network(
+    data: st.DataObject, layers: list[LayerShape], pre_norm: bool, norm: Norm
+) -> None:
+    checkpoint = tiny_checkpoint(tuple(layers), pre_norm=pre_norm, norm=norm, activation=Activation.GELU)
+    plan = data.draw(plans(checkpoint.shape.layers))
+    pruned = prune(checkpoint, plan)
+    assert [(layer.heads, layer.ffn) for layer in pruned.shape.layers] == [
+        (len(heads), len(neurons)) for heads, neurons in zip(plan.heads, plan.neurons, strict=True)
+    ]
+    torch.testing.assert_close(logits(pruned), logits(checkpoint, masked=plan), atol=1e-5, rtol=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_two_steps_are_one(data: st.DataObject) -> None:
+    checkpoint = tiny_checkpoint()
+    first = data.draw(plans(checkpoint.shape.layers))
+    halfway = prune(checkpoint, first)
+    second = data.draw(plans(halfway.shape.layers))
+    twice, once = prune(halfway, second), prune(checkpoint, first.then(second))
+    assert twice.shape == once.shape
+    assert set(twice.weights) == set(once.weights)
+    for name, weight in once.weights.items():
+        assert torch.equal(twice.weights[name], weight), name
+
+
+def test_everything_kept_is_the_same() -> None:
+    checkpoint = tiny_checkpoint()
+    same = prune(checkpoint, Plan.everything(checkpoint.shape))
+    assert same.shape == checkpoint.shape
+    assert all(torch.equal(same.weights[name], weight) for name, weight in checkpoint.weights.items())
+
+
+def test_the_parent_is_not_changed() -> None:
+    checkpoint = tiny_checkpoint()
+    before = {name: weight.clone() for name, weight in checkpoint.weights.items()}
+    prune(checkpoint, Plan(((1,), ()), ((3, 5), ())))
+    assert all(torch.equal(before[name], weight) for name, weight in checkpoint.weights.items())
+
+
+def test_saves_and_loads(tmp_path: object) -> None:
+    pruned = prune(tiny_checkpoint(), Plan(((1, 3), ()), ((3, 5, 7), (0,))))
+    pruned.save(tmp_path)  # type: ignore[arg-type]
+    loaded = Checkpoint.load(tmp_path)  # type: ignore[arg-type]
+    assert loaded.shape == pruned.shape
+    torch.testing.assert_close(logits(loaded), logits(pruned), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan(((0,),), ((0,),)),
+        Plan(((0, 4), (0,)), ((0,), (0,))),
+        Plan(((1, 0), (0,)), ((0,), (0,))),
+        Plan(((0,), (0,)), ((0, 0), (0,))),
+        Plan(((0,), (0,)), ((-1,), (0,))),
+    ],
+)
+def test_a_plan_of_another_model_is_refused(plan: Plan) -> None:
+    with pytest.raises(BadInput):
+        prune(tiny_checkpoint(EVEN), plan)
+
+
+def test_a_quantized_model_is_refused() -> None:
+    checkpoint = tiny_checkpoint()
+    with pytest.raises(BadInput, match="quantized"):
+        prune(quantize(checkpoint, forms_of(checkpoint)), Plan.everything(checkpoint.shape))

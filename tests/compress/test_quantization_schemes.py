@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from support.examples import random_rows, tiny_checkpoint, tiny_context
+from torch import nn
+
+from compress.pruning.plan import Plan
+from compress.pruning.surgery import prune
+from compress.quantization.calibration import calibrate
+from compress.quantization.schemes import Range, forms_of, linear_paths, quantize, table_paths
+from compress.quantization.sensitivity import affordable, sensitivities
+from compress.settings import Calibration, QuantizeSettings
+from compress.stages.quantize import QUANTIZE
+from models.checkpoint import Checkpoint
+from models.encoded import Encoded
+from models.errors import BadInput
+from models.evaluation import evaluate_logits
+from models.layers.quantized import QuantizedEmbedding, QuantizedLinear, quantize_weight
+from models.shape import Int8Form, Positions
+from models.tasks.text_classification import TextClassification
+
+ROWS = random_rows(24)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def answers(checkpoint: Checkpoint, data: Encoded = ROWS) -> np.ndarray:
+    return evaluate_logits(checkpoint.network(), data)
+
+
+@hypothesis_settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 9), st.floats(1e-6, 1e6))
+def test_a_weight_is_within_half_a_scale(seed: int, rows: int, columns: int, size: float) -> None:
+    weight = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed % 2**31)) * size
+    levels, scale = quantize_weight(weight)
+    assert levels.dtype is torch.int8
+    error = (levels.float() * scale[:, None] - weight).abs()
+    assert bool((error <= scale[:, None] * 0.5001).all())
+
+
+@hypothesis_settings(max_examples=100, deadline=None)
+@given(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4), st.floats(0, 1))
+def test_an_activation_in_its_range_is_within_half_a_scale(one: float, other: float, place: float) -> None:
+    found = Range.around(min(one, other), max(one, other))
+    assert found.low <= 0 <= found.high
+    value = found.low + place * (found.high - found.low)
+    level = min(255, max(0, round(value / found.scale) + found.zero_point))
+    # The zero point is rounded too, so the ends may be half a level further away.
+    assert abs((level - found.zero_point) * found.scale - value) <= found.scale * 1.0001
+    assert (round(0.0) + found.zero_point - found.zero_point) * found.scale == 0.0
+
+
+def test_every_linear_layer_and_table_is_quantized_by_default() -> None:
+    checkpoint = tiny_checkpoint()
+    forms = forms_of(checkpoint)
+    quantized = quantize(checkpoint, forms)
+    network = quantized.network()
+    assert not [path for path, module in network.named_modules() if isinstance(module, (nn.Linear, nn.Embedding))]
+    assert sum(isinstance(module, QuantizedLinear) for module in network.modules()) == 2 * 6 + 2
+    assert sum(isinstance(module, QuantizedEmbedding) for module in network.modules()) == 3
+    assert quantized.shape.int8_forms == forms
+    assert checkpoint.shape.int8 == ()  # the parent is as it was
+
+
+def test_saved_and_loaded_it_answers_the_same(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    paths = linear_paths(checkpoint)
+    static = dict.fromkeys(paths[:5], Int8Form.STATIC) | dict.fromkeys(paths[5:], Int8Form.DYNAMIC)
+    ranges = calibrate(checkpoint, paths[:5], ROWS, method=Calibration.MINMAX)
+    for forms in (forms_of(checkpoint), static):
+        quantized = quantize(checkpoint, forms, ranges)
+        folder = tmp_path / str(len(forms))
+        folder.mkdir()
+        quantized.save(folder)
+        loaded = Checkpoint.load(folder)
+        assert loaded.shape == quantized.shape
+        np.testing.assert_array_equal(answers(loaded), answers(quantized))
+
+
+@pytest.mark.parametrize("activations", ["dynamic", "static"])
+def test_int8_stays_near_float(activations: str) -> None:
+    checkpoint = tiny_checkpoint()
+    forms = forms_of(checkpoint, activations=activations)
+    static = [path for path, form in forms.items() if form is Int8Form.STATIC]
+    ranges = calibrate(checkpoint, static, ROWS, method=Calibration.MINMAX)
+    error = np.abs(answers(quantize(checkpoint, forms, ranges)) - answers(checkpoint))
+    assert 0 < error.max() < 0.1 * answers(checkpoint).std() + 0.05
+
+
+def test_what_is_kept_in_float_is_untouched() -> None:
+    checkpoint = tiny_checkpoint()
+    forms = forms_of(checkpoint, keep_float=("layers.0.*", "head.output"), embeddings=False)
+    assert sorted(forms) == sorted([*(p for p in linear_paths(checkpoint) if p.startswith("layers.1.")), "head.dense"])
+    network = quantize(checkpoint, forms).network()
+    assert isinstance(network.layers[0].ffn.up, nn.Linear)
+    assert torch.equal(network.layers[0].ffn.up.weight, checkpoint.weights["layers.0.ffn.up.weight"])
+    everything = forms_of(checkpoint, keep_float=("*",))
+    assert everything == {}
+    np.testing.assert_array_equal(answers(quantize(checkpoint, everything)), answers(checkpoint))
+
+
+def test_an_unknown_name_is_told_with_the_nearest() -> None:
+    with pytest.raises(BadInput, match=r"'layers\.0\.ffn\.upp'.*Did you mean 'layers\.0\.ffn\.up'"):
+        forms_of(tiny_checkpoint(), keep_float=("layers.0.ffn.upp",))
+    with pytest.raises(BadInput, match="fits no linear layer"):
+        forms_of(tiny_checkpoint(), keep_float=("encoder.*",))
+
+
+def test_what_cannot_be_quantized_is_refused() -> None:
+    checkpoint = tiny_checkpoint()
+    with pytest.raises(BadInput, match="already"):
+        forms_of(quantize(checkpoint, forms_of(checkpoint)))
+    with pytest.raises(BadInput, match=r"no calibrated range for layers\.0\.ffn\.up"):
+        quantize(checkpoint, {"layers.0.ffn.up": Int8Form.STATIC})
+
+
+def test_a_pruned_model_with_emptied_sublayers_is_quantized() -> None:
+    checkpoint = tiny_checkpoint()
+    pruned = prune(checkpoint, Plan(((), (0, 3)), (tuple(range(9)), ())))
+    forms = forms_of(pruned)
+    assert not [path for path in forms if path.startswith(("layers.0.attention", "layers.1.ffn"))]
+    assert np.abs(answers(quantize(pruned, forms)) - answers(pruned)).max() < 0.2
+
+
+def test_tables_are_those_that_are_learned() -> None:
+    shape = tiny_checkpoint(positions=Positions.SINUSOIDAL, type_vocab_size=0).shape
+    assert table_paths(shape) == ["embeddings.word"]
+    quantized = quantize(
+        checkpoint := tiny_checkpoint(positions=Positions.SINUSOIDAL, type_vocab_size=0), forms_of(checkpoint)
+    )
+    assert np.isfinite(answers(quantized)).all()
+
+
+def test_sensitivity_is_the_cost_of_one_module_alone() -> None:
+    for pre_norm in (False, True):
+        checkpoint = tiny_checkpoint(pre_norm=pre_norm)
+        forms = forms_of(checkpoint)
+        found = sensitivities(checkpoint, list(forms), ROWS, TextClassification())
+        assert {one.name for one in found} == set(forms)
+        assert [one.kl for one in found] == sorted((one.kl for one in found), reverse=True)
+        right = TextClassification().score(answers(checkpoint), ROWS.targets).mean()
+        for one in found:
+            alone = answers(quantize(checkpoint, {one.name: forms[one.name]}))
+            assert one.mse == pytest.approx(float(np.square(alone - answers(checkpoint)).mean()), rel=1e-3, abs=1e-12)
+            score = TextClassification().score(alone, ROWS.targets).mean()
+            assert one.score_change == pytest.approx(score - right)
+            assert one.kl >= -1e-7
+
+
+def test_a_spoilt_layer_is_the_most_sensitive() -> None:
+    checkpoint = tiny_checkpoint()
+    weights = dict(checkpoint.weights)
+    spoilt = weights["layers.1.ffn.down.weight"].clone()
+    spoilt[:, 0] = 40.0  # one column so large that the others fall into few levels
+    weights["layers.1.ffn.down.weight"] = spoilt
+    found = sensitivities(
+        replace(checkpoint, weights=weights), linear_paths(checkpoint), random_rows(24, labels=0), TextClassification()
+    )
+    assert found[0].name == "layers.1.ffn.down"
+    assert found[0].score_change is None
+
+
+def test_what_is_affordable_shrinks_with_the_model_and_never_to_nothing() -> None:
+    small = tiny_checkpoint()
+    assert affordable(small, 17, ROWS) == len(ROWS)
+    assert affordable(small, 10**12, ROWS) == 1
+    middle = affordable(small, 10**7, ROWS)
+    assert 1 < middle < len(ROWS)
+    assert affordable(small, 2 * 10**7, ROWS) <= (middle + 1) // 2 + 1
+    assert affordable(small, 17, random_rows(0)) == 0
+
+
+def test_the_stage_tells_what_it_did(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    context = tiny_context(tmp_path, checkpoint, train=random_rows(40))
+    settings = QuantizeSettings(activations="static", keep_float=("layers.0.ffn.*",), calibration_examples=16)
+    output = QUANTIZE.run(checkpoint, settings, context)
+    details = output.details
+    assert details["linear"] == 14
+    assert details["float"] == ["layers.0.ffn.up", "layers.0.ffn.down"]
+    assert {row["name"] for row in details["sensitivity"]} == set(details["forms"])
+    assert details["sensitivity_examples"] == 16
+    assert details["forms"]["embeddings.word"] == "table"
+    assert output.product.shape.int8_forms["head.dense"] is Int8Form.STATIC
+    assert np.abs(answers(output.product) - answers(checkpoint)).max() < 0.5
+
+
+def test_the_dynamic_stage_needs_no_examples(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    output = QUANTIZE.run(checkpoint, QuantizeSettings(sensitivity=False), tiny_context(tmp_path, checkpoint))
+    assert output.details["sensitivity"] == []
+    with pytest.raises(BadInput, match="Give --train"):
+        QUANTIZE.run(checkpoint, QuantizeSettings(), tiny_context(tmp_path, checkpoint))
+
+
+def test_milder_leaves_the_most_sensitive_in_float_up_to_half(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    context = tiny_context(tmp_path, checkpoint, train=random_rows(20))
+    settings: QuantizeSettings | None = QuantizeSettings(calibration_examples=20)
+    counts = []
+    while settings is not None:
+        details = QUANTIZE.run(checkpoint, settings, context).details
+        counts.append(len(details["float"]))
+        linear = [row["name"] for row in details["sensitivity"] if details["forms"][row["name"]] != "table"]
+        settings = QUANTIZE.milder(settings, details)
+        if settings is not None:
+            assert settings.keep_float[-2:] == tuple(linear[:2])
+    assert counts == [0, 2, 4, 6]
+    assert QUANTIZE.milder(QuantizeSettings(), {"sensitivity": [], "forms": {}, "float": [], "linear": 4}) is None

@@ -1,0 +1,58 @@
+"""Tiny checkpoints with a tokenizer, random encoded rows, and what a stage is handed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from support.networks import EVEN, random_network, tiny_shape
+
+from compress.stage import Context
+from models.checkpoint import Checkpoint
+from models.encoded import Encoded
+from models.shape import LayerShape
+from models.tasks.text_classification import TextClassification
+from models.tokenizing import Tokenizing
+
+WORDS = 50
+
+
+def tiny_tokenizing() -> Tokenizing:
+    """Return a tokenizer of whole words w2 to w49."""
+    words = {"[PAD]": 0, "[UNK]": 1, **{f"w{number}": number for number in range(2, WORDS)}}
+    model = {"type": "WordLevel", "vocab": words, "unk_token": "[UNK]"}
+    value = {"version": "1.0", "added_tokens": [], "model": model, "pre_tokenizer": {"type": "Whitespace"}}
+    parts = {"truncation": None, "padding": None, "normalizer": None, "post_processor": None, "decoder": None}
+    return Tokenizing(json.dumps({**value, **parts}), {"pad_token": "[PAD]"})
+
+
+def tiny_checkpoint(layers: tuple[LayerShape, ...] = EVEN, *, seed: int = 0, **changes: Any) -> Checkpoint:
+    """Return a random checkpoint of width 32 with three labels."""
+    network = random_network(tiny_shape(layers, **changes), seed=seed)
+    return Checkpoint(network.shape, {}, tiny_tokenizing()).of(network)
+
+
+def random_rows(rows: int, *, seed: int = 0, labels: int = 3) -> Encoded:
+    """Return rows of 3 to 8 random tokens; with 0 labels they are unlabelled."""
+    random = np.random.default_rng(seed)
+    lengths = random.integers(3, 9, rows)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    ids = random.integers(2, WORDS, int(offsets[-1])).astype(np.int32)
+    targets = random.integers(0, labels, rows) if labels else np.full(rows, -1, dtype=np.int64)
+    second = np.full(rows, -1, dtype=np.int32)
+    return Encoded(ids, offsets, second, targets.astype(np.int64), 0, 0, f"random-{rows}-{seed}-{labels}")
+
+
+def tiny_context(folder: Path, teacher: Checkpoint, **data: Encoded) -> Context:
+    """Return what a stage is handed, with its files below `folder`."""
+    return Context(
+        teacher=teacher,
+        task=TextClassification(),
+        examples=data,
+        seed=0,
+        threads=1,
+        scratch=folder / "scratch",
+        cache=folder / "cache",
+    )
