@@ -85,8 +85,15 @@ def even_layers(count: int, *, hidden: int, heads: int, ffn: int) -> tuple[Layer
 
 
 def bert_config(shape: ModelShape, *, architecture: str) -> dict[str, Any]:
-    """Return the config with BERT's keys of a shape whose layers are all alike."""
+    """Return the config with BERT's keys of a shape whose layers are all alike.
+
+    Raises:
+        Unsupported: an activation that BERT's configs have no name for.
+    """
     layer = shape.layers[0]
+    names = [name for name, activation in ACTIVATIONS.items() if activation is shape.activation]
+    if not names:
+        raise Unsupported(f"the {shape.family} format has no name for {shape.activation.value}", where="this model")
     return {
         "architectures": [f"{architecture}ForSequenceClassification" if shape.head else f"{architecture}Model"],
         "model_type": shape.family,
@@ -95,7 +102,7 @@ def bert_config(shape: ModelShape, *, architecture: str) -> dict[str, Any]:
         "num_hidden_layers": len(shape.layers),
         "num_attention_heads": layer.heads,
         "intermediate_size": layer.ffn,
-        "hidden_act": next(name for name, activation in ACTIVATIONS.items() if activation is shape.activation),
+        "hidden_act": names[0],
         "hidden_dropout_prob": shape.dropout,
         "attention_probs_dropout_prob": shape.attention_dropout,
         "max_position_embeddings": shape.max_positions,

@@ -104,8 +104,8 @@ class Checkpoint:
             Unsupported: the family's format cannot say this shape (pruned, quantized, or another norm).
         """
         family = _family(self.shape.family)
-        config = family.config_of(self.shape) if self.shape.layers else {}
-        if not config or family.shape_of(config) != self.shape:
+        config = _config(family, self.shape)
+        if config is None:
             raise Unsupported(
                 f"the {family.name} format of Hugging Face has one size for all layers, and no int8",
                 where="this model",
@@ -151,6 +151,17 @@ def _fetch(name: str) -> Path:
 
 def _family(name: str) -> Family:
     return next(family for family in FAMILIES if family.name == name)
+
+
+def _config(family: Family, shape: ModelShape) -> dict[str, Any] | None:
+    """Return the config that says exactly this shape, or None where the family's format cannot."""
+    if not shape.layers:
+        return None
+    try:
+        config = family.config_of(shape)
+        return config if family.shape_of(config) == shape else None
+    except (BadInput, Unsupported):
+        return None
 
 
 def _family_of(config: Mapping[str, Any], directory: Path) -> Family:
@@ -201,8 +212,10 @@ def _read_weights(directory: Path) -> dict[str, Tensor]:
     """Return every tensor of a directory's safetensors, floats as float32."""
     files = [directory / WEIGHTS_FILE]
     if not files[0].exists() and (directory / INDEX_FILE).exists():
-        shards = read_object(directory / INDEX_FILE).get("weight_map", {})
-        files = [inside(directory, str(name)) for name in sorted(set(shards.values()))]
+        shards = read_object(directory / INDEX_FILE).get("weight_map")
+        if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
+            raise BadFile("does not say which file holds which weight", where=str(directory / INDEX_FILE))
+        files = [inside(directory, name) for name in sorted(set(shards.values()))]
     weights: dict[str, Tensor] = {}
     for file in files:
         if not file.exists():

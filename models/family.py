@@ -29,10 +29,13 @@ class Family:
 
 
 def labels_of(config: Config) -> tuple[str, ...]:
-    """Return the class names of a Hugging Face config, in order of their numbers; empty where it has none."""
+    """Return the class names of a Hugging Face config, in order of their numbers.
+
+    A config that names none means `num_labels` of them, or two: LABEL_0, LABEL_1, as `transformers` has it.
+    """
     names = config.get("id2label")
     if not isinstance(names, Mapping):
-        return ()
+        return tuple(f"LABEL_{number}" for number in range(int(config.get("num_labels", 2))))
     return tuple(str(names[key]) for key in sorted(names, key=int))
 
 

@@ -67,7 +67,13 @@ class Network(nn.Module):
         self.head = None if shape.head is None else ClassificationHead(shape.hidden_size, shape.head)
         initialize(self, shape.initializer_range)
         for path, form in shape.int8:
-            self.set_submodule(path, _int8(self.get_submodule(path), form, path), strict=True)
+            self.set_submodule(path, _int8(self._part(path), form, path), strict=True)
+
+    def _part(self, path: str) -> nn.Module:
+        try:
+            return self.get_submodule(path)
+        except AttributeError:
+            raise BadInput("there is no such module to put into int8", where=path) from None
 
     def _encode(
         self,

@@ -39,15 +39,17 @@ class Names:
             BadFile: names that are unknown, and wanted names that stay unset, all in one message.
         """
         wanted = set(wanted)
+        optional = {row.ours for row in self.rows if row.optional}
         found: dict[str, T] = {}
         unknown = []
         for name, value in theirs.items():
             ours = self._ours(name)
             if ours is not None and ours in wanted:
                 found[ours] = value
-            elif ours is None and not any(re.fullmatch(pattern, name) for pattern in self.ignored):
+            elif ours is not None and _template(ours) in optional:
+                continue  # a head that is not asked for
+            elif not any(re.fullmatch(pattern, name) for pattern in self.ignored):
                 unknown.append(name)
-        optional = {row.ours for row in self.rows if row.optional}
         unset = sorted(name for name in wanted - set(found) if _template(name) not in optional)
         if unset or unknown:
             raise BadFile(_complaint(unset, sorted(unknown)), where=where)
@@ -99,7 +101,7 @@ def _complaint(unset: list[str], unknown: list[str]) -> str:
     if unset:
         parts.append(f"lacks {_some(unset)}")
     if unknown:
-        parts.append(f"holds weights that are not of this family: {_some(unknown)}")
+        parts.append(f"holds weights that are not of this configuration: {_some(unknown)}")
     return "the checkpoint " + " and ".join(parts)
 
 

@@ -18,7 +18,8 @@ from models.shape import Int8Form
 
 ROWS = st.integers(1, 9)
 WIDTHS = st.integers(1, 70)
-FLOATS = st.floats(-50, 50, width=32)
+# Below the smallest normal number the scale itself rounds to 0, which the runtime divides by and we do not.
+FLOATS = st.floats(-50, 50, width=32, allow_subnormal=False)
 
 
 def session(build_graph: object) -> onnxruntime.InferenceSession:

@@ -1,0 +1,272 @@
+"""Every family against `transformers`: the same logits after reading, and after writing back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.hugging_face import CASES, SIZES, answer, edit_config, oracle, saved, tokens
+from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from models.checkpoint import Checkpoint
+from models.errors import BadFile, BadInput, Unsupported
+from models.families import FAMILIES
+from models.shape import Activation, LayerShape, Norm
+
+cases = pytest.mark.parametrize(("family", "changes"), CASES.values(), ids=CASES)
+families = pytest.mark.parametrize("family", SIZES)
+CLOSE = {"atol": 1e-5, "rtol": 1e-5}  # ten times tighter than what is promised
+
+
+def batches(model: Any) -> list[dict[str, torch.Tensor]]:
+    pad = model.config.pad_token_id
+    types = getattr(model.config, "type_vocab_size", 0)
+    return [
+        tokens(pad=pad, types=types),
+        tokens(pad=pad, types=types, padded=True),
+        tokens(rows=1, time=1, pad=pad, types=types),
+        tokens(rows=2, time=28, pad=pad, types=types, padded=True),
+    ]
+
+
+def assert_same_logits(model: Any, checkpoint: Checkpoint) -> None:
+    network = checkpoint.network()
+    for batch in batches(model):
+        with torch.no_grad():
+            torch.testing.assert_close(network(**batch), answer(model, batch), **CLOSE)
+
+
+@cases
+def test_logits_are_those_of_transformers(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    model = oracle(family, **changes)
+    checkpoint = Checkpoint.load(saved(model, tmp_path))
+    assert checkpoint.shape.family == family
+    assert len(checkpoint.shape.labels) == model.config.num_labels
+    assert checkpoint.parameters == sum(weight.numel() for weight in model.parameters())
+    assert_same_logits(model, checkpoint)
+
+
+@cases
+def test_what_is_written_back_is_what_transformers_reads(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    model = oracle(family, **changes)
+    checkpoint = Checkpoint.load(saved(model, tmp_path / "theirs"))
+    (tmp_path / "ours").mkdir()
+    checkpoint.save_hugging_face(tmp_path / "ours")
+    back, report = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "ours", attn_implementation="eager", output_loading_info=True
+    )
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    for batch in batches(model):
+        torch.testing.assert_close(answer(back.eval(), batch), answer(model, batch), atol=1e-6, rtol=0)
+    again = Checkpoint.load(tmp_path / "ours")
+    assert again.shape == checkpoint.shape
+    assert again.weights.keys() == checkpoint.weights.keys()
+    assert all(torch.equal(again.weights[name], weight) for name, weight in checkpoint.weights.items())
+
+
+@families
+def test_the_config_goes_both_ways(family: str, tmp_path: Path) -> None:
+    names = {0: "bad", 1: "so so", 2: "good"}
+    model = oracle(family, id2label=names, label2id={name: number for number, name in names.items()})
+    shape = Checkpoint.load(saved(model, tmp_path)).shape
+    assert shape.labels == ("bad", "so so", "good")
+    record = next(record for record in FAMILIES if record.name == family)
+    assert record.shape_of(record.config_of(shape)) == shape
+    assert record.shape_of(json.loads(json.dumps(record.config_of(shape)))) == shape
+
+
+@families
+def test_labels_without_names_are_counted(family: str, tmp_path: Path) -> None:
+    directory = saved(oracle(family), tmp_path)
+    edit_config(directory, id2label=None, label2id=None)
+    assert Checkpoint.load(directory).shape.labels == ("LABEL_0", "LABEL_1")
+
+
+@families
+def test_half_precision_is_read_as_float32(family: str, tmp_path: Path) -> None:
+    model = oracle(family).half()
+    checkpoint = Checkpoint.load(saved(model, tmp_path))
+    assert {weight.dtype for weight in checkpoint.weights.values()} == {torch.float32}
+    assert_same_logits(model.float(), checkpoint)
+
+
+@families
+def test_bfloat16_is_read_as_float32(family: str, tmp_path: Path) -> None:
+    model = oracle(family).bfloat16()
+    checkpoint = Checkpoint.load(saved(model, tmp_path))
+    assert {weight.dtype for weight in checkpoint.weights.values()} == {torch.float32}
+    assert_same_logits(model.float(), checkpoint)
+
+
+@families
+def test_shards_are_put_together(family: str, tmp_path: Path) -> None:
+    model = oracle(family)
+    directory = saved(model, tmp_path, max_shard_size="8KB")
+    assert len(list(directory.glob("model-*.safetensors"))) > 2
+    assert not (directory / "model.safetensors").exists()
+    assert_same_logits(model, Checkpoint.load(directory))
+
+
+@families
+def test_a_bare_encoder_gets_a_head(family: str, tmp_path: Path) -> None:
+    labels = ("no", "yes", "perhaps")
+    directory = saved(oracle(family, kind=AutoModel), tmp_path)
+    names = set(load_file(directory / "model.safetensors"))
+    assert not any(name.startswith(f"{family}.") for name in names)
+    checkpoint = Checkpoint.load(directory, labels=labels, seed=3)
+    assert checkpoint.shape.labels == labels
+    assert checkpoint.weights["head.output.weight"].shape == (3, 24)
+    assert checkpoint.weights["head.output.weight"].abs().sum() > 0
+    again, other = Checkpoint.load(directory, labels=labels, seed=3), Checkpoint.load(directory, labels=labels, seed=4)
+    assert torch.equal(again.weights["head.output.weight"], checkpoint.weights["head.output.weight"])
+    assert not torch.equal(other.weights["head.output.weight"], checkpoint.weights["head.output.weight"])
+    assert checkpoint.network()(**tokens()).shape == (4, 3)
+
+
+@families
+def test_a_bare_encoder_has_the_hidden_states_of_transformers(family: str, tmp_path: Path) -> None:
+    model = oracle(family, kind=AutoModel)
+    checkpoint = Checkpoint.load(saved(model, tmp_path))
+    assert checkpoint.shape.head is None
+    batch = tokens(pad=model.config.pad_token_id)
+    known = {name: value for name, value in batch.items() if family != "distilbert" or name != "token_type_ids"}
+    with torch.no_grad():
+        expected = model(**known, output_hidden_states=True).hidden_states
+        found = checkpoint.network().features(**batch).hidden
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, **CLOSE)
+
+
+def test_berts_pooler_becomes_the_new_head(tmp_path: Path) -> None:
+    directory = saved(oracle("bert", kind=AutoModel), tmp_path)
+    theirs = load_file(directory / "model.safetensors")
+    checkpoint = Checkpoint.load(directory, labels=("no", "yes"))
+    assert torch.equal(checkpoint.weights["head.dense.weight"], theirs["pooler.dense.weight"])
+    assert torch.equal(checkpoint.weights["head.dense.bias"], theirs["pooler.dense.bias"])
+
+
+@families
+def test_a_language_model_is_read_as_an_encoder(family: str, tmp_path: Path) -> None:
+    directory = saved(oracle(family, kind=AutoModelForMaskedLM), tmp_path)
+    checkpoint = Checkpoint.load(directory, labels=("no", "yes"))
+    theirs = load_file(directory / "model.safetensors")
+    word = next(value for name, value in theirs.items() if name.endswith("word_embeddings.weight"))
+    assert torch.equal(checkpoint.weights["embeddings.word.weight"], word)
+
+
+@families
+def test_other_labels_take_another_output_and_keep_the_rest(family: str, tmp_path: Path) -> None:
+    directory = saved(oracle(family), tmp_path)
+    known = Checkpoint.load(directory)
+    wider = Checkpoint.load(directory, labels=("a", "b", "c"))
+    assert wider.weights["head.output.weight"].shape == (3, 24)
+    assert torch.equal(wider.weights["head.dense.weight"], known.weights["head.dense.weight"])
+    renamed = Checkpoint.load(directory, labels=("no", "yes"))
+    assert renamed.shape.labels == ("no", "yes")
+    assert torch.equal(renamed.weights["head.output.weight"], known.weights["head.output.weight"])
+
+
+@families
+def test_names_with_and_without_the_prefix(family: str, tmp_path: Path) -> None:
+    model = oracle(family)
+    directory = saved(model, tmp_path)
+    weights = load_file(directory / "model.safetensors")
+    assert any(name.startswith(f"{family}.") for name in weights)
+    save_file(
+        {name.removeprefix(f"{family}."): value for name, value in weights.items()}, tmp_path / "model.safetensors"
+    )
+    assert_same_logits(model, Checkpoint.load(directory))
+
+
+def test_old_buffers_are_passed_over(tmp_path: Path) -> None:
+    model = oracle("bert")
+    directory = saved(model, tmp_path)
+    weights = load_file(directory / "model.safetensors")
+    weights["bert.embeddings.position_ids"] = torch.arange(30)[None]
+    save_file(weights, directory / "model.safetensors")
+    assert_same_logits(model, Checkpoint.load(directory))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"layers": (LayerShape(3, 8, 40), LayerShape(2, 8, 40))},
+        {"layers": (LayerShape(2, 8, 40), LayerShape(2, 8, 40))},
+        {"layers": ()},
+        {"norm": Norm.RMS},
+        {"pre_norm": True},
+    ],
+)
+@families
+def test_what_the_format_cannot_say_is_not_written(family: str, change: dict[str, Any], tmp_path: Path) -> None:
+    checkpoint = Checkpoint.load(saved(oracle(family), tmp_path / "theirs"))
+    shape = replace(checkpoint.shape, **change)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(Unsupported, match=f"the {family} format"):
+        Checkpoint.new(shape, checkpoint.tokenizing, seed=0).save_hugging_face(tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+@families
+def test_a_silu_or_tanh_network_is_refused_where_the_format_has_none(family: str, tmp_path: Path) -> None:
+    checkpoint = Checkpoint.load(saved(oracle(family), tmp_path / "theirs"))
+    shape = replace(checkpoint.shape, activation=Activation.TANH)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(Unsupported):
+        Checkpoint.new(shape, checkpoint.tokenizing, seed=0).save_hugging_face(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("family", "change", "error", "says"),
+    [
+        ("bert", {"position_embedding_type": "relative_key"}, Unsupported, "relative_key"),
+        ("bert", {"is_decoder": True}, Unsupported, "decoder"),
+        ("bert", {"hidden_act": "mish"}, BadInput, "'mish'.*gelu"),
+        ("distilbert", {"activation": "mish"}, BadInput, "'mish'.*gelu"),
+        ("bert", {"num_attention_heads": 5}, BadInput, "not a multiple of 5 heads"),
+        ("roberta", {"num_attention_heads": 0}, BadInput, "0 heads"),
+        ("bert", {"hidden_size": None}, BadFile, "hidden_size"),
+        ("distilbert", {"dim": None}, BadFile, "dim"),
+        ("bert", {"vocab_size": "many"}, BadFile, "wrong type"),
+        ("bert", {"num_hidden_layers": [2]}, BadFile, "wrong type"),
+        ("bert", {"vocab_size": -3}, BadInput, "vocab_size is -3"),
+        ("bert", {"model_type": "brt"}, Unsupported, "'brt'.*bert, distilbert, roberta.*Did you mean 'bert'"),
+        ("bert", {"model_type": "gpt2"}, Unsupported, "'gpt2'.*bert, distilbert, roberta"),
+        ("bert", {"model_type": None}, Unsupported, "bert, distilbert, roberta"),
+    ],
+)
+def test_configs_that_are_not_ours(
+    family: str, change: dict[str, Any], error: type[Exception], says: str, tmp_path: Path
+) -> None:
+    directory = saved(oracle(family), tmp_path)
+    edit_config(directory, **change)
+    with pytest.raises(error, match=says):
+        Checkpoint.load(directory)
+
+
+@pytest.mark.real
+def test_the_real_teacher_on_real_sentences(trained_teacher: Path, sst2: Path) -> None:
+    from models.data import read_table
+
+    table = read_table(str(next(sst2.glob("dev*"))), text=None, text_pair=None, label=None, split=None)
+    checkpoint = Checkpoint.load(trained_teacher)
+    model = AutoModelForSequenceClassification.from_pretrained(trained_teacher).eval()
+    tokenizer = AutoTokenizer.from_pretrained(trained_teacher)
+    network = checkpoint.network()
+    for start in range(0, 256, 32):
+        texts = table.texts[start : start + 32]
+        batch = tokenizer(texts, padding=True, return_tensors="pt")
+        ours = checkpoint.tokenizing.encode(texts, max_length=checkpoint.shape.usable_positions)
+        for row, encoding in enumerate(ours):
+            assert encoding.ids == batch["input_ids"][row, : len(encoding.ids)].tolist()
+        with torch.no_grad():
+            torch.testing.assert_close(network(**batch), model(**batch).logits, atol=1e-4, rtol=0)
+            alone = torch.tensor([ours[0].ids])
+            torch.testing.assert_close(network(alone), model(alone).logits, atol=1e-4, rtol=0)
