@@ -169,6 +169,8 @@ def _problems(shape: ModelShape) -> list[str]:
         "vocab_size": shape.vocab_size,
         "hidden_size": shape.hidden_size,
         "usable positions": shape.usable_positions,
+        "type_vocab_size": shape.type_vocab_size,
+        "pad_token_id": shape.pad_token_id,
         **{
             f"layer {index} {name}": getattr(layer, name)
             for index, layer in enumerate(shape.layers)
@@ -177,15 +179,27 @@ def _problems(shape: ModelShape) -> list[str]:
     }
     # A layer may keep no head or no neuron at all: the sublayer is then its output bias alone.
     zero_allowed = {f"layer {index} {name}" for index in range(len(shape.layers)) for name in ("heads", "ffn")}
+    zero_allowed |= {"type_vocab_size", "pad_token_id"}
     wrong = [
         f"{name} is {size}" for name, size in sizes.items() if not isinstance(size, int) or size < 0 or size > 1 << 24
     ]
     wrong += [f"{name} is 0" for name, size in sizes.items() if size == 0 and name not in zero_allowed]
+    shares = {"dropout": shape.dropout, "attention_dropout": shape.attention_dropout}
+    shares |= {} if shape.head is None else {"head dropout": shape.head.dropout}
+    wrong += [f"{name} is {share}" for name, share in shares.items() if not _is_number(share) or not 0 <= share <= 1]
+    positive = {"norm_eps": shape.norm_eps, "initializer_range": shape.initializer_range}
+    wrong += [f"{name} is {value}" for name, value in positive.items() if not _is_number(value) or not 0 <= value < 1e3]
+    if not isinstance(shape.family, str) or not isinstance(shape.pre_norm, bool):
+        wrong.append(f"family is {shape.family!r} and pre_norm is {shape.pre_norm!r}")
     if shape.head is not None and len(set(shape.head.labels)) != len(shape.head.labels):
         wrong.append("a label is named twice")
     if shape.head is not None and len(shape.head.labels) < 2:
         wrong.append("a classifier needs two labels")
     return wrong
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 _E = TypeVar("_E", bound=Enum)

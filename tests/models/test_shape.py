@@ -1,0 +1,116 @@
+"""Shapes are frozen data: JSON both ways, and every impossible size is named."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from support.networks import EVEN, PRUNED, tiny_shape
+from support.strategies import model_shapes
+
+from models.errors import BadFile, BadInput, CompressError
+from models.network import Network
+from models.shape import HeadShape, Int8Form, LayerShape, ModelShape
+
+
+@given(model_shapes())
+def test_json_goes_both_ways(shape: ModelShape) -> None:
+    assert ModelShape.from_json(json.loads(json.dumps(shape.to_json(), allow_nan=False))) == shape
+
+
+@given(model_shapes())
+def test_a_network_has_the_sizes_of_its_shape(shape: ModelShape) -> None:
+    weights = Network(shape).state_dict()
+    assert weights["embeddings.word.weight"].shape == (shape.vocab_size, shape.hidden_size)
+    for index, layer in enumerate(shape.layers):
+        width = layer.attention_width
+        assert weights[f"layers.{index}.attention.query.weight"].shape == (width, shape.hidden_size)
+        assert weights[f"layers.{index}.attention.output.weight"].shape == (shape.hidden_size, width)
+        assert weights[f"layers.{index}.ffn.up.weight"].shape == (layer.ffn, shape.hidden_size)
+        assert weights[f"layers.{index}.ffn.down.weight"].shape == (shape.hidden_size, layer.ffn)
+    for path in shape.int8_forms:
+        assert f"{path}.weight_scale" in weights
+
+
+def test_a_shape_is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        tiny_shape().hidden_size = 3  # type: ignore[misc]
+    assert hash(tiny_shape()) == hash(tiny_shape())
+
+
+def test_one_layer_is_replaced() -> None:
+    shape = tiny_shape(PRUNED).with_layer(1, LayerShape(2, 8, 9))
+    assert shape.layers == (PRUNED[0], LayerShape(2, 8, 9), *PRUNED[2:])
+
+
+def test_int8_is_sorted_by_path() -> None:
+    forms = {"layers.1.ffn.up": Int8Form.STATIC, "embeddings.word": Int8Form.TABLE}
+    shape = tiny_shape().with_int8(forms)
+    assert shape.int8 == (("embeddings.word", Int8Form.TABLE), ("layers.1.ffn.up", Int8Form.STATIC))
+    assert shape.int8_forms == forms
+    assert shape == tiny_shape().with_int8(dict(reversed(forms.items())))
+
+
+def test_positions_that_are_left_for_text() -> None:
+    assert tiny_shape(max_positions=514, position_offset=2).usable_positions == 512
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"vocab_size": 0}, "vocab_size is 0"),
+        ({"vocab_size": -1}, "vocab_size is -1"),
+        ({"hidden_size": 1 << 25}, "hidden_size is 33554432"),
+        ({"hidden_size": 3.0}, r"hidden_size is 3\.0"),
+        ({"max_positions": 2, "position_offset": 2}, "usable positions is 0"),
+        ({"layers": (LayerShape(1, 0, 4),)}, "layer 0 head_size is 0"),
+        ({"layers": (*EVEN, LayerShape(-1, 4, 4))}, "layer 2 heads is -1"),
+        ({"layers": (*EVEN, LayerShape(1, 4, -8))}, "layer 2 ffn is -8"),
+        ({"head": HeadShape(("a",))}, "two labels"),
+        ({"head": HeadShape(("a", "b", "a"))}, "a label is named twice"),
+    ],
+)
+def test_sizes_that_cannot_be(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        tiny_shape(**{"layers": EVEN, **changes})
+
+
+def test_all_problems_are_in_one_message() -> None:
+    with pytest.raises(BadInput) as caught:
+        tiny_shape((LayerShape(-1, 0, -2),), vocab_size=0)
+    for part in ("vocab_size is 0", "layer 0 heads is -1", "layer 0 head_size is 0", "layer 0 ffn is -2"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("key", sorted(tiny_shape().to_json()))
+def test_a_missing_or_wrong_key_is_an_error(key: str) -> None:
+    for wrong in ("nonsense", [[["x"]]], {"a": 1}):
+        value = tiny_shape().to_json()
+        if key == "family" and wrong == "nonsense":
+            continue
+        value[key] = wrong
+        with pytest.raises(CompressError):
+            ModelShape.from_json(value)
+
+
+@pytest.mark.parametrize("key", ["family", "vocab_size", "hidden_size", "layers", "head", "int8", "norm", "activation"])
+def test_a_missing_key_is_named(key: str) -> None:
+    value = tiny_shape().to_json()
+    del value[key]
+    with pytest.raises(BadFile, match=key):
+        ModelShape.from_json(value)
+
+
+def test_an_unknown_key_is_named() -> None:
+    with pytest.raises(BadFile, match="rotary"):
+        ModelShape.from_json(tiny_shape().to_json() | {"rotary": True})
+
+
+def test_shapes_load_no_torch() -> None:
+    code = "import sys, models.shape, models.weights, models.family; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,90 @@
+"""Name tables lead back to where they came from, and complain about everything at once."""
+
+from __future__ import annotations
+
+import pytest
+from support.networks import PRUNED, tiny_shape
+
+from models.errors import BadFile
+from models.families import FAMILIES
+from models.family import Family
+from models.network import Network
+from models.shape import ModelShape
+from models.weights import Names, Row
+
+families = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+
+
+def names_of(family: Family, *, head: bool = True) -> list[str]:
+    changes = {} if head else {"head": None}
+    if family.name == "distilbert":
+        changes["type_vocab_size"] = 0
+    shape: ModelShape = tiny_shape(PRUNED, family=family.name, **changes)
+    return list(Network(shape).state_dict())
+
+
+@families
+@pytest.mark.parametrize("head", [True, False])
+def test_names_lead_back(family: Family, *, head: bool) -> None:
+    ours = {name: number for number, name in enumerate(names_of(family, head=head))}
+    prefixes = {family.prefix, ""}
+    for prefix in prefixes:
+        theirs = family.names.write(ours, prefix=prefix)
+        assert len(theirs) == len(ours)
+        assert family.names.read(theirs, ours, where="here") == ours
+
+
+@families
+def test_every_row_is_used(family: Family) -> None:
+    written = family.names.write(dict.fromkeys(names_of(family)), prefix=family.prefix)
+    assert len(family.names.rows) == len({name.split(".", 1)[1] for name in _rows_met(family, written)})
+
+
+def _rows_met(family: Family, written: dict[str, None]) -> set[str]:
+    back = family.names.read(written, names_of(family), where="here")
+    templates = set()
+    for row in family.names.rows:
+        pattern = row.ours.replace("{p}", "weight").replace("{i}", "0")
+        if pattern in back or pattern.replace("weight", "bias") in back:
+            templates.add(f"row.{row.ours}")
+    return templates
+
+
+def test_missing_and_unknown_names_are_in_one_message() -> None:
+    names = Names(rows=(Row("a.{i}.{p}", "layers.{i}.{p}"), Row("b.{p}", "b.{p}", optional=True)), ignored=(r"x\..*",))
+    with pytest.raises(BadFile) as caught:
+        names.read({"a.0.weight": 1, "c.weight": 2, "x.anything": 3}, ["layers.0.weight", "layers.0.bias"], where="f")
+    text = str(caught.value)
+    assert text.startswith("f: the checkpoint lacks layers.0.bias and holds")
+    assert "c.weight" in text
+    assert "x.anything" not in text
+
+
+def test_long_lists_are_cut() -> None:
+    names = Names(rows=(Row("a.{i}.{p}", "layers.{i}.{p}"),))
+    with pytest.raises(BadFile, match="and 14 more"):
+        names.read({}, [f"layers.{number}.weight" for number in range(20)], where="f")
+
+
+def test_an_optional_weight_may_be_absent_or_unasked() -> None:
+    names = Names(rows=(Row("a.{p}", "a.{p}"), Row("h.{p}", "head.{p}", optional=True)))
+    assert names.read({"a.weight": 1}, ["a.weight", "head.weight"], where="f") == {"a.weight": 1}
+    assert names.read({"a.weight": 1, "h.weight": 2}, ["a.weight"], where="f") == {"a.weight": 1}
+
+
+def test_a_layer_that_is_not_wanted_is_unknown() -> None:
+    names = Names(rows=(Row("a.{i}.{p}", "layers.{i}.{p}"),))
+    with pytest.raises(BadFile, match=r"a\.1\.weight"):
+        names.read({"a.0.weight": 0, "a.1.weight": 1}, ["layers.0.weight"], where="f")
+
+
+def test_dots_are_dots() -> None:
+    names = Names(rows=(Row("a.b.{p}", "x.{p}"),))
+    with pytest.raises(BadFile, match="aXb"):
+        names.read({"a.b.weight": 0, "aXb.weight": 1}, ["x.weight"], where="f")
+
+
+def test_what_the_format_cannot_name_is_listed() -> None:
+    names = Names(rows=(Row("a.{p}", "a.{p}"),))
+    with pytest.raises(BadFile, match=r"cannot name: b\.weight, c\.weight"):
+        names.write({"c.weight": 1, "a.weight": 1, "b.weight": 1}, prefix="")

@@ -1,0 +1,50 @@
+"""What property tests draw: small sizes, named by what they are."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from models.shape import Activation, HeadShape, Int8Form, LayerShape, ModelShape, Norm, Positions
+
+heads = st.integers(0, 4)
+head_sizes = st.integers(1, 8)
+ffn_widths = st.integers(0, 8)
+layers = st.builds(LayerShape, heads=heads, head_size=head_sizes, ffn=ffn_widths)
+rates = st.floats(0.0, 0.9, allow_nan=False)
+labels = st.lists(st.text(min_size=1, max_size=5), min_size=2, max_size=4, unique=True).map(tuple)
+head_shapes = st.builds(HeadShape, labels=labels, activation=st.sampled_from(Activation), dropout=rates)
+
+
+@st.composite
+def model_shapes(draw: st.DrawFn) -> ModelShape:
+    """Draw a network of any form, with some of its modules in int8."""
+    stack = tuple(draw(st.lists(layers, max_size=3)))
+    offset = draw(st.integers(0, 3))
+    shape = ModelShape(
+        family=draw(st.sampled_from(("bert", "roberta", "distilbert"))),
+        vocab_size=draw(st.integers(1, 30)),
+        hidden_size=draw(st.integers(1, 8)),
+        layers=stack,
+        max_positions=draw(st.integers(8, 16)) + offset,
+        position_offset=offset,
+        positions=draw(st.sampled_from(Positions)),
+        type_vocab_size=draw(st.integers(0, 2)),
+        activation=draw(st.sampled_from(Activation)),
+        norm=draw(st.sampled_from(Norm)),
+        norm_eps=draw(st.floats(1e-12, 1e-3)),
+        pre_norm=draw(st.booleans()),
+        dropout=draw(rates),
+        attention_dropout=draw(rates),
+        pad_token_id=draw(st.integers(0, 3)),
+        head=draw(st.none() | head_shapes),
+    )
+    paths = {f"layers.{index}.attention.key" for index, layer in enumerate(stack) if layer.heads}
+    paths |= {f"layers.{index}.ffn.up" for index, layer in enumerate(stack) if layer.ffn}
+    forms = {path: draw(st.sampled_from((Int8Form.DYNAMIC, Int8Form.STATIC))) for path in draw(st.sets(_of(paths)))}
+    if draw(st.booleans()):
+        forms["embeddings.word"] = Int8Form.TABLE
+    return shape.with_int8(forms)
+
+
+def _of(paths: set[str]) -> st.SearchStrategy[str]:
+    return st.sampled_from(sorted(paths)) if paths else st.nothing()
