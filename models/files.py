@@ -16,6 +16,7 @@ from models.errors import BadFile, BadInput
 
 # No JSON file of ours is near this; a larger one is not ours, and reading it could exhaust memory.
 MAX_JSON_BYTES = 64 * 1024 * 1024
+_OLD = "-old"
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -101,18 +102,18 @@ def new_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield an empty directory beside `path` and rename it to `path` when the block ends well.
 
     Leftovers of an earlier kill (`.NAME.partial-*`) are removed first. On an error nothing appears. With `replace` a
-    directory that stands there stays until the new one is complete, and is then removed.
+    directory that stands there stays until the new one is complete, and is then removed. A kill between the two
+    renames leaves neither; the next call puts the old one back.
 
     Raises:
         BadInput: `path` exists already and holds something, without `replace`.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _clear(path)
     if not replace and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise BadInput("the output already exists and is not empty", where=str(path), fix="Choose another --out.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.iterdir():
-        if left.name.startswith(f".{path.name}.partial-"):
-            shutil.rmtree(left, ignore_errors=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
+    old = partial.with_name(partial.name + _OLD)
     try:
         yield partial
         partial.chmod(0o755)
@@ -120,13 +121,26 @@ def new_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
             _sync(file)
         _sync(partial)
         if path.exists():
-            path.replace(partial.with_name(partial.name + "-old"))
+            path.replace(old)
         partial.replace(path)
         _sync(path.parent)
-        shutil.rmtree(partial.with_name(partial.name + "-old"), ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
+        if old.exists() and not path.exists():
+            old.replace(path)
         raise
+
+
+def _clear(path: Path) -> None:
+    """Remove what a killed `new_directory(path)` left; what it had moved aside and not yet replaced is put back."""
+    for left in sorted(path.parent.iterdir()):
+        if not left.name.startswith(f".{path.name}.partial-"):
+            continue
+        if left.name.endswith(_OLD) and not path.exists():
+            left.replace(path)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def inside(root: Path, name: str) -> Path:
@@ -136,7 +150,8 @@ def inside(root: Path, name: str) -> Path:
         BadFile: the name is absolute, climbs out of `root`, or is not in normal form.
     """
     pure = PurePosixPath(name)
-    if not name or pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in name or str(pure) != name:
+    normal = bool(pure.parts) and str(pure) == name and name.isprintable()
+    if not normal or pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in name:
         raise BadFile(f"names the unsafe path {name!r}", where=str(root))
     return root / pure
 
