@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -52,7 +52,7 @@ def seal(
         record = ArtifactRecord(
             stage=origin.stage,
             key=origin.key,
-            digest=digest_of({name: file.sha256 for name, file in files.items()}),
+            digest=_digest(files),
             parent=origin.parent,
             settings=origin.settings,
             seed=origin.seed,
@@ -92,7 +92,13 @@ def open_artifact(directory: Path) -> ArtifactRecord:
     strangers = sorted(set(digest_names(directory)) - set(record.files) - {RECORD_FILE})
     if strangers:
         raise BadFile(f"holds files that were not sealed: {', '.join(strangers)}", where=str(directory))
+    if _digest(record.files) != record.digest:
+        raise BadFile("the record's digest is not that of its files", where=str(directory), fix="Make it again.")
     return record
+
+
+def _digest(files: Mapping[str, FileRecord]) -> str:
+    return digest_of({name: file.sha256 for name, file in files.items()})
 
 
 def digest_names(directory: Path) -> list[str]:

@@ -70,7 +70,10 @@ def load_recipe(source: str, overrides: Mapping[str, Any] | None = None) -> Reci
     if path.is_file():
         if path.stat().st_size > MAX_RECIPE_BYTES:
             raise BadFile("larger than 1 MB, which no recipe is", where=source)
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise BadFile(f"not UTF-8 text ({error.reason} at byte {error.start})", where=source) from None
     elif source in shipped:
         text = shipped[source]
     else:
@@ -78,7 +81,7 @@ def load_recipe(source: str, overrides: Mapping[str, Any] | None = None) -> Reci
         raise BadFile("there is no such recipe file", where=source, fix=f"Shipped recipes: {known}.")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise BadFile(f"not valid YAML ({' '.join(str(error).split())})", where=source) from None
     if not isinstance(value, dict):
         raise BadFile("a recipe is a mapping of keys", where=source)

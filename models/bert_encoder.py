@@ -6,7 +6,7 @@ from typing import Any
 
 from models.errors import BadInput, Unsupported
 from models.family import Config, is_classifier, label_keys, labels_of
-from models.shape import Activation, HeadShape, LayerShape, ModelShape, member
+from models.shape import MAX_LAYERS, Activation, HeadShape, LayerShape, ModelShape, member
 from models.weights import Row
 
 ACTIVATIONS = {
@@ -77,10 +77,12 @@ def even_layers(count: int, *, hidden: int, heads: int, ffn: int) -> tuple[Layer
     """Return `count` equal layers whose heads divide the hidden size.
 
     Raises:
-        BadInput: they do not divide it.
+        BadInput: they do not divide it, or there are more layers than any model has.
     """
     if heads < 1 or hidden % heads:
         raise BadInput(f"hidden size {hidden} is not a multiple of {heads} heads", where="config.json")
+    if not 0 <= count <= MAX_LAYERS:
+        raise BadInput(f"{count} layers, and no encoder has more than {MAX_LAYERS}", where="config.json")
     return (LayerShape(heads=heads, head_size=hidden // heads, ffn=ffn),) * count
 
 

@@ -9,6 +9,10 @@ from typing import Any, TypeVar
 from models.errors import BadFile, BadInput
 
 
+# Every layer is a record of its own: a number read from a file must not fill the memory with them.
+MAX_LAYERS = 1024
+
+
 class Activation(str, Enum):
     """What stands between two linear layers."""
 
@@ -184,6 +188,7 @@ def _problems(shape: ModelShape) -> list[str]:
         f"{name} is {size}" for name, size in sizes.items() if not isinstance(size, int) or size < 0 or size > 1 << 24
     ]
     wrong += [f"{name} is 0" for name, size in sizes.items() if size == 0 and name not in zero_allowed]
+    wrong += [f"{len(shape.layers)} layers are more than {MAX_LAYERS}"] if len(shape.layers) > MAX_LAYERS else []
     shares = {"dropout": shape.dropout, "attention_dropout": shape.attention_dropout}
     shares |= {} if shape.head is None else {"head dropout": shape.head.dropout}
     wrong += [f"{name} is {share}" for name, share in shares.items() if not _is_number(share) or not 0 <= share <= 1]
