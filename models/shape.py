@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from models.errors import BadFile, BadInput
 
-
 # Every layer is a record of its own: a number read from a file must not fill the memory with them.
 MAX_LAYERS = 1024
 
