@@ -9,7 +9,6 @@ import json
 import sys
 from collections.abc import Sequence
 
-import click
 import typer
 
 from compress.cli.inspection import app as inspection
@@ -19,6 +18,8 @@ from models.errors import CompressError, GateFailed
 EXIT_BAD_INPUT = 2
 EXIT_GATE_FAILED = 3
 EXIT_INTERRUPTED = 130
+# Typer carries its own copy of click; the ancestor of BadParameter and UsageError is the one it raises.
+USAGE_ERRORS: type[Exception] = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="compress",
@@ -56,10 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = app(words, standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
+    except USAGE_ERRORS as error:
+        error.show()  # type: ignore[attr-defined]
         sys.exit(EXIT_BAD_INPUT)
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         _say("Interrupted. What was finished is kept; run the same command again to go on.", words)
         sys.exit(EXIT_INTERRUPTED)
     except CompressError as error:

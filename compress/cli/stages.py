@@ -49,7 +49,7 @@ def run_command(
 
     named = {} if name is None else {"name": name}
     loaded = load_recipe(recipe, _overrides(data, common) | named | parse_assignments(assignments))
-    out = common.get("out", Path("runs"))
+    out = Path(common.get("out", "runs"))
     with LiveProgress(quiet=bool(common.get("json"))) as progress:
         result = execute(loaded, out=out, cache=_cache(common), progress=progress, on_stage=progress.stage_done)
     text = write_report(result, out / loaded.name)
@@ -114,7 +114,7 @@ def _overrides(data: Values, common: Values) -> Values:
 
 def _cache(common: Values) -> Path:
     default: Path = Common.model_fields["cache"].default
-    return Path(common.get("cache", default)).expanduser()
+    return Path(common.get("cache") or default).expanduser()
 
 
 def _one(stage: str, model: str | None, own: Values, data: Values, common: Mapping[str, Any]) -> None:

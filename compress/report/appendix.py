@@ -43,7 +43,9 @@ def _sensitivity(report: Report) -> Markup | None:
     shown = [one for one in tables if one is not None]
     if not shown:
         return None
-    said = "What each module alone costs in int8, the most sensitive first. The dearest are the first to leave in float."
+    said = (
+        "What each module alone costs in int8, the most sensitive first. The dearest are the first to leave in float."
+    )
     return section("Sensitivity to int8", said, *shown)
 
 

@@ -232,7 +232,7 @@ def _mistakes(report: Report) -> Markup | None:
     found = [] if confusion is None else largest_mistakes(confusion.candidate, confusion.teacher, count=MISTAKES)
     if confusion is None or not found:
         return None
-    names = {k: label for k, label in enumerate(report.labels)}
+    names = dict(enumerate(report.labels))
     rows: list[list[Cell]] = [
         [
             names.get(one.expected, str(one.expected)),

@@ -13,8 +13,8 @@ from compress.record import (
     DataRecord,
     Environment,
     FileRecord,
-    LayerRecord,
     Latency,
+    LayerRecord,
     Measurement,
     RunResult,
     StageResult,
@@ -168,12 +168,8 @@ def _verdicts(stage: str, teacher: Measurement, candidate: Measurement) -> list[
     verdicts = [judge_accuracy(stage=stage, teacher=teacher, candidate=candidate, max_loss=0.02)]
     if candidate.latency is not None and candidate.baseline_latency is not None:
         baseline, own = candidate.baseline_latency.rounds, candidate.latency.rounds
-        verdicts.append(
-            judge_speed(stage=stage, baseline_rounds=baseline, candidate_rounds=own, min_speedup=1.5)
-        )
+        verdicts.append(judge_speed(stage=stage, baseline_rounds=baseline, candidate_rounds=own, min_speedup=1.5))
     if stage == "export":
-        size = judge_size(
-            stage=stage, teacher_bytes=teacher.bytes, candidate_bytes=candidate.bytes, min_ratio=5.0
-        )
+        size = judge_size(stage=stage, teacher_bytes=teacher.bytes, candidate_bytes=candidate.bytes, min_ratio=5.0)
         verdicts.append(size)
     return verdicts
