@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from compress.artifact import RECORD_FILE, open_artifact
-from compress.measure import Probe, environment, measure, timed_texts
+from compress.machine import environment, timed_texts
+from compress.measure import Probe, measure
 from compress.record import Measurement
 from compress.settings import MeasureSettings
 from compress.sources import embedded_table, tree_digest

@@ -16,7 +16,8 @@ from filelock import FileLock, Timeout
 import compress
 from compress.artifact import Origin, open_artifact, read_record, seal
 from compress.ledger import Ledger
-from compress.measure import Probe, environment, measure
+from compress.machine import environment
+from compress.measure import Probe, measure
 from compress.publish import publish
 from compress.recipe import Recipe
 from compress.record import ArtifactRecord, LayerRecord, Measurement, RunResult, StageResult

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from compress.measure import environment, timed_texts
+from compress.machine import environment, timed_texts
 from compress.pruning.search import CostOf, Costs, widths
 from export.latency import compare
 from export.lower import lower

@@ -116,7 +116,10 @@ def _row(report: Report, stage: StageReport, *, with_test: bool) -> list[Cell]:
         if difference
         else wording.NONE
     )
-    row += [wording.milliseconds(latency and latency.p50_ms), wording.milliseconds(latency and latency.p95_ms)]
+    row += [
+        wording.milliseconds(None if latency is None else latency.p50_ms),
+        wording.milliseconds(None if latency is None else latency.p95_ms),
+    ]
     row.append(
         _with_interval(wording.ratio(speedup.estimate), wording.ratio_interval(speedup)) if speedup else wording.NONE
     )

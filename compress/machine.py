@@ -1,0 +1,57 @@
+"""The machine that something is measured on, and the texts that are timed on it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import psutil
+import torch
+
+from compress.record import Environment
+from models.encoded import Encoded
+
+CPU_FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
+
+
+def timed_texts(data: Encoded, count: int) -> list[npt.NDArray[np.int64]]:
+    """Return the token ids of `count` rows whose lengths have the distribution of the data's: evenly spaced ranks."""
+    order = np.argsort(data.lengths, kind="stable")
+    count = min(count, len(order))
+    ranks = ((np.arange(count) + 0.5) * len(order) / count).astype(np.int64)
+    # The order in which they are run must not be by length, or caches would see a trend.
+    picked = np.random.default_rng(0).permutation(order[ranks])
+    return [data.batch(np.asarray([row])).input_ids[0].numpy() for row in picked]
+
+
+def environment(threads: int) -> Environment:
+    """Return the machine and software that this process runs on."""
+    name, flags = _processor()
+    return Environment(
+        cpu=name,
+        cores=psutil.cpu_count(logical=True) or 1,
+        threads=threads,
+        os=platform.platform(terse=True),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        onnxruntime=onnxruntime.__version__,
+        flags=[flag for flag in CPU_FLAGS if flag in flags],
+    )
+
+
+def _processor() -> tuple[str, Sequence[str]]:
+    """Return the processor's name and the flags that the system reports."""
+    listing = Path("/proc/cpuinfo")
+    if not listing.exists():
+        return platform.processor() or platform.machine(), ()
+    fields = dict(
+        [part.strip() for part in line.split(":", 1)]
+        for line in listing.read_text(encoding="utf-8").split("\n\n")[0].splitlines()
+        if ":" in line
+    )
+    flags = fields.get("flags") or fields.get("Features") or ""
+    return fields.get("model name") or platform.machine(), flags.split()
