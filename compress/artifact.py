@@ -64,7 +64,8 @@ def seal(
             details=details,
         )
         write_json(partial / RECORD_FILE, record.model_dump(mode="json"))
-    return record
+    # As it will be read by every later call: JSON has no tuples.
+    return read_record(directory)
 
 
 def read_record(directory: Path) -> ArtifactRecord:

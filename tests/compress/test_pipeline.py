@@ -1,0 +1,211 @@
+"""A whole run on tiny models: what is made, what is reused, what a gate stops, and what a kill leaves."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.examples import tiny_checkpoint
+
+import compress
+from compress.cli import main
+from compress.pipeline import execute, require_passed
+from compress.recipe import Recipe, make_recipe
+from compress.record import RunResult
+from export.verify import verify_bundle
+from models.errors import BadFile, BadInput, GateFailed
+
+ROOT = Path(__file__).parents[2]
+
+
+def write_data(folder: Path) -> dict[str, str]:
+    """Write train, validation and test tables of random words and return their paths."""
+    draw = random.Random(0)
+    paths = {}
+    for role, rows in (("train", 96), ("validation", 60), ("test", 30)):
+        lines = [
+            json.dumps({"text": " ".join(f"w{draw.randrange(2, 50)}" for _ in range(draw.randrange(2, 9))), "label": 0})
+            for _ in range(rows)
+        ]
+        paths[role] = str(folder / f"{role}.jsonl")
+        Path(paths[role]).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return paths
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> dict[str, Any]:
+    """Return the recipe of a short run on a random teacher, with gates that nothing fails."""
+    (tmp_path / "teacher").mkdir()
+    tiny_checkpoint().save(tmp_path / "teacher")
+    return {
+        "name": "tiny",
+        "teacher": str(tmp_path / "teacher"),
+        "data": write_data(tmp_path),
+        "distill": {"layers": 1, "epochs": 1.0, "batch_size": 16},
+        "prune": {"sparsity": 0.3, "rounds": 1, "examples": 32, "ffn_multiple": 4, "recovery": {"epochs": 0.5}},
+        "quantize": {"calibration_examples": 16},
+        "export": {"golden": 2},
+        "gates": {"default": {"accuracy": {"max_loss": 99.0}, "size": {"min_ratio": 0.01}}},
+        "measure": {"rounds": 4, "texts": 4},
+    }
+
+
+def carry_out(plain: dict[str, Any], folder: Path) -> RunResult:
+    recipe: Recipe = make_recipe(plain, where="test")
+    return execute(recipe, out=folder / "runs", cache=folder / "cache")
+
+
+def test_a_run_makes_every_stage_and_a_bundle_that_verifies(plain: dict[str, Any], tmp_path: Path) -> None:
+    result = carry_out(plain, tmp_path)
+    require_passed(result)
+    assert [stage.stage for stage in result.stages] == ["teacher", "distill", "prune", "quantize", "export"]
+    assert result.computed == ["teacher", "distill", "prune", "quantize", "export"]
+    bundle = tmp_path / "runs" / "tiny" / "bundle"
+    assert verify_bundle(bundle).examples == 2
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert [step["stage"] for step in manifest["lineage"]] == ["teacher", "distill", "prune", "quantize", "export"]
+    assert manifest["measurements"]["bundle"]["estimate"] == result.stages[-1].validation.estimate
+    # The bundle answers as the quantized model that was judged before it.
+    assert result.stages[-1].validation.predictions == result.stages[-2].validation.predictions
+
+
+def test_a_second_run_redoes_nothing_and_a_changed_setting_only_what_follows_it(
+    plain: dict[str, Any], tmp_path: Path
+) -> None:
+    first = carry_out(plain, tmp_path)
+    again = carry_out(plain, tmp_path)
+    assert again.computed == []
+    assert again.stages == first.stages
+    changed = carry_out(plain | {"quantize": {"calibration_examples": 8}}, tmp_path)
+    assert changed.computed == ["quantize"]  # the same weights come out, so the export stands
+    wider = carry_out(plain | {"quantize": {"calibration_examples": 8, "embeddings": False}}, tmp_path)
+    assert wider.computed == ["quantize", "export"]
+
+
+def test_a_failed_gate_stops_the_run_and_says_so(plain: dict[str, Any], tmp_path: Path) -> None:
+    plain["gates"] = {"default": {"size": {"min_ratio": 1000.0}}}
+    result = carry_out(plain, tmp_path)
+    assert [stage.stage for stage in result.stages] == ["teacher", "distill"]
+    assert not result.passed
+    assert not (tmp_path / "runs" / "tiny" / "bundle").exists()
+    with pytest.raises(GateFailed, match="size gate"):
+        require_passed(result)
+    plain["gates"] = {"default": {"size": {"min_ratio": 0.01}}}
+    assert "distill" not in carry_out(plain, tmp_path).computed
+
+
+def test_backtracking_tries_milder_settings(plain: dict[str, Any], tmp_path: Path) -> None:
+    plain |= {"on_failure": "backtrack", "gates": {"default": {}, "prune": {"accuracy": {"max_loss": 0.0001}}}}
+    del plain["quantize"], plain["export"]
+    result = carry_out(plain, tmp_path)
+    last = result.stages[-1]
+    assert last.stage == "prune"
+    assert last.attempt >= 1
+    assert last.artifact.settings["sparsity"] < 0.3
+
+
+def test_a_changed_artifact_is_refused(plain: dict[str, Any], tmp_path: Path) -> None:
+    carry_out(plain, tmp_path)
+    weights = tmp_path / "runs" / "tiny" / "1-distill" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
+    with pytest.raises(BadFile, match=r"model\.safetensors"):
+        carry_out(plain, tmp_path)
+
+
+def test_a_directory_that_holds_something_else_is_left_alone(plain: dict[str, Any], tmp_path: Path) -> None:
+    mine = tmp_path / "runs" / "tiny"
+    mine.mkdir(parents=True)
+    (mine / "thesis.txt").write_text("mine")
+    with pytest.raises(BadInput, match="something else"):
+        carry_out(plain, tmp_path)
+    assert [entry.name for entry in mine.iterdir()] == ["thesis.txt"]
+
+
+def write_recipe(plain: dict[str, Any], folder: Path) -> list[str]:
+    path = folder / "recipe.yaml"
+    path.write_text(json.dumps(plain), encoding="utf-8")  # JSON is YAML
+    return ["run", str(path), "--out", str(folder / "runs"), "--cache", str(folder / "cache")]
+
+
+def exit_code(words: list[str]) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    return int(stop.value.code or 0)
+
+
+def test_the_command_prints_one_json_object_and_writes_the_report(
+    plain: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del plain["prune"]
+    assert exit_code([*write_recipe(plain, tmp_path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    run = tmp_path / "runs" / "tiny"
+    assert told == json.loads((run / "report.json").read_text())
+    assert (run / "report.html").read_text().startswith("<!")
+    assert exit_code(["verify", str(run / "bundle"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["verified"] is True
+    assert exit_code(["inspect", str(run / "3-quantize"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["artifact"]["stage"] == "quantize"
+    assert exit_code(["predict", str(run / "bundle"), "w3 w4"]) == 0
+    assert capsys.readouterr().out.strip()
+
+
+def test_a_failed_gate_exits_with_3_and_bad_input_with_2(
+    plain: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain["gates"] = {"default": {"size": {"min_ratio": 1000.0}}}
+    assert exit_code(write_recipe(plain, tmp_path)) == 3
+    assert "size gate" in capsys.readouterr().err
+    assert exit_code(write_recipe(plain | {"distil": {}}, tmp_path)) == 2
+    assert "Did you mean 'distill'?" in capsys.readouterr().err.replace("\n", "")
+    assert exit_code(["run", "--no-such-option"]) == 2
+    assert exit_code(["--version"]) == 0
+    assert compress.__version__ in capsys.readouterr().out
+
+
+def test_a_stage_alone_writes_an_artifact_where_it_was_told(
+    plain: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = plain["data"]
+    cache = ["--cache", str(tmp_path / "cache")]
+    out = tmp_path / "student"
+    words = ["distill", "--teacher", plain["teacher"], "--train", data["train"], "--layers", "1", "--epochs", "1"]
+    assert exit_code([*words, "--out", str(out), *cache]) == 0
+    assert (out / "artifact.json").exists()
+    words = ["quantize", str(out), "--train", data["train"], "--out", str(tmp_path / "int8"), "--json"]
+    capsys.readouterr()
+    assert exit_code([*words, *cache]) == 0
+    assert json.loads(capsys.readouterr().out)["stage"] == "quantize"
+    assert not list((tmp_path / "cache" / "single").iterdir())
+
+
+@pytest.mark.slow
+def test_ten_kills_change_nothing(plain: dict[str, Any], tmp_path: Path) -> None:
+    undisturbed = carry_out(plain, tmp_path / "calm")
+    words = [sys.executable, "-m", "compress", *write_recipe(plain, tmp_path)]
+    draw, kills, finished = random.Random(1), 0, {}
+    while kills < 10:
+        process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(draw.uniform(1.0, 6.0))
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+        for record in (tmp_path / "runs" / "tiny").glob("?-*/artifact.json"):
+            made = record.stat().st_mtime_ns
+            assert finished.setdefault(record.parent.name, made) == made, "a finished stage was done again"
+    resumed = carry_out(plain, tmp_path)
+    assert [stage.artifact.digest for stage in resumed.stages] == [
+        stage.artifact.digest for stage in undisturbed.stages
+    ]
+    assert [stage.validation.scores for stage in resumed.stages] == [
+        stage.validation.scores for stage in undisturbed.stages
+    ]
