@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import compress
 from compress.artifact import RECORD_FILE, Origin
 from compress.ledger import Ledger
 from compress.pipeline import (
@@ -80,7 +81,7 @@ def _made(state: Run, name: str, root: Made, model: str | None) -> Made:
 def _opened(state: Run, model: str) -> Made:
     """Return the parent's artifact: a copy, so that the work resumes even when the original is gone."""
     directory = local_directory(model)
-    origin = Origin("model", {}, None, {"files": tree_digest(directory)}, 0, "")
+    origin = Origin("model", {}, None, {"files": tree_digest(directory)}, 0, compress.__version__)
     return make(state, state.ledger.directory / "0-model", origin, lambda scratch: (Checkpoint.load(directory), {}))
 
 

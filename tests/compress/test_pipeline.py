@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from support.examples import tiny_checkpoint
 
 import compress
@@ -20,6 +21,7 @@ from compress.pipeline import execute, require_passed
 from compress.recipe import Recipe, make_recipe
 from compress.record import RunResult
 from export.verify import verify_bundle
+from models.checkpoint import Checkpoint
 from models.errors import BadFile, BadInput, GateFailed
 
 ROOT = Path(__file__).parents[2]
@@ -101,9 +103,23 @@ def test_a_failed_gate_stops_the_run_and_says_so(plain: dict[str, Any], tmp_path
     assert "distill" not in carry_out(plain, tmp_path).computed
 
 
+def label_as_the_teacher(plain: dict[str, Any]) -> None:
+    """Give every validation text the label that the teacher gives it: any other model is then worse."""
+    teacher = Checkpoint.load(plain["teacher"])
+    path = Path(plain["data"]["validation"])
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    network = teacher.network()
+    for row, encoding in zip(
+        rows, teacher.tokenizing.encode([row["text"] for row in rows], max_length=64), strict=True
+    ):
+        row["label"] = int(network(torch.tensor([encoding.ids])).argmax())
+    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+
+
 def test_backtracking_tries_milder_settings(plain: dict[str, Any], tmp_path: Path) -> None:
     plain |= {"on_failure": "backtrack", "gates": {"default": {}, "prune": {"accuracy": {"max_loss": 0.0001}}}}
     del plain["quantize"], plain["export"]
+    label_as_the_teacher(plain)
     result = carry_out(plain, tmp_path)
     last = result.stages[-1]
     assert last.stage == "prune"
