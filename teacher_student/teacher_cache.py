@@ -30,13 +30,14 @@ HALF_LIMIT = float(np.finfo(np.float16).max)
 class TeacherOutputs:
     """Memory-mapped outputs of a teacher for a data set.
 
-    `logits` is float32 (rows, labels). `hidden` maps a number into `Features.hidden` to float16 (tokens of all rows,
-    width), where row i has the tokens offsets[i] to offsets[i + 1].
+    `logits` is float32 (rows, labels). `hidden` maps a number into `Features.hidden` to the file of a float16 array
+    (tokens of all rows, width), where row i has the tokens offsets[i] to offsets[i + 1]. It is mapped anew for every
+    batch: pages of a mapping that stays would count as this process's memory, up to the size of the whole file.
     `key` is the digest of everything that the outputs depend on.
     """
 
     logits: npt.NDArray[np.float32]
-    hidden: Mapping[int, npt.NDArray[np.float16]]
+    hidden: Mapping[int, Path]
     offsets: npt.NDArray[np.int64]
     key: str
 
@@ -46,7 +47,7 @@ class TeacherOutputs:
 
     def hidden_of(self, layer: int, rows: torch.Tensor) -> torch.Tensor:
         """Return the hidden states of these rows one after another, float32 (tokens, width)."""
-        table = self.hidden[layer]
+        table = np.load(self.hidden[layer], mmap_mode="r", allow_pickle=False)
         spans = [table[self.offsets[row] : self.offsets[row + 1]] for row in rows.tolist()]
         return torch.from_numpy(np.concatenate(spans)).float()
 
@@ -112,8 +113,10 @@ def _opened(place: Path, data: Encoded, layers: Sequence[int], key: str) -> Teac
     check_files(place, {name: _entry(entry, place) for name, entry in files.items()})
     logits = _mapped(place / LOGITS, np.float32, len(data))
     tokens = int(data.offsets[-1])
-    tables = {layer: _mapped(place / _name(layer), np.float16, tokens) for layer in layers}
-    return TeacherOutputs(logits, tables, np.array(data.offsets), key)
+    for layer in layers:
+        _mapped(place / _name(layer), np.float16, tokens)
+    hidden = {layer: place / _name(layer) for layer in layers}
+    return TeacherOutputs(logits, hidden, np.array(data.offsets), key)
 
 
 def _entry(value: Any, place: Path) -> tuple[str, int]:
@@ -141,12 +144,9 @@ def _compute(
     logits = np.lib.format.open_memmap(
         directory / LOGITS, mode="w+", dtype=np.float32, shape=(len(data), len(teacher.shape.labels))
     )
-    tables = {
-        layer: np.lib.format.open_memmap(
-            directory / _name(layer), mode="w+", dtype=np.float16, shape=(int(data.offsets[-1]), width)
-        )
-        for layer in layers
-    }
+    for layer in layers:
+        shape = (int(data.offsets[-1]), width)
+        np.lib.format.open_memmap(directory / _name(layer), mode="w+", dtype=np.float16, shape=shape)
     tick = progress("teacher outputs")
     done = 0
     with torch.inference_mode(), compute.autocast():
@@ -154,12 +154,11 @@ def _compute(
             batch = data.batch(rows)
             features = network.features(batch.input_ids.to(device), None, batch.token_type_ids.to(device))
             logits[rows] = features.logits.float().cpu().numpy()
-            for layer, table in tables.items():
+            for layer in layers:
+                table = np.load(directory / _name(layer), mmap_mode="r+", allow_pickle=False)
                 states = features.hidden[layer].float().clamp(-HALF_LIMIT, HALF_LIMIT).half().cpu().numpy()
                 for row, state in zip(rows, states, strict=True):
                     table[data.offsets[row] : data.offsets[row + 1]] = state
             done += len(rows)
             tick(done, len(data))
     logits.flush()
-    for table in tables.values():
-        table.flush()

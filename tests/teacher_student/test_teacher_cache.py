@@ -22,9 +22,9 @@ def test_outputs_are_the_teachers(make_model, make_data, tmp_path):
     teacher, data = make_model(layers=2), make_data()
     outputs = teacher_outputs(teacher, data, hidden=(0, 2), cache=tmp_path, compute=Compute())
     assert isinstance(outputs.logits, np.memmap) and outputs.logits.dtype == np.float32
-    assert {layer: (type(table), table.dtype) for layer, table in outputs.hidden.items()} == {
-        0: (np.memmap, np.float16),
-        2: (np.memmap, np.float16),
+    tables = {layer: np.load(path, mmap_mode="r", allow_pickle=False) for layer, path in outputs.hidden.items()}
+    assert {layer: (table.dtype, table.shape) for layer, table in tables.items()} == {
+        layer: (np.float16, (int(data.offsets[-1]), teacher.shape.hidden_size)) for layer in (0, 2)
     }
     rows = torch.tensor([7, 3, 30])
     batch = data.batch(rows.numpy())
@@ -51,7 +51,8 @@ def test_outputs_are_kept_and_keyed(make_model, make_data, tmp_path, counted):
 @pytest.mark.parametrize("harm", ["flip", "cut", "remove", "record"])
 def test_a_harmed_cache_is_made_again(make_model, make_data, tmp_path, counted, harm):
     teacher, data = make_model(layers=2), make_data()
-    expected = np.array(teacher_outputs(teacher, data, hidden=(1,), cache=tmp_path, compute=Compute()).hidden[1])
+    rows = torch.arange(len(data))
+    expected = teacher_outputs(teacher, data, hidden=(1,), cache=tmp_path, compute=Compute()).hidden_of(1, rows)
     (place,) = tmp_path.iterdir()
     file = place / ("record.json" if harm == "record" else "hidden-1.npy")
     content = bytearray(file.read_bytes())
@@ -62,7 +63,7 @@ def test_a_harmed_cache_is_made_again(make_model, make_data, tmp_path, counted, 
     elif harm in ("cut", "record"):
         file.write_bytes(content[: len(content) // 2])
     outputs = teacher_outputs(teacher, data, hidden=(1,), cache=tmp_path, compute=Compute())
-    assert len(counted) == 2 and np.array_equal(outputs.hidden[1], expected)
+    assert len(counted) == 2 and torch.equal(outputs.hidden_of(1, rows), expected)
 
 
 def test_a_kill_leaves_nothing_half_done(make_model, make_data, tmp_path):
