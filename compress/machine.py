@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,17 @@ def timed_texts(data: Encoded, count: int) -> list[npt.NDArray[np.int64]]:
     # The order in which they are run must not be by length, or caches would see a trend.
     picked = np.random.default_rng(0).permutation(order[ranks])
     return [data.batch(np.asarray([row])).input_ids[0].numpy() for row in picked]
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Let PyTorch use `count` threads, or as many as it chooses where None."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def environment(threads: int) -> Environment:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import final
 
@@ -19,7 +20,7 @@ from export.latency import compare as compare_latency
 from export.lower import lower
 from export.manifest import MANIFEST_FILE
 from export.target import CPU
-from models.checkpoint import Checkpoint
+from models.checkpoint import Checkpoint, read_shape
 from models.encoded import Encoded
 from models.evaluation import evaluate_logits
 from models.progress import Progress, silent
@@ -30,11 +31,11 @@ GRAPH = "model.onnx"
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Probe:
-    """A checkpoint or a bundle, opened for measuring. `digest` names its content."""
+    """A checkpoint or a bundle to be measured. `digest` names its content; its weights are read when they are used."""
 
-    product: Checkpoint | Bundle
+    directory: Path
     shape: ModelShape
     digest: str
 
@@ -43,13 +44,20 @@ class Probe:
         """Return what is in `directory`.
 
         Raises:
+            CompressError: as the description of a checkpoint or a bundle raises.
+        """
+        bundled = (directory / MANIFEST_FILE).exists()
+        return Probe(directory, Bundle.open(directory).shape if bundled else read_shape(directory), digest)
+
+    @cached_property
+    def product(self) -> Checkpoint | Bundle:
+        """Return the checkpoint or the bundle.
+
+        Raises:
             CompressError: as a checkpoint or a bundle raises.
         """
-        if (directory / MANIFEST_FILE).exists():
-            bundle = Bundle.open(directory)
-            return Probe(bundle, bundle.shape, digest)
-        checkpoint = Checkpoint.load(directory)
-        return Probe(checkpoint, checkpoint.shape, digest)
+        bundled = (self.directory / MANIFEST_FILE).exists()
+        return Bundle.open(self.directory) if bundled else Checkpoint.load(self.directory)
 
     @property
     def layers(self) -> tuple[LayerShape, ...]:

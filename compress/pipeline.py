@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from filelock import FileLock, Timeout
 import compress
 from compress.artifact import Origin, open_artifact, read_record, seal
 from compress.ledger import Ledger
-from compress.machine import environment
+from compress.machine import environment, torch_threads
 from compress.measure import Probe, measure
 from compress.publish import publish
 from compress.recipe import Recipe
@@ -89,7 +88,7 @@ def execute(
     ledger = Ledger(out / recipe.name)
     ledger.check()
     ledger.directory.mkdir(parents=True, exist_ok=True)
-    with locked(ledger.directory):
+    with locked(ledger.directory), torch_threads(recipe.threads):
         inputs = load_inputs(recipe, task_of(recipe), cache=cache, progress=progress)
         inputs.of("validation", wanted_by="a run with gates")
         state = Run(recipe, inputs, ledger, cache, progress, on_stage)
@@ -188,7 +187,7 @@ def context_of(state: Run, teacher: Checkpoint, scratch: Path) -> Context:
         task=state.inputs.task,
         examples=state.inputs.data,
         seed=state.recipe.seed,
-        threads=state.recipe.threads or os.cpu_count() or 1,
+        threads=state.recipe.measure.threads,
         scratch=scratch,
         cache=state.cache,
         progress=state.progress,
@@ -197,11 +196,13 @@ def context_of(state: Run, teacher: Checkpoint, scratch: Path) -> Context:
 
 def origin_of(state: Run, stage: str, settings: dict[str, Any], parent: ArtifactRecord | None) -> Origin:
     """Return everything that decides an artifact's content."""
+    # Only pruning measures latency, so only a pruned model is another one when the device has other threads.
+    timed = {"threads": str(state.recipe.measure.threads)} if stage == PRUNE.name else {}
     return Origin(
         stage=stage,
         settings=settings,
         parent=None if parent is None else parent.digest,
-        inputs=state.inputs.keys(stage),
+        inputs=state.inputs.keys(stage) | timed,
         seed=state.recipe.seed,
         code=compress.__version__,
         lineage=() if parent is None else (*parent.lineage, parent.digest),

@@ -8,6 +8,7 @@ from pathlib import Path
 import compress
 from compress.artifact import RECORD_FILE, Origin
 from compress.ledger import Ledger
+from compress.machine import torch_threads
 from compress.pipeline import (
     ORDER,
     TEACHER,
@@ -55,7 +56,7 @@ def execute_stage(
     work = cache / "single" / digest_of([stage, str(out.resolve())])[:24]
     ledger = Ledger(work if processes.first else work.with_name(f"{work.name}-{processes.number}"))
     ledger.directory.mkdir(parents=True, exist_ok=True)
-    with locked(ledger.directory):
+    with locked(ledger.directory), torch_threads(recipe.threads):
         inputs = processes.first_goes_ahead(
             lambda: load_inputs(recipe, task_of(recipe), cache=cache, progress=progress)
         )

@@ -22,7 +22,8 @@ class Context:
     """What every stage may use: never a gate, a sibling, the ledger, or its own directory.
 
     `examples` holds "train" and "validation" where the recipe names them. `scratch` survives a kill and is deleted when
-    the stage's artifact is sealed. `cache` is shared between runs and holds only what can be computed again.
+    the stage's artifact is sealed. `cache` is shared between runs and holds only what can be computed again. `threads`
+    is what ONNX Runtime will be given on the device.
     """
 
     teacher: Checkpoint

@@ -70,11 +70,12 @@ class Checkpoint:
             Unsupported: a family that is not ours, or weights only as pickle.
         """
         directory = local_directory(source)
-        if (directory / SHAPE_FILE).exists():
-            shape = _our_shape(directory)
-            weights: dict[str, Tensor] = dict(_read_weights(directory))
-        else:
-            shape, weights = _read_hugging_face(directory, wanted_labels=labels)
+        shape = read_shape(directory)
+        weights = (
+            _read_weights(directory)
+            if (directory / SHAPE_FILE).exists()
+            else _read_hugging_face(directory, shape, wanted_labels=labels)
+        )
         if labels is not None and shape.labels != labels:
             head = HeadShape(labels) if shape.head is None else replace(shape.head, labels=labels)
             shape = replace(shape, head=head)
@@ -134,6 +135,25 @@ def local_directory(source: str | Path) -> Path:
     return _fetch(name)
 
 
+def read_shape(directory: Path) -> ModelShape:
+    """Return the shape that a checkpoint directory states; its weights stay unread.
+
+    Raises:
+        BadFile: no description of a model, or one that lacks something.
+        Unsupported: a family that is not ours.
+    """
+    if (directory / SHAPE_FILE).exists():
+        return _our_shape(directory)
+    config = read_object(directory / "config.json")
+    where = str(directory / "config.json")
+    try:
+        return _family_of(config, directory).shape_of(config)
+    except KeyError as error:
+        raise BadFile(f"lacks the setting {error}", where=where) from None
+    except (TypeError, ValueError) as error:
+        raise BadFile(f"has a setting of the wrong type ({error})", where=where) from None
+
+
 def _fetch(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -189,23 +209,13 @@ def _our_shape(directory: Path) -> ModelShape:
 
 
 def _read_hugging_face(
-    directory: Path, *, wanted_labels: tuple[str, ...] | None
-) -> tuple[ModelShape, dict[str, Tensor]]:
-    config = read_object(directory / "config.json")
-    family = _family_of(config, directory)
-    where = str(directory / "config.json")
-    try:
-        shape = family.shape_of(config)
-    except KeyError as error:
-        raise BadFile(f"lacks the setting {error}", where=where) from None
-    except (TypeError, ValueError) as error:
-        raise BadFile(f"has a setting of the wrong type ({error})", where=where) from None
+    directory: Path, shape: ModelShape, *, wanted_labels: tuple[str, ...] | None
+) -> dict[str, Tensor]:
     # A bare encoder may still hold a pooler that a new head starts from, so its names are read too.
     reading = replace(shape, head=HeadShape(wanted_labels)) if shape.head is None and wanted_labels else shape
     with torch.device("meta"):
         wanted = Network(reading).state_dict()
-    weights = family.names.read(_read_weights(directory), wanted, where=str(directory))
-    return shape, weights
+    return _family(shape.family).names.read(_read_weights(directory), wanted, where=str(directory))
 
 
 def _read_weights(directory: Path) -> dict[str, Tensor]:
@@ -230,7 +240,8 @@ def _read_weights(directory: Path) -> dict[str, Tensor]:
     for name, value in weights.items():
         if value.is_floating_point():
             weights[name] = value.float()
-            if not bool(torch.isfinite(weights[name]).all()):
+            # A NaN is carried into both bounds, which is cheaper than to look at every value for itself.
+            if value.numel() and not all(bound.isfinite() for bound in torch.aminmax(weights[name])):
                 raise BadFile(f"weight {name} holds values that are not finite", where=str(directory))
     return weights
 

@@ -65,7 +65,8 @@ class Network(nn.Module):
         self.layers = nn.ModuleList(Block(shape, index) for index in range(len(shape.layers)))
         self.final_norm = make_norm(shape.norm, shape.hidden_size, shape.norm_eps) if shape.pre_norm else None
         self.head = None if shape.head is None else ClassificationHead(shape.hidden_size, shape.head)
-        initialize(self, shape.initializer_range)
+        if not self.embeddings.word.weight.is_meta:  # else the weights are about to be read
+            initialize(self, shape.initializer_range)
         for path, form in shape.int8:
             self.set_submodule(path, _int8(self._part(path), form, path), strict=True)
 

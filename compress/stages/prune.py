@@ -18,7 +18,6 @@ from models.checkpoint import Checkpoint
 from models.files import new_directory, read_object, write_json
 from teacher_student.distillation import distill
 
-RUNTIME_THREADS = 1  # what the speed gate uses unless told otherwise
 CORRECTIONS = 2
 SHORT = 0.99  # of the wanted speed-up: within the noise of the measurement
 LONG = 1.05
@@ -47,7 +46,7 @@ def run(parent: Checkpoint, settings: PruneSettings, context: Context) -> Output
     Raises:
         BadInput: a quantized or headless model, or a target that no plan reaches.
     """
-    clock = Clock(context.train, RUNTIME_THREADS, context.cache, context.progress)
+    clock = Clock(context.train, context.threads, context.cache, context.progress)
     target = target_of(parent, settings, clock)
     model, rounds = parent, []
     for number in range(1, settings.rounds + 1):

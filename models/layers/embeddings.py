@@ -36,13 +36,13 @@ class Embeddings(nn.Module):
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
         self.position_offset = shape.position_offset
-        self.word = nn.Embedding(shape.vocab_size, shape.hidden_size)
+        self.word = _table(shape.vocab_size, shape.hidden_size)
         self.position: nn.Module = (
-            nn.Embedding(shape.max_positions, shape.hidden_size)
+            _table(shape.max_positions, shape.hidden_size)
             if shape.positions is Positions.LEARNED
             else SinusoidalPositions(shape.max_positions, shape.hidden_size)
         )
-        self.token_type = nn.Embedding(shape.type_vocab_size, shape.hidden_size) if shape.type_vocab_size else None
+        self.token_type = _table(shape.type_vocab_size, shape.hidden_size) if shape.type_vocab_size else None
         self.norm = make_norm(shape.norm, shape.hidden_size, shape.norm_eps)
         self.dropout = nn.Dropout(shape.dropout)
 
@@ -54,3 +54,8 @@ class Embeddings(nn.Module):
             kinds = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
             hidden = hidden + self.token_type(kinds)
         return self.dropout(self.norm(hidden))  # type: ignore[no-any-return]
+
+
+def _table(rows: int, width: int) -> nn.Embedding:
+    """Return a table whose values are not drawn: the network draws all its weights at once, or they are read."""
+    return nn.Embedding(rows, width, _weight=torch.empty(rows, width))

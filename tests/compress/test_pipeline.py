@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,19 @@ def test_a_second_run_redoes_nothing_and_a_changed_setting_only_what_follows_it(
     assert changed.computed == ["quantize"]  # the same weights come out, so the export stands
     wider = carry_out(plain | {"quantize": {"calibration_examples": 8, "embeddings": False}}, tmp_path)
     assert wider.computed == ["quantize", "export"]
+
+
+def test_training_uses_the_threads_of_the_recipe(plain: dict[str, Any], tmp_path: Path) -> None:
+    before, seen = torch.get_num_threads(), set()
+
+    def progress(label: str) -> Callable[[int, int], None]:
+        seen.add(torch.get_num_threads())
+        return lambda done, total: None
+
+    recipe = make_recipe(plain | {"threads": before + 1}, where="test")
+    execute(recipe, out=tmp_path / "runs", cache=tmp_path / "cache", progress=progress)
+    assert seen == {before + 1}
+    assert torch.get_num_threads() == before
 
 
 def test_a_failed_gate_stops_the_run_and_says_so(plain: dict[str, Any], tmp_path: Path) -> None:
