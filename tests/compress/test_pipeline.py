@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import random
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from support.examples import tiny_checkpoint
+from support.examples import tiny_checkpoint, write_data
 
 import compress
 from compress.cli import main
@@ -26,20 +23,6 @@ from models.checkpoint import Checkpoint
 from models.errors import BadFile, BadInput, GateFailed
 
 ROOT = Path(__file__).parents[2]
-
-
-def write_data(folder: Path) -> dict[str, str]:
-    """Write train, validation and test tables of random words and return their paths."""
-    draw = random.Random(0)
-    paths = {}
-    for role, rows in (("train", 96), ("validation", 60), ("test", 30)):
-        lines = [
-            json.dumps({"text": " ".join(f"w{draw.randrange(2, 50)}" for _ in range(draw.randrange(2, 9))), "label": 0})
-            for _ in range(rows)
-        ]
-        paths[role] = str(folder / f"{role}.jsonl")
-        Path(paths[role]).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return paths
 
 
 @pytest.fixture
@@ -218,24 +201,9 @@ def test_a_stage_alone_writes_an_artifact_where_it_was_told(
 
 @pytest.mark.slow
 def test_ten_kills_change_nothing(plain: dict[str, Any], tmp_path: Path) -> None:
-    undisturbed = carry_out(plain, tmp_path / "calm")
-    words = [sys.executable, "-m", "compress", *write_recipe(plain, tmp_path)]
-    draw, kills, finished = random.Random(1), 0, {}
-    while kills < 10:
-        process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(draw.uniform(1.0, 6.0))
-        if process.poll() is not None:
-            break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        kills += 1
-        for record in (tmp_path / "runs" / "tiny").glob("?-*/artifact.json"):
-            made = record.stat().st_mtime_ns
-            assert finished.setdefault(record.parent.name, made) == made, "a finished stage was done again"
-    resumed = carry_out(plain, tmp_path)
-    assert [stage.artifact.digest for stage in resumed.stages] == [
-        stage.artifact.digest for stage in undisturbed.stages
-    ]
-    assert [stage.validation.scores for stage in resumed.stages] == [
-        stage.validation.scores for stage in undisturbed.stages
-    ]
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(plain), encoding="utf-8")
+    words = [sys.executable, str(ROOT / "benchmarks" / "kills.py"), str(path), "--out", str(tmp_path / "runs")]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "kill 10: " in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +57,17 @@ def tiny_context(folder: Path, teacher: Checkpoint, **data: Encoded) -> Context:
         scratch=folder / "scratch",
         cache=folder / "cache",
     )
+
+
+def write_data(folder: Path) -> dict[str, str]:
+    """Write train, validation and test tables of random words and return their paths."""
+    draw = random.Random(0)
+    paths = {}
+    for role, rows in (("train", 96), ("validation", 60), ("test", 30)):
+        lines = [
+            json.dumps({"text": " ".join(f"w{draw.randrange(2, 50)}" for _ in range(draw.randrange(2, 9))), "label": 0})
+            for _ in range(rows)
+        ]
+        paths[role] = str(folder / f"{role}.jsonl")
+        Path(paths[role]).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return paths
