@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -15,12 +15,12 @@ from compress.report.markup import Markup, el, join
 from compress.report.tables import Cell, section, table
 
 SENSITIVE = 24  # rows of the sensitivity table
-COST = ("cost", "loss", "accuracy_loss", "drop", "kl", "mse", "error")  # keys that may say what a layer costs
+SUPERSCRIPT = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
 
 
 def appendix(report: Report) -> Markup:
     """Return the parts of the page that few read and some need."""
-    parts = (_training, _sensitivity, _data, _artifacts, _environment, _recipe)
+    parts = (_training, _pruning, _sensitivity, _data, _artifacts, _environment, _recipe)
     return join([part(report) for part in parts])
 
 
@@ -38,71 +38,98 @@ def _training(report: Report) -> Markup | None:
     return section("Training", said, el("div", panels, class_="panels"))
 
 
+def _pruning(report: Report) -> Markup | None:
+    """Return what every round of a gradual pruning predicted, lost and, in the last one, measured."""
+    tables = [
+        table(
+            ["Round", "Heads left", "FFN neurons left", "Predicted speed-up", "Measured speed-up", "Importance lost"],
+            [[str(k), *_round(one)] for k, one in enumerate(rounds, 1)],
+            label=f"Pruning rounds, {stage.stage}",
+            class_="compact",
+            numbers=set(range(1, 6)),
+        )
+        for stage in report.stages
+        if (rounds := _objects(stage.details.get("rounds")))
+    ]
+    if not tables:
+        return None
+    said = "All layers' heads and neurons after each round; speed-ups are over the model that the stage began with."
+    return section("Pruning", said, *tables)
+
+
+def _round(told: Mapping[str, Any]) -> Iterator[str]:
+    for key in ("heads", "ffn"):
+        kept = told.get(key)
+        counts = [one for one in kept if isinstance(one, int)] if isinstance(kept, list) else []
+        yield wording.grouped(sum(counts)) if counts else wording.NONE
+    for key in ("predicted_speedup", "measured_speedup"):
+        value = told.get(key)
+        yield wording.ratio(value) if _number(value) else wording.NONE
+    lost = told.get("lost_importance")
+    yield f"{lost:.3g}" if _number(lost) else wording.NONE
+
+
+def _objects(value: Any) -> list[Mapping[str, Any]]:
+    """Return the objects of a list in a stage's details: they belong to the stages, and may be anything."""
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
+
+
 def _sensitivity(report: Report) -> Markup | None:
-    tables = [_sensitivity_of(stage) for stage in report.stages]
-    shown = [one for one in tables if one is not None]
+    shown = [one for one in map(_sensitivity_of, report.stages) if one is not None]
     if not shown:
         return None
     said = (
-        "What each module alone costs in int8, the most sensitive first. The dearest are the first to leave in float."
+        "What each module alone costs in int8, the dearest first: those to leave in float. KL is the mean divergence "
+        "of the answers from the float model's, MSE the mean squared change of the logits."
     )
     return section("Sensitivity to int8", said, *shown)
 
 
 def _sensitivity_of(stage: StageReport) -> Markup | None:
-    given = stage.details.get("sensitivity")
-    rows = [row for row in given if isinstance(row, Mapping) and "name" in row] if isinstance(given, list) else []
-    columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key != "name"]
-    columns = [key for key in columns if all(_plain(row.get(key)) for row in rows)]
-    if not rows or not columns:
+    rows = [one for one in _objects(stage.details.get("sensitivity")) if _number(one.get("kl"))]
+    if not rows:
         return None
-    cost = next((key for key in COST if key in columns), None)
-    cost = cost or next((key for key in columns if all(_number(row.get(key)) for row in rows)), None)
-    if cost is not None:
-        rows = sorted(rows, key=lambda row: -_amount(row.get(cost)))
-    most = max((_amount(row.get(cost)) for row in rows), default=0.0) if cost is not None else 0.0
-    body: list[list[Cell]] = []
-    for row in rows[:SENSITIVE]:
-        cells: list[Cell] = [str(row["name"]), *(_written(row.get(key)) for key in columns)]
-        if most > 0:
-            share = max(0.0, _amount(row.get(cost))) / most
-            cells.append(el("span", class_="bar", style=f"width:{100 * share:.1f}%"))
-        body.append(cells)
-    heads = ["Module", *(key.replace("_", " ") for key in columns)] + ([f"{cost}, drawn"] if most > 0 else [])
-    left = len(rows) - len(body)
-    more = el("p", f"{left} less sensitive modules are in report.json.", class_="note") if left > 0 else None
-    numbers = {k for k, key in enumerate(columns, 1) if all(_number(row.get(key)) for row in rows)}
-    classes = [*("" for _ in range(len(columns) + 1)), "drawn"]
-    return join([table(heads, body, label=f"Sensitivity, {stage.stage}", numbers=numbers, cells=classes), more])
+    rows = sorted(rows, key=lambda one: -one["kl"])
+    shown = rows[:SENSITIVE]
+    most = max(0.0, shown[0]["kl"])
+    shares = [max(0.0, one["kl"]) / most if most else 0.0 for one in shown]
+    kl, in_kl = _scaled([one["kl"] for one in shown])
+    mse, in_mse = _scaled([one.get("mse") for one in shown])
+    changes = [one.get("score_change") for one in shown]
+    columns: dict[str, list[Cell]] = {
+        "Module": [str(one.get("name", k)) for k, one in enumerate(rows[:SENSITIVE], 1)],
+        f"KL, {in_kl}nats": [*kl],
+        "KL, drawn": [el("span", class_="bar", style=f"width:{100 * share:.1f}%") for share in shares],
+        f"MSE, {in_mse}".rstrip(", "): [*mse],
+    }
+    if any(_number(change) for change in changes):
+        columns["Score change"] = [
+            wording.signed(change, 4, plus="+") if _number(change) else wording.NONE for change in changes
+        ]
+    left = len(rows) - len(shown)
+    more = el("p", f"{left} less sensitive modules are in report.json.", class_="note") if left else None
+    label, body = f"Sensitivity, {stage.stage}", list(zip(*columns.values(), strict=True))
+    return join([table([*columns], body, label=label, numbers={1, 3, 4}, cells=("", "", "drawn")), more])
 
 
-def _plain(value: Any) -> bool:
-    return value is None or isinstance(value, (str, int, float))
+def _scaled(values: Sequence[Any]) -> tuple[list[str], str]:
+    """Return a column of figures with three decimals, and the power of ten they are told in where they are small."""
+    most = max((abs(value) for value in values if _number(value)), default=0.0)
+    power = math.floor(math.log10(most)) if 0 < most < 0.01 else 0
+    unit = "" if power == 0 else f"10{str(power).translate(SUPERSCRIPT)} "
+    return [wording.signed(value / 10.0**power, 3) if _number(value) else wording.NONE for value in values], unit
 
 
-def _number(value: Any) -> bool:
+def _number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _amount(value: Any) -> float:
-    return float(value) if _number(value) else 0.0
-
-
-def _written(value: Any) -> str:
-    if value is None:
-        return wording.NONE
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}".replace("-", wording.MINUS)
-    return str(value)
 
 
 def _data(report: Report) -> Markup | None:
     if not report.data:
         return None
     rows: list[list[Cell]] = [
-        [one.role, one.source, f"{one.examples}", f"{one.truncated}", one.digest[:12]] for one in report.data
+        [one.role, one.source, wording.grouped(one.examples), wording.grouped(one.truncated), one.digest[:12]]
+        for one in report.data
     ]
     heads = ["Data", "Source", "Examples", "Cut to length", "Digest"]
     said = "Gates judge on validation; test is only reported on."
@@ -117,14 +144,15 @@ def _artifacts(report: Report) -> Markup:
             stage.directory,
             wording.duration(stage.seconds) + (f", attempt {stage.attempt + 1}" if stage.attempt else ""),
             str(stage.int8),
-            stage.created,
+            wording.moment(stage.created),
             stage.digest[:12],
         ]
         for stage in report.stages
     ]
     heads = ["Artifact", "Directory", "Computed in", "int8 modules", "Sealed", "Digest"]
     cells = ("", "text", "", "", "", "digest")
-    return section("Artifacts", "", table(heads, rows, label="Artifacts", numbers={2, 3}, cells=cells))
+    said = f"Computed in {wording.duration(sum(stage.seconds for stage in report.stages))} in all."
+    return section("Artifacts", said, table(heads, rows, label="Artifacts", numbers={2, 3}, cells=cells))
 
 
 def _environment(report: Report) -> Markup:
@@ -132,7 +160,7 @@ def _environment(report: Report) -> Markup:
     facts = {
         "Processor": machine.cpu,
         "Instruction sets": ", ".join(machine.flags) or wording.NONE,
-        "Cores": f"{machine.cores}; {machine.threads} given to the runtime",
+        "Cores": f"{machine.cores}, of which the timed runtime was given {machine.threads}",
         "System": machine.os,
         "Python": machine.python,
         "PyTorch": machine.torch,

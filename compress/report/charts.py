@@ -12,6 +12,7 @@ from compress.report.axes import Scale, label, padded
 from compress.report.markup import Markup, el
 
 MANY_HEADS = 24  # more are drawn as one bar
+HEADS = 98.0  # px for the heads of a layer
 
 
 def draw_layers(layers: Sequence[LayerRecord], teacher: Sequence[LayerRecord], *, stage: str) -> Markup:
@@ -22,13 +23,14 @@ def draw_layers(layers: Sequence[LayerRecord], teacher: Sequence[LayerRecord], *
     told = "; ".join(f"layer {k}: {one.heads} heads, FFN {one.ffn}" for k, one in enumerate(layers, 1))
     marks: list[Markup] = [
         el("text", f"heads (of {heads})", x=26, y=12, class_="tick"),
-        el("text", f"FFN (of {ffn})", x=160, y=12, class_="tick"),
+        el("text", f"FFN neurons (of {ffn})", x=162, y=12, class_="tick"),
     ]
     for k, one in enumerate(layers):
         y = top + k * row
         marks += [el("text", str(k + 1), x=18, y=y + 11, text_anchor="end", class_="tick")]
         marks += [el("g", el("title", f"{one.heads} of {heads} heads"), *_heads(one.heads, heads, y))]
-        marks += [el("g", el("title", f"{one.ffn} of {ffn} FFN neurons"), *_bar(160, 108, y, one.ffn / ffn))]
+        marks += [el("text", str(one.heads), x=142, y=y + 11, text_anchor="end", class_="figures")]
+        marks += [el("g", el("title", f"{one.ffn} of {ffn} FFN neurons"), *_bar(162, 106, y, one.ffn / ffn))]
         marks += [el("text", str(one.ffn), x=width - 2, y=y + 11, text_anchor="end", class_="figures")]
     height = top + len(layers) * row + 2
     return el(
@@ -38,8 +40,8 @@ def draw_layers(layers: Sequence[LayerRecord], teacher: Sequence[LayerRecord], *
 
 def _heads(kept: int, full: int, y: float) -> list[Markup]:
     if full > MANY_HEADS:
-        return _bar(26, 116, y, kept / full)
-    cell = 116 / full
+        return _bar(26, HEADS, y, kept / full)
+    cell = HEADS / full
     gap = 2.0 if cell > 6 else 1.0
     return [
         el(

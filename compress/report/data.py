@@ -86,6 +86,7 @@ class StageReport(Record):
     seconds: float = Field(description="time the stage took when it was computed")
     parameters: int = Field(description="numbers in the weights")
     bytes: int = Field(description="size on disk of what is shipped")
+    passed: bool | None = Field(description="whether every gate of the stage was passed; null where none judged it")
     size_ratio: float | None = Field(description="the teacher's bytes over these; null where nothing is shipped")
     accuracy: AccuracyByData = Field(description="the metric named by `metric.name`")
     difference: SpanByData = Field(
@@ -215,6 +216,7 @@ def _stage(result: StageResult, teacher: StageResult) -> StageReport:
         seconds=result.seconds,
         parameters=measured.parameters,
         bytes=measured.bytes,
+        passed=all(verdict.passed for verdict in result.verdicts) if result.verdicts else None,
         size_ratio=teacher.validation.bytes / measured.bytes if measured.bytes else None,
         accuracy=AccuracyByData(
             validation=_accuracy(measured), test=None if result.test is None else _accuracy(result.test)

@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from importlib import resources
 from string import Template
 
+from compress.record import Paired, Verdict
 from compress.report import wording
 from compress.report.appendix import appendix
 from compress.report.charts import draw_layers, draw_verdict, verdict_scale
 from compress.report.confusion import NAMED, draw_confusion, largest_mistakes
-from compress.report.data import Report, StageReport
+from compress.report.data import Accuracy, Report, Span, StageReport
 from compress.report.journey import draw_journey
 from compress.report.markup import Markup, el, escaped, join
 from compress.report.tables import Cell, section, table
 
+ARROW = " \N{RIGHTWARDS ARROW} "
 VERDICT_WIDTH = 360
 MISTAKES = 12
 
@@ -42,15 +44,15 @@ def _header(report: Report) -> Markup:
         verdict, kind = "\N{CHECK MARK} Passed every gate", "good"
     else:
         verdict, kind = "No gate was asked", "note"
-    line = " \N{RIGHTWARDS ARROW} ".join(stage.stage for stage in stages)
-    examples = f"{head.accuracy.n:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
-    told = f"{line}. Accuracy is told on {examples} {head.data} examples; intervals are two-sided at 95 %."
+    line = ARROW.join(stage.stage for stage in stages)
+    examples = f"{wording.grouped(head.accuracy.n)} {head.data} examples"
+    told = f"{line}. {report.metric.name.capitalize()} is told on {examples}; intervals are two-sided at 95 %."
     return el(
         "header",
         el("p", "Compression report", class_="kicker"),
         el("h1", report.name),
         el("p", verdict, class_=f"banner {kind}"),
-        el("p", told.replace("Accuracy", report.metric.name.capitalize(), 1), class_="lead"),
+        el("p", told, class_="lead"),
         el("dl", _headline(report), class_="headline") if len(stages) > 1 else None,
     )
 
@@ -61,91 +63,100 @@ def _headline(report: Report) -> Iterator[Markup]:
     if last.latency is None or head.speedup is None:
         yield _figure("Speed-up", wording.NONE, "", "Latency was not measured.")
     else:
-        before = last.latency.teacher_p50_ms
-        under = f"95 % interval {wording.ratio_interval(head.speedup)}; p50 {wording.milliseconds(before)} ms"
-        after = f" \N{RIGHTWARDS ARROW} {wording.milliseconds(last.latency.p50_ms)} ms"
-        yield _figure("Speed-up", wording.figures(head.speedup.estimate), wording.TIMES, under + after)
-    sizes = f"{wording.megabytes(teacher.bytes)} MB \N{RIGHTWARDS ARROW} {wording.megabytes(last.bytes)} MB"
-    size = wording.NONE if head.size_ratio is None else wording.figures(head.size_ratio)
+        p50 = [wording.milliseconds(value) for value in (last.latency.teacher_p50_ms, last.latency.p50_ms)]
+        under = (f"p50 {ARROW.join(p50)} ms", f"95 % interval {wording.ratio_interval(head.speedup)}")
+        yield _figure("Speed-up", wording.times(head.speedup.estimate), wording.TIMES, *under)
+    sizes = f"{ARROW.join(wording.megabytes(one.bytes) for one in (teacher, last))} MB"
+    size = wording.NONE if head.size_ratio is None else wording.times(head.size_ratio)
     yield _figure("Smaller", size, wording.TIMES if head.size_ratio is not None else "", sizes)
     name = f"{report.metric.name.capitalize()} against the teacher"
     own = f"{wording.share(head.accuracy.estimate, paired)}{wording.unit(paired)} on {head.data}"
     if head.difference is None:
         yield _figure(name, wording.NONE, "", own)
     else:
-        under = f"95 % interval {wording.points_interval(head.difference, paired)}; {own}"
+        interval = f"95 % interval {wording.points_interval(head.difference, paired)}"
         unit = "points" if paired == "proportions" else ""
-        yield _figure(name, wording.points(head.difference.estimate, paired), unit, under)
+        yield _figure(name, wording.points(head.difference.estimate, paired), unit, own, interval)
 
 
-def _figure(name: str, value: str, unit: str, under: str) -> Markup:
+def _figure(name: str, value: str, unit: str, *under: str) -> Markup:
     big = el("dd", value, el("small", unit) if unit else None, class_="big")
-    return el("div", el("dt", name), big, el("dd", under, class_="under"))
+    return el("div", el("dt", name), big, [el("dd", line, class_="under") for line in under])
 
 
 def _stages(report: Report) -> Markup:
-    with_test = any(stage.accuracy.test for stage in report.stages)
+    """Return the table of stages; columns that no stage has a figure for are left out."""
+    paired, on = report.metric.paired_test, report.headline.data
     metric = report.metric.name.capitalize()
-    unit = ", %" if report.metric.paired_test == "proportions" else ""
-    heads = ["Stage", "Parameters", "Size, MB", f"{metric} on validation{unit}"]
-    heads += [f"{metric} on test{unit}"] if with_test else []
-    heads += ["Difference on " + report.headline.data, "p50, ms", "p95, ms", "Speed-up", "Gates"]
-    rows = [_row(report, stage, with_test=with_test) for stage in report.stages]
+    unit, points = (", %", ", points") if paired == "proportions" else ("", "")
+    latencies = [stage.latency for stage in report.stages]
+    columns: list[tuple[str, list[Cell | None]]] = [
+        ("Parameters", [wording.count(stage.parameters) for stage in report.stages]),
+        ("Size,\N{NO-BREAK SPACE}MB", [wording.megabytes(stage.bytes) for stage in report.stages]),
+        (f"{metric} on validation{unit}", [_accuracy(stage.accuracy.validation, paired) for stage in report.stages]),
+        (f"{metric} on test{unit}", [_accuracy(stage.accuracy.test, paired) for stage in report.stages]),
+        (
+            f"Difference on {on}{points}",
+            [_difference(getattr(stage.difference, on), paired) for stage in report.stages],
+        ),
+        ("p50,\N{NO-BREAK SPACE}ms", [None if one is None else wording.milliseconds(one.p50_ms) for one in latencies]),
+        ("p95,\N{NO-BREAK SPACE}ms", [None if one is None else wording.milliseconds(one.p95_ms) for one in latencies]),
+        ("Speed\N{NON-BREAKING HYPHEN}up", [_speedup(stage.speedup) for stage in report.stages]),
+        ("Gates", [_gates(stage) for stage in report.stages]),
+    ]
+    shown = [(head, cells) for head, cells in columns if any(cell is not None for cell in cells)]
+    rows: list[list[Cell]] = [
+        [stage.stage, *(cells[k] or wording.NONE for _, cells in shown)] for k, stage in enumerate(report.stages)
+    ]
+    heads = ["Stage", *(head for head, _ in shown)]
+    numbers = {k for k, head in enumerate(heads) if k and head != "Gates"}
+    timed = any(latencies)
     return section(
         "Stages",
-        "Every stage against the original teacher. Small figures are 95 % intervals; latency is one call at batch 1 "
-        "in ONNX Runtime, timed in turns with the teacher's.",
-        table(heads, rows, label="Stages", class_="stages", numbers=set(range(1, len(heads) - 1))),
+        "Every stage against the original teacher. Small figures are 95 % intervals"
+        + ("; latency is one call at batch 1 in ONNX Runtime, timed in turns with the teacher's." if timed else "."),
+        table(heads, rows, label="Stages", class_="stacked", numbers=numbers),
     )
 
 
-def _row(report: Report, stage: StageReport, *, with_test: bool) -> list[Cell]:
-    paired = report.metric.paired_test
-    difference = stage.difference.test if report.headline.data == "test" else stage.difference.validation
-    latency, speedup = stage.latency, stage.speedup
-    tested = [stage.accuracy.validation] + ([stage.accuracy.test] if with_test else [])
-    row: list[Cell] = [stage.stage, wording.count(stage.parameters), wording.megabytes(stage.bytes)]
-    for one in tested:
-        row.append(
-            _with_interval(wording.share(one.estimate, paired), wording.accuracy_interval(one, paired))
-            if one
-            else wording.NONE
-        )
-    row.append(
-        _with_interval(wording.points(difference.estimate, paired), wording.points_interval(difference, paired))
-        if difference
-        else wording.NONE
+def _accuracy(value: Accuracy | None, paired: Paired) -> Markup | None:
+    return (
+        None
+        if value is None
+        else _with_interval(wording.share(value.estimate, paired), wording.accuracy_interval(value, paired))
     )
-    row += [
-        wording.milliseconds(None if latency is None else latency.p50_ms),
-        wording.milliseconds(None if latency is None else latency.p95_ms),
-    ]
-    row.append(
-        _with_interval(wording.ratio(speedup.estimate), wording.ratio_interval(speedup)) if speedup else wording.NONE
+
+
+def _difference(value: Span | None, paired: Paired) -> Markup | None:
+    return (
+        None
+        if value is None
+        else _with_interval(wording.points(value.estimate, paired), wording.points_interval(value, paired))
     )
-    row.append(_gates(stage))
-    return row
+
+
+def _speedup(value: Span | None) -> Markup | None:
+    return None if value is None else _with_interval(wording.ratio(value.estimate), wording.ratio_interval(value))
 
 
 def _with_interval(value: str, interval: str) -> Markup:
     return join([value, el("span", interval, class_="ci")])
 
 
-def _gates(stage: StageReport) -> Markup:
-    if not stage.verdicts:
-        return el("span", wording.NONE, class_="note")
+def _gates(stage: StageReport) -> Markup | None:
     failed = [verdict.gate for verdict in stage.verdicts if not verdict.passed]
     if failed:
-        return el("span", f"\N{BALLOT X} {', '.join(failed)}", class_="bad")
-    return el("span", "\N{CHECK MARK} passed", class_="good")
+        return join([el("span", f"\N{BALLOT X} {gate}", class_="outcome bad") for gate in failed])
+    return el("span", "\N{CHECK MARK} passed", class_="outcome good") if stage.verdicts else None
 
 
 def _journey(report: Report) -> Markup | None:
     wide, narrow = (draw_journey(report, width=width, height=height) for width, height in ((980, 400), (370, 330)))
     if wide is None or narrow is None:
         return None
+    by_time = sum(stage.latency is not None for stage in report.stages) > 1
     return section(
-        "Accuracy, latency and size" if report.metric.name == "accuracy" else "Quality, latency and size",
+        "Accuracy, latency and size" if by_time else "Accuracy and size",
         f"{report.metric.name.capitalize()} on {report.headline.data} with its 95 % interval. The area of a point is "
         "its size; the dashed line is the teacher; a dashed rim marks a failed gate.",
         el("figure", wide, class_="wide"),
@@ -168,7 +179,7 @@ def _verdicts(report: Report) -> Markup | None:
                 el("h3", f"{verdict.gate.capitalize()}, {verdict.stage}"),
                 el("p", mark, "" if verdict.decidable else " (undecided)", class_=kind),
             )
-            said = el("div", el("p", verdict.message), el("p", verdict.advice, class_="note"), class_="said")
+            said = el("div", el("p", wording.said(verdict)), _advice(verdict), class_="said")
             drawing = el("div", draw_verdict(verdict, scale, width=VERDICT_WIDTH))
             rows.append(el("div", head, drawing, said, class_="verdict-row"))
     return section(
@@ -178,6 +189,10 @@ def _verdicts(report: Report) -> Markup | None:
         "Judged on validation data.",
         *rows,
     )
+
+
+def _advice(verdict: Verdict) -> Markup | None:
+    return el("p", verdict.advice, class_="note") if verdict.advice else None
 
 
 def _layers(report: Report) -> Markup | None:
@@ -215,7 +230,7 @@ def _confusion(report: Report) -> Markup | None:
         )
         for name, counts in sides
     ]
-    said = "Rows are expected, columns predicted classes; the shade is the share of the row."
+    said = "Rows are expected, columns predicted classes; the stronger the colour, the larger the share."
     if agreement is not None:
         low, high = wording.share(agreement.low, "proportions"), wording.share(agreement.high or 1.0, "proportions")
         said += (
@@ -236,14 +251,16 @@ def _mistakes(report: Report) -> Markup | None:
     if confusion is None or not found:
         return None
     names = dict(enumerate(report.labels))
+    heads, teacher = ["Expected", "Taken for", f"By {confusion.stage}"], len(report.stages) > 1
+    heads += [f"By {report.stages[0].stage}"] if teacher else []
     rows: list[list[Cell]] = [
         [
             names.get(one.expected, str(one.expected)),
             names.get(one.predicted, str(one.predicted)),
-            str(one.candidate),
-            str(one.teacher),
+            wording.grouped(one.candidate),
+            *([wording.grouped(one.teacher)] if teacher else []),
         ]
         for one in found
     ]
-    heads = ["Expected", "Taken for", f"By {confusion.stage}", f"By {report.stages[0].stage}"]
-    return table(heads, rows, label="Largest confusions", numbers={2, 3})
+    drawn = table(heads, rows, label="Largest confusions", numbers={2, 3}, class_="compact")
+    return join([el("h3", "Largest confusions", class_="later"), drawn])

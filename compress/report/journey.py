@@ -14,8 +14,10 @@ from compress.report.markup import Markup, el
 
 Box: TypeAlias = tuple[float, float, float, float]  # left, top, right, bottom
 
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 14.0, 16.0, 42.0
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 14.0, 30.0, 42.0
 CHARACTER, LINE = 6.4, 15.0  # generous size of the drawn letters
+REACH, STEP = 108, 9  # px around a point in which a place for its label is looked for
+CLEAR, FAR = 5.0, 16.0  # px between a point and its label: wished for, and from where on a line leads to it
 
 
 @final
@@ -111,6 +113,8 @@ def _points(
 def _frame(report: Report, across: Scale, up: Scale, width: int, height: int, title: str) -> Iterator[Markup]:
     paired = report.metric.paired_test
     scale = 100.0 if paired == "proportions" else 1.0
+    what = f"{report.metric.name} on {report.headline.data}" + (", %" if paired == "proportions" else "")
+    yield el("text", what, x=2, y=12, class_="caption")
     heights = Scale(up.low * scale, up.high * scale, up.start, up.end).ticks(5)
     step = heights[1] - heights[0] if len(heights) > 1 else 1.0
     for value in heights:
@@ -172,11 +176,16 @@ def _told(report: Report, point: _Point) -> str:
 
 
 def _labels(points: list[_Point], width: int, height: int) -> Iterator[Markup]:
-    """Yield the names and figures of the points, each at the first free place beside its point."""
-    taken: list[Box] = []
+    """Yield the names and figures of the points, each at the nearest place that hides nothing."""
+    taken: list[Box] = [(LEFT, points[0].y - 1, width - RIGHT, points[0].y + 1)]
     for point in points:
         taken.append((point.x - point.radius, point.y - point.radius, point.x + point.radius, point.y + point.radius))
         taken.append((point.x - 4, point.high, point.x + 4, point.low))
+    for one, two in zip(points, points[1:], strict=False):
+        steps = max(1, int(math.hypot(two.x - one.x, two.y - one.y) / 12))
+        for k in range(steps):
+            x, y = one.x + (two.x - one.x) * k / steps, one.y + (two.y - one.y) * k / steps
+            taken.append((x - 6, y - 4, x + 6, y + 4))
     for point in points:
         stage = point.stage
         time = "" if stage.latency is None else f"{wording.milliseconds(stage.latency.p50_ms)} ms, "
@@ -184,30 +193,35 @@ def _labels(points: list[_Point], width: int, height: int) -> Iterator[Markup]:
         box = _free(point, max(len(line) for line in lines) * CHARACTER, 2 * LINE, taken, width, height)
         taken.append(box)
         middle = (box[0] + box[2]) / 2
+        x, y = _nearest(box, point)
+        away = math.hypot(x - point.x, y - point.y)
+        if away > point.radius + FAR:
+            rim = point.radius / away
+            end = (point.x + (x - point.x) * rim, point.y + (y - point.y) * rim)
+            yield el("line", x1=x, y1=y, x2=end[0], y2=end[1], class_="leader")
         yield el("text", lines[0], x=middle, y=box[1] + 12, text_anchor="middle", class_="name")
         yield el("text", lines[1], x=middle, y=box[1] + 12 + LINE - 1, text_anchor="middle", class_="figures")
 
 
 def _free(point: _Point, wide: float, tall: float, taken: list[Box], width: int, height: int) -> Box:
-    away = point.radius + 5
-    places = [
-        (point.x + away, point.y + 3),
-        (point.x + away, point.y - tall - 3),
-        (point.x - away - wide, point.y - tall - 3),
-        (point.x - away - wide, point.y + 3),
-        (point.x - wide / 2, point.low + 4),
-        (point.x - wide / 2, point.high - tall - 4),
-        (point.x + 9, point.y + away),
-        (point.x + 9, point.y - away - tall),
-        (point.x - wide - 9, point.y + away),
-        (point.x - wide - 9, point.y - away - tall),
-    ]
-    boxes = [(x, y, x + wide, y + tall) for x, y in places]
-    inside = [
-        (min(max(b[0], LEFT + 2), width - RIGHT - wide), min(max(b[1], 2.0), height - BOTTOM - tall)) for b in boxes
-    ]
-    held = [(x, y, x + wide, y + tall) for x, y in inside]
-    return min(held, key=lambda box: sum(_overlap(box, other) for other in taken))
+    """Return the box for a label that covers least of what is taken and is near its point."""
+    best, least = (point.x, point.y, point.x + wide, point.y + tall), math.inf
+    for across in range(-REACH, REACH + 1, STEP):
+        for down in range(-REACH, REACH + 1, STEP):
+            x = min(max(point.x + across - wide / 2, LEFT + 2), width - RIGHT - wide)
+            y = min(max(point.y + down - tall / 2, 2.0), height - BOTTOM - tall)
+            box = (x, y, x + wide, y + tall)
+            near = _nearest(box, point)
+            gap = math.hypot(near[0] - point.x, near[1] - point.y) - point.radius
+            cost = 3 * abs(gap - CLEAR) + sum(_overlap(box, other) for other in taken)
+            if cost < least:
+                best, least = box, cost
+    return best
+
+
+def _nearest(box: Box, point: _Point) -> tuple[float, float]:
+    """Return the place within a box that is nearest to a point."""
+    return min(max(point.x, box[0]), box[2]), min(max(point.y, box[1]), box[3])
 
 
 def _overlap(one: Box, two: Box) -> float:

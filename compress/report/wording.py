@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from compress.record import Paired
+import re
+from datetime import datetime, timezone
+
+from compress.record import Paired, Verdict
 from compress.report.data import Accuracy, Span
 
 MINUS, DASH, TIMES, NONE = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{MULTIPLICATION SIGN}", "\N{EM DASH}"
@@ -14,6 +17,11 @@ def count(value: int) -> str:
         if value >= size:
             return figures(value / size) + unit
     return str(value)
+
+
+def grouped(value: int) -> str:
+    """Return a count in full, in groups of three digits: 14 580."""
+    return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
 def figures(value: float) -> str:
@@ -63,14 +71,19 @@ def points_interval(value: Span, paired: Paired) -> str:
     return f"{points(value.low, paired)} to {high}"
 
 
-def ratio(value: float | None) -> str:
-    """Return 6.81 with a times sign after it, or a dash for none."""
-    return NONE if value is None else f"{figures(value)}{TIMES}"
+def times(value: float) -> str:
+    """Return a ratio without its sign: 0.99, 6.81, 12.3. Beyond two decimals there is only noise."""
+    return f"{value:.2f}" if 0 <= value < 9.995 else figures(value)
+
+
+def ratio(value: float) -> str:
+    """Return 6.81 with a times sign after it."""
+    return f"{times(value)}{TIMES}"
 
 
 def ratio_interval(value: Span) -> str:
     """Return 6.62-7.01, with an en dash; open where there is no upper end."""
-    return f"{figures(value.low)}{DASH}{'' if value.high is None else figures(value.high)}"
+    return f"{times(value.low)}{DASH}{'' if value.high is None else times(value.high)}"
 
 
 def milliseconds(value: float | None) -> str:
@@ -88,3 +101,20 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def moment(stamp: str) -> str:
+    """Return an ISO 8601 time as 2026-01-02 03:04 UTC; what is none stays as it is."""
+    try:
+        return (
+            datetime.fromisoformat(stamp.replace("Z", "+00:00")).astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+        )
+    except ValueError:
+        return stamp
+
+
+def said(verdict: Verdict) -> str:
+    """Return a verdict's sentence without the gate's name before it, with true minus signs."""
+    text = verdict.message.removeprefix(f"{verdict.gate} gate: ")
+    text = re.sub(r"(?<![\w-])-(?=\d)", MINUS, text[:1].upper() + text[1:])
+    return re.sub(r"(?<=\d) (?=%|pt\b|ms\b|MB\b)", "\N{NO-BREAK SPACE}", text)
