@@ -22,6 +22,7 @@ from export.manifest import MANIFEST_FILE
 from export.target import CPU
 from models.checkpoint import Checkpoint, read_shape
 from models.encoded import Encoded
+from models.errors import BadInput
 from models.evaluation import evaluate_logits
 from models.progress import Progress, silent
 from models.shape import LayerShape, ModelShape
@@ -97,6 +98,13 @@ def measure(
     itself is a control: its speed-up must be 1.
     """
     logits = probe.logits(data, progress)
+    if not np.isfinite(logits).all():
+        rows = int((~np.isfinite(logits)).any(axis=1).sum())
+        raise BadInput(
+            f"the model gives no finite answer for {rows} of {len(logits)} examples",
+            where=str(probe.directory),
+            fix="Its training diverged, or its weights overflow: try a lower learning rate.",
+        )
     targets = np.asarray(data.targets)
     scores = task.score(logits, targets)
     interval = metric_interval(scores, paired_test=task.metric.paired_test.value)

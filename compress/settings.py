@@ -189,7 +189,10 @@ class SpeedGate(Settings):
 class SizeGate(Settings):
     """Smaller than the teacher's bundle."""
 
-    min_ratio: Annotated[float, Field(gt=0.0)] = Field(1.0, description="Teacher's bytes over the candidate's.")
+    min_ratio: Annotated[float, Field(gt=0.0)] = Field(
+        1.0, description="Teacher's bytes over the candidate's, at least."
+    )
+    max_mb: Annotated[float, Field(gt=0.0)] | None = Field(None, description="Most megabytes (10^6 bytes) in all.")
 
 
 class Gates(Settings):

@@ -7,6 +7,7 @@ from compress.record import Measurement, Verdict
 from compress.settings import Gates
 from models.errors import BadInput
 
+BYTES_PER_MB = 1_000_000
 POINTS = 100  # a gate's bound is said in points, the metric is a share
 
 
@@ -46,6 +47,7 @@ def judge(gates: Gates, *, stage: str, teacher: Measurement, candidate: Measurem
                 teacher_bytes=teacher.bytes,
                 candidate_bytes=candidate.bytes,
                 min_ratio=gates.size.min_ratio,
+                max_bytes=None if gates.size.max_mb is None else int(gates.size.max_mb * BYTES_PER_MB),
             )
         )
     return verdicts

@@ -1,0 +1,74 @@
+"""PyTorch against ONNX Runtime on every example of a file, for each stage of a run, one text at a time.
+
+    python benchmarks/parity.py runs/NAME --data dev.tsv.gz
+
+The bundle is compared with the model that it was exported from. Exit code 1 where a bound does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from export.bundle import Bundle
+from export.lower import lower
+from export.parity import bound_for, compare
+from export.session import Integers
+from export.target import CPU
+from models.checkpoint import Checkpoint
+from models.data import read_table
+from models.encoded import Encoded, encode_table
+from models.errors import Mismatch
+
+
+def singles(data: Encoded) -> Iterator[dict[str, Integers]]:
+    """Yield the runtime's inputs, one text at a time."""
+    for row in range(len(data)):
+        batch = data.batch(np.asarray([row]))
+        yield {
+            "input_ids": batch.input_ids.numpy(),
+            "attention_mask": batch.attention_mask.numpy(),
+            "token_type_ids": batch.token_type_ids.numpy(),
+        }
+
+
+def main() -> None:
+    """Print a table as Markdown, a row per stage."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--cache", type=Path, default=Path("~/.cache/compress").expanduser())
+    given = parser.parse_args()
+    table = read_table(given.data)
+    torch.set_num_threads(1)  # one text is too little work to share
+    print("| model | arithmetic | examples | same top label | 95 % within | largest difference | bound |")
+    print("|---|---|---|---|---|---|---|")
+    held = True
+    for stage in sorted(given.run.glob("[0-9]-*")):
+        bundle = Bundle.open(stage) if (stage / "manifest.json").exists() else None
+        if bundle is None:
+            checkpoint = Checkpoint.load(stage)
+        # A bundle has no network of its own: it is compared with the one before it.
+        network, tokenizing = checkpoint.network(), checkpoint.tokenizing
+        longest = checkpoint.shape.usable_positions
+        data = encode_table(table, tokenizing, checkpoint.shape.labels, max_length=longest, cache=given.cache)
+        model = lower(network, CPU).SerializeToString() if bundle is None else bundle.model
+        parity = compare(network, model, singles(data))
+        try:
+            parity.check(bound_for(network))
+            verdict = "holds"
+        except Mismatch:
+            held, verdict = False, "FAILS"
+        kind = "int8" if checkpoint.shape.int8 else "float"
+        figures = f"{parity.examples} | {parity.same_top:.2%} | {parity.p95_abs:.2g} | {parity.max_abs:.2g}"
+        print(f"| {stage.name} | {kind} | {figures} | {verdict} |")
+    sys.exit(0 if held else 1)
+
+
+if __name__ == "__main__":
+    main()

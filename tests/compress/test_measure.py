@@ -1,0 +1,67 @@
+"""What is measured of an artifact, and what cannot be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.examples import random_rows, tiny_checkpoint
+
+from compress.measure import Probe, measure
+from compress.settings import Gates, MeasureSettings, SizeGate
+from compress.verdicts import judge
+from models.errors import BadInput
+from models.tasks.text_classification import TextClassification
+
+SETTINGS = MeasureSettings(rounds=4, texts=4)
+
+
+@pytest.fixture
+def probe(tmp_path: Path) -> Probe:
+    """Return a random checkpoint that is to be measured."""
+    (tmp_path / "model").mkdir()
+    tiny_checkpoint().save(tmp_path / "model")
+    return Probe.open(tmp_path / "model", "0" * 64)
+
+
+def test_weights_are_read_when_they_are_used(probe: Probe) -> None:
+    assert len(probe.layers) == 2
+    (probe.directory / "model.safetensors").unlink()
+    assert probe.shape.labels
+    with pytest.raises(Exception, match=r"model\.safetensors"):
+        probe.logits(random_rows(3))
+
+
+def test_the_scores_are_those_of_the_answers(probe: Probe, tmp_path: Path) -> None:
+    data = random_rows(40)
+    found = measure(probe, data, TextClassification(), reference=None, settings=SETTINGS, scratch=tmp_path / "scratch")
+    answers = probe.logits(data).argmax(axis=1)
+    assert found.predictions == answers.tolist()
+    assert found.estimate == pytest.approx((answers == np.asarray(data.targets)).mean())
+    assert found.low <= found.estimate <= found.high
+    assert found.latency is None
+    assert found.bytes == sum(file.stat().st_size for file in (tmp_path / "scratch" / "candidate").iterdir())
+
+
+def test_a_model_that_overflows_is_named(tmp_path: Path) -> None:
+    (tmp_path / "wild").mkdir()
+    calm = tiny_checkpoint()
+    weights = {name: value * 1e25 if ".ffn." in name else value for name, value in calm.weights.items()}
+    replace(calm, weights=weights).save(tmp_path / "wild")
+    wild = Probe.open(tmp_path / "wild", "0" * 64)
+    with pytest.raises(BadInput, match=r"no finite answer for \d+ of 40 examples"):
+        measure(
+            wild, random_rows(40), TextClassification(), reference=None, settings=SETTINGS, scratch=tmp_path / "scratch"
+        )
+
+
+@pytest.mark.parametrize(("most", "passed"), [(1000.0, True), (0.001, False)])
+def test_a_size_gate_may_name_megabytes(probe: Probe, tmp_path: Path, most: float, passed: bool) -> None:
+    found = measure(
+        probe, random_rows(8), TextClassification(), reference=None, settings=SETTINGS, scratch=tmp_path / "scratch"
+    )
+    gates = Gates(size=SizeGate(max_mb=most))
+    (verdict,) = judge(gates, stage="export", teacher=found, candidate=found)
+    assert verdict.passed is passed
