@@ -72,7 +72,7 @@ def write_starter(
 
 
 def _lines(name: str, teacher: str, train: str, validation: str, layers: int) -> Iterator[str]:
-    yield "# A recipe for `compress run`. Every key is shown; those with a # in front have the value they show anyway."
+    yield "# A recipe for `compress run`. Keys with a # in front have the value they show anyway; docs/recipe.md lists them all."
     yield f"name: {_yaml(name)}"
     yield f"teacher: {_yaml(teacher)}"
     yield "seed: 0"
