@@ -72,7 +72,8 @@ def write_starter(
 
 
 def _lines(name: str, teacher: str, train: str, validation: str, layers: int) -> Iterator[str]:
-    yield "# A recipe for `compress run`. Keys with a # in front have the value they show anyway; docs/recipe.md lists them all."
+    yield "# A recipe for `compress run`. Keys with a # in front have the value they show anyway."
+    yield "# docs/recipe.md lists all keys, those of losses and of measuring too."
     yield f"name: {_yaml(name)}"
     yield f"teacher: {_yaml(teacher)}"
     yield "seed: 0"

@@ -9,7 +9,7 @@ from typing import Any, final
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from models.errors import BadFile, BadInput, Unsupported, nearest
@@ -18,6 +18,7 @@ from models.family import Family
 from models.files import inside, read_object, write_json
 from models.network import Network
 from models.shape import HeadShape, ModelShape
+from models.tensor_file import write_tensors
 from models.tokenizing import Tokenizing
 
 FORMAT = 1
@@ -95,7 +96,7 @@ class Checkpoint:
     def save(self, directory: Path) -> None:
         """Write our files into an existing directory."""
         write_json(directory / SHAPE_FILE, {"format": FORMAT, "shape": self.shape.to_json()})
-        save_file(dict(self.weights), str(directory / WEIGHTS_FILE))
+        write_tensors(directory / WEIGHTS_FILE, self.weights)
         self.tokenizing.save(directory)
 
     def save_hugging_face(self, directory: Path) -> None:
@@ -114,7 +115,7 @@ class Checkpoint:
             )
         write_json(directory / "config.json", config)
         names = family.names.write(self.weights, prefix=family.prefix if self.shape.head else "")
-        save_file(names, str(directory / WEIGHTS_FILE), metadata={"format": "pt"})
+        write_tensors(directory / WEIGHTS_FILE, names, metadata={"format": "pt"})
         self.tokenizing.save(directory)
 
 

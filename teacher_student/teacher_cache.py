@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,18 +137,29 @@ def _mapped(path: Path, kind: type[np.generic], rows: int) -> npt.NDArray[Any]:
     return table
 
 
+def _new_array(path: Path, kind: type[np.generic], shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """Return a mapped array of zeros in a new file.
+
+    Raises:
+        OSError: the disk has no room for all of it.
+    """
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
+    if sys.platform == "linux":
+        # Without this the file takes its space page by page, and a full disk ends the process with a bus error.
+        with path.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+    return array
+
+
 def _compute(
     teacher: Checkpoint, data: Encoded, *, directory: Path, layers: Sequence[int], compute: Compute, progress: Progress
 ) -> None:
     device = torch.device(compute.device)
     network = teacher.network().to(device)
     width = teacher.shape.hidden_size
-    logits = np.lib.format.open_memmap(
-        directory / LOGITS, mode="w+", dtype=np.float32, shape=(len(data), len(teacher.shape.labels))
-    )
+    logits = _new_array(directory / LOGITS, np.float32, (len(data), len(teacher.shape.labels)))
     for layer in layers:
-        shape = (int(data.offsets[-1]), width)
-        np.lib.format.open_memmap(directory / _name(layer), mode="w+", dtype=np.float16, shape=shape)
+        _new_array(directory / _name(layer), np.float16, (int(data.offsets[-1]), width))
     tick = progress("teacher outputs")
     done = 0
     with torch.inference_mode(), compute.autocast():

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from models.errors import BadFile
 from models.files import new_directory, read_object, write_json
+from models.tensor_file import write_tensors
 
 FORMAT = 1
 RECORD = "state.json"
@@ -37,7 +38,8 @@ class Store:
         if place.exists():
             shutil.rmtree(place)
         with new_directory(place) as directory:
-            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, directory / TENSORS)
+            plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+            write_tensors(directory / TENSORS, plain)
             record = {"format": FORMAT, "fingerprint": self.fingerprint, "step": step, "figures": dict(figures)}
             write_json(directory / RECORD, record)
         for older in self._places():

@@ -95,11 +95,17 @@ def details_of(stage: str) -> dict[str, Any]:
         {"step": 400 * k, "score": 0.92 - 0.05 / k, "losses": {"mse": 1.1 / k, "hidden": 0.4 / k**0.5}}
         for k in range(1, 7)
     ]
-    if stage in ("train", "distill", "prune"):
-        return {"training": {"points": points, "best_step": 2000, "best_score": 0.91, "examples": 76_800}}
+    training = {"points": points, "best_step": 2000, "best_score": 0.91, "examples": 76_800}
+    if stage == "prune":
+        cuts = [{"heads": [9, 8, 10], "ffn": [1024, 896, 768], "predicted_speedup": 1.41, "lost_importance": 0.012}]
+        cuts += [{"heads": [8, 6, 9], "ffn": [832, 640, 448], "predicted_speedup": 1.83, "lost_importance": 0.031}]
+        return {"training": training, "rounds": [*cuts[:1], {**cuts[1], "measured_speedup": 1.84}]}
+    if stage in ("train", "distill"):
+        return {"training": training}
     if stage == "quantize":
         names = [f"layers.{k}.{part}" for k in range(3) for part in ("attention.query", "ffn.up", "ffn.down")]
-        return {"sensitivity": [{"name": name, "cost": 0.004 / (k + 1), "kl": 0.01} for k, name in enumerate(names)]}
+        rows = [{"name": name, "kl": 4e-6 / (k + 1), "mse": 1e-4, "score_change": 0.0} for k, name in enumerate(names)]
+        return {"sensitivity": rows, "sensitivity_examples": 512}
     return {}
 
 
