@@ -14,7 +14,7 @@ MINUS, DASH, TIMES, NONE = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{MULTIPLICATION S
 def count(value: int) -> str:
     """Return a count in three figures: 22.7 M, 840 k, 512."""
     for size, unit in ((1_000_000_000, " G"), (1_000_000, " M"), (1_000, " k")):
-        if value >= size:
+        if value >= 0.9995 * size:
             return figures(value / size) + unit
     return str(value)
 
@@ -28,7 +28,7 @@ def figures(value: float) -> str:
     """Return a positive number with three figures or all before the point: 0.0123, 1.23, 12.3, 1234."""
     if value == 0:
         return "0"
-    decimals = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+    decimals = sum(abs(value) < limit for limit in (99.95, 9.995, 0.9995))  # where rounding reaches the next power
     return signed(value, decimals) if value < 0 else f"{value:.{decimals}f}"
 
 
@@ -46,8 +46,10 @@ def signed(value: float, decimals: int, *, plus: str = "") -> str:
 
 
 def share(value: float, paired: Paired) -> str:
-    """Return a metric: in percent without the sign for proportions, else as it is."""
-    return f"{100 * value:.1f}" if paired == "proportions" else f"{value:.4f}"
+    """Return a metric: in percent without the sign for proportions (92.4, 100), else as it is."""
+    if paired == "proportions":
+        return "100" if value >= 0.9995 else f"{100 * value:.1f}"
+    return f"{value:.4f}"
 
 
 def unit(paired: Paired) -> str:

@@ -386,6 +386,8 @@ def test_an_attempt_after_a_failed_gate_is_told() -> None:
     [
         (wording.count(22_713_602), "22.7 M"),
         (wording.count(999), "999"),
+        (wording.count(999_600), "1.00 M"),
+        (wording.figures(0.99961), "1.00"),
         (wording.figures(0.0123), "0.012"),
         (wording.figures(1234.5), "1234"),
         (wording.grouped(14580), "14\N{NARROW NO-BREAK SPACE}580"),
@@ -403,7 +405,7 @@ def test_an_attempt_after_a_failed_gate_is_told() -> None:
         (wording.moment("some day"), "some day"),
         (
             wording.accuracy_interval(Accuracy(n=9, estimate=0.5, low=0.25, high=1.0), "proportions"),
-            "25.0\N{EN DASH}100.0",
+            "25.0\N{EN DASH}100",
         ),
     ],
 )
