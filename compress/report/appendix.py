@@ -150,7 +150,7 @@ def _artifacts(report: Report) -> Markup:
         for stage in report.stages
     ]
     heads = ["Artifact", "Directory", "Computed in", "int8 modules", "Sealed", "Digest"]
-    cells = ("", "text", "", "", "", "digest")
+    cells = ("", "", "", "", "moment", "digest")
     said = f"Computed in {wording.duration(sum(stage.seconds for stage in report.stages))} in all."
     return section("Artifacts", said, table(heads, rows, label="Artifacts", numbers={2, 3}, cells=cells))
 

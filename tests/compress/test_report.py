@@ -356,6 +356,7 @@ def test_what_stages_tell_is_drawn() -> None:
         {"rounds": [{"heads": None, "ffn": "wide", "predicted_speedup": float("nan")}]},
         {"training": {"points": [{"step": 1, "score": float("nan")}, {"step": 2, "losses": {"kl": float("inf")}}, 4]}},
         {"training": {"points": [{"step": k, "score": 0.5} for k in range(3)]}},
+        {"training": {"points": [{"step": k, "score": [0.5, float("nan"), 0.6][k]} for k in range(3)]}},
     ],
 )
 def test_details_may_be_anything(details: dict[str, Any]) -> None:
