@@ -144,7 +144,7 @@ def judge_speed(
     passed = interval.low >= min_speedup
     decidable = rounds > 1 and not interval.low < min_speedup <= interval.estimate
     message = (
-        f"speed gate: {interval.estimate:.2f} times as fast as the teacher ({proposed:.3g} ms vs {baseline:.3g} ms), "
+        f"speed gate: {interval.estimate:.2f} times as fast as the teacher ({proposed:.3f} ms vs {baseline:.3f} ms), "
         f"{_percent(confidence)} lower bound {interval.low:.2f}, required {min_speedup:g} (rounds = {rounds})."
     )
     message += "" if passed else f" Missed by {_missed(min_speedup - interval.low)}."
@@ -292,8 +292,9 @@ def _accuracy_message(
     change = "gain" if interval.estimate > 0 else "loss"
     message = (
         f"accuracy gate: {values}, {change} {abs(interval.estimate) * scale:.{digits}f}{unit}, "
-        f"{_percent(confidence)} lower bound {interval.low * scale:.{digits}f}{unit}, "
-        f"allowed loss {max_loss * scale:g}{unit} (n = {n}, {counts})."
+        f"{'' if change == 'loss' else 'loss '}below {-interval.low * scale:.{digits}f}{unit} "
+        f"with {_percent(confidence)} confidence, "
+        f"allowed {max_loss * scale:g}{unit} (n = {n}, {counts})."
     )
     if interval.low <= -max_loss:
         message += f" Missed by {_missed((-max_loss - interval.low) * scale, digits)}{unit}."

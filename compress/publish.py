@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,14 @@ FOLDER = "bundle"
 def publish(run: Path, result: RunResult) -> Path | None:
     """Write `bundle/` beside the artifacts of a run that ends in an export and passed, and return its path.
 
-    The sealed artifact stays as it is: what a machine measured must not change its digest.
+    The sealed artifact stays as it is: what a machine measured must not change its digest. Where there is nothing to
+    hand over, the bundle of an earlier run is removed: nobody may take it for this one's.
     """
     last = result.stages[-1]
+    target = run / FOLDER
     if not result.passed or not (run / last.directory / MANIFEST_FILE).exists():
+        if (target / MANIFEST_FILE).exists():
+            shutil.rmtree(target)
         return None
     bundle = Bundle.open(run / last.directory)
     lineage = [
@@ -27,7 +32,6 @@ def publish(run: Path, result: RunResult) -> Path | None:
         for stage in result.stages
     ]
     manifest = bundle.manifest.model_copy(update={"lineage": lineage, "measurements": measured(result)})
-    target = run / FOLDER
     if (target / MANIFEST_FILE).exists() and Bundle.open(target).manifest == manifest:
         return target
     with new_directory(target, replace=(target / MANIFEST_FILE).exists()) as partial:

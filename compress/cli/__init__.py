@@ -80,7 +80,8 @@ def _say(text: str, words: list[str]) -> None:
 def _complain(error: CompressError, words: list[str]) -> None:
     if "--json" in words:
         kind = type(error).__name__
-        typer.echo(json.dumps({"error": {"kind": kind, "what": error.what, "where": error.where, "fix": error.fix}}))
+        told = {"kind": kind, "what": error.what, "where": error.where, "fix": error.fix}
+        typer.echo(json.dumps({"error": told}), err=True)  # a failed run's report is on stdout
         return
     from compress.cli.render import print_error
 

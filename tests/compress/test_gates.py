@@ -70,7 +70,7 @@ def noisy(seed: int, n: int, loss: float, **changes: Any) -> tuple[Measurement, 
 def test_accuracy_message_tells_everything() -> None:
     verdict = judged(872, 31, 20, max_loss=0.01, right=775)
     assert verdict.message == (
-        "accuracy gate: 91.2 % vs 92.4 % teacher, loss 1.26 pt, 95 % lower bound -2.72 pt, allowed loss 1 pt "
+        "accuracy gate: 91.2 % vs 92.4 % teacher, loss 1.26 pt, below 2.72 pt with 95 % confidence, allowed 1 pt "
         "(n = 872, teacher-only right 31, candidate-only right 20). Missed by 1.72 pt. Too few examples to decide: "
         "872 of them, 5.8 % scored differently, cannot show a loss below 1 pt even of an equally good model; "
         "about 3616 can."
@@ -274,7 +274,7 @@ def test_speed_says_by_how_much_it_failed() -> None:
     assert not verdict.passed
     assert verdict.decidable
     assert verdict.message == (
-        "speed gate: 4.00 times as fast as the teacher (5 ms vs 20 ms), 95 % lower bound 4.00, "
+        "speed gate: 4.00 times as fast as the teacher (5.000 ms vs 20.000 ms), 95 % lower bound 4.00, "
         "required 5 (rounds = 8). Missed by 1.00."
     )
     assert verdict.advice == "Try a larger speed-up for the prune stage, or min_speedup 4.0."

@@ -75,6 +75,16 @@ def test_a_second_run_redoes_nothing_and_a_changed_setting_only_what_follows_it(
     assert wider.computed == ["quantize", "export"]
 
 
+def test_the_bundle_of_an_earlier_run_does_not_outlive_a_failed_one(plain: dict[str, Any], tmp_path: Path) -> None:
+    carry_out(plain, tmp_path)
+    bundle = tmp_path / "runs" / "tiny" / "bundle"
+    assert bundle.exists()
+    plain["gates"] = {"default": {}, "export": {"size": {"min_ratio": 1000.0}}}
+    assert not carry_out(plain, tmp_path).passed
+    assert not bundle.exists()
+    assert (tmp_path / "runs" / "tiny" / "4-export" / "manifest.json").exists()
+
+
 def test_training_uses_the_threads_of_the_recipe(plain: dict[str, Any], tmp_path: Path) -> None:
     before, seen = torch.get_num_threads(), set()
 
@@ -176,6 +186,10 @@ def test_a_failed_gate_exits_with_3_and_bad_input_with_2(
     plain["gates"] = {"default": {"size": {"min_ratio": 1000.0}}}
     assert exit_code(write_recipe(plain, tmp_path)) == 3
     assert "size gate" in capsys.readouterr().err
+    assert exit_code([*write_recipe(plain, tmp_path), "--json"]) == 3
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["passed"] is False
+    assert json.loads(printed.err)["error"]["kind"] == "GateFailed"
     assert exit_code(write_recipe(plain | {"distil": {}}, tmp_path)) == 2
     assert "Did you mean 'distill'?" in capsys.readouterr().err.replace("\n", "")
     assert exit_code(["run", "--no-such-option"]) == 2

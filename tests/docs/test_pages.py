@@ -35,13 +35,13 @@ def commands(text: str) -> list[list[str]]:
 def test_every_command_line_in_a_page_is_one(path: Path) -> None:
     known = get_command(app).commands  # type: ignore[attr-defined]
     for words in commands(path.read_text(encoding="utf-8")):
-        if words[1] == "..." or words[1].startswith("--"):
+        if len(words) == 1 or words[1] == "..." or words[1].startswith("--"):
             continue
         assert words[1] in known, words
         parameters = known[words[1]].params
         options = {name for parameter in parameters for name in (*parameter.opts, *parameter.secondary_opts)}
         assert {word.partition("=")[0] for word in words[2:] if word.startswith("--")} <= options | {"--help"}, words
-        if words[1] == "run" and words[2].isalnum() and words[2].islower():
+        if words[1] == "run" and len(words) > 2 and words[2].isalnum() and words[2].islower():
             assert words[2] in shipped_recipes(), words
 
 
