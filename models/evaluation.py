@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 
 from models.encoded import Encoded, equal_lengths
+from models.memory import give_back
 from models.network import Network
 from models.progress import Progress, silent
 
@@ -48,4 +49,5 @@ def evaluate_logits(
             done += len(rows)
             tick(done, len(data))
     network.train(training)
+    give_back()
     return np.empty((0, len(network.shape.labels)), dtype=np.float32) if outputs is None else outputs

@@ -19,6 +19,7 @@ from models.encoded import Encoded
 from models.errors import BadFile
 from models.evaluation import TOKENS_PER_BATCH, unpadded_batches
 from models.files import check_files, digest_files, digest_of, new_directory, read_object, sha256_bytes, write_json
+from models.memory import give_back
 from models.progress import Progress, silent
 from teacher_student.compute import Compute
 
@@ -98,6 +99,7 @@ def teacher_outputs(
         _compute(teacher, data, directory=directory, layers=layers, compute=compute, progress=progress)
         files = {name: list(entry) for name, entry in digest_files(directory).items()}
         write_json(directory / RECORD, {"format": FORMAT, "files": files})
+    give_back()
     return _opened(place, data, layers, key)
 
 

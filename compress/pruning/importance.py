@@ -17,6 +17,7 @@ from models.checkpoint import Checkpoint
 from models.encoded import Batch, Encoded
 from models.errors import BadInput
 from models.evaluation import unpadded_batches
+from models.memory import give_back
 from models.network import Network
 from models.progress import Progress, silent
 from models.task import Task
@@ -89,6 +90,7 @@ def score_units(
                 total += (gradient.square() if criterion is Criterion.FISHER else gradient.abs()).sum(dim=0).numpy()
             done += len(batch_rows)
             tick(done, len(rows))
+    give_back()
     return Scores(tuple(totals[0::2]), tuple(totals[1::2]))
 
 
