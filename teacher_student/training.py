@@ -24,7 +24,6 @@ from teacher_student.schedule import Plan, Rows, Schedule, derived_seed, make_pl
 from teacher_student.training_state import Store, optimizer_tensors, restore_optimizer
 from teacher_student.word_gradient import WordGradient
 
-
 GIVE_BACK_STEPS = 50  # keeps a process near 1.3 GB that grew by 150 MB every 100 steps, at no measurable cost
 
 
