@@ -205,7 +205,7 @@ def _labels(points: list[_Point], width: int, height: int) -> Iterator[Markup]:
 
 def _free(point: _Point, wide: float, tall: float, taken: list[Box], width: int, height: int) -> Box:
     """Return the box for a label that covers least of what is taken and is near its point."""
-    best, least = (point.x, point.y, point.x + wide, point.y + tall), math.inf
+    places = []
     for across in range(-REACH, REACH + 1, STEP):
         for down in range(-REACH, REACH + 1, STEP):
             x = min(max(point.x + across - wide / 2, LEFT + 2), width - RIGHT - wide)
@@ -213,9 +213,14 @@ def _free(point: _Point, wide: float, tall: float, taken: list[Box], width: int,
             box = (x, y, x + wide, y + tall)
             near = _nearest(box, point)
             gap = math.hypot(near[0] - point.x, near[1] - point.y) - point.radius
-            cost = 3 * abs(gap - CLEAR) + sum(_overlap(box, other) for other in taken)
-            if cost < least:
-                best, least = box, cost
+            places.append((3 * abs(gap - CLEAR), box))
+    best, least = places[0][1], math.inf
+    for far, box in sorted(places):
+        if far >= least:  # so is every place that follows
+            break
+        cost = far + sum(_overlap(box, other) for other in taken)
+        if cost < least:
+            best, least = box, cost
     return best
 
 
