@@ -57,5 +57,5 @@ class Embeddings(nn.Module):
 
 
 def _table(rows: int, width: int) -> nn.Embedding:
-    """Return a table whose values are not drawn: the network draws all its weights at once, or they are read."""
-    return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
+    """Return a table of zeros: the network draws all its weights at once, or they are read."""
+    return nn.Embedding(rows, width, _weight=torch.zeros(rows, width))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -361,3 +363,14 @@ def test_a_path_is_never_taken_for_a_hub_name(source: str, monkeypatch: pytest.M
 def test_a_file_is_no_checkpoint(theirs: Path) -> None:
     with pytest.raises(BadInput, match="this is a file"):
         Checkpoint.load(theirs / "config.json")
+
+
+def test_loading_does_not_load_the_compiler(theirs: Path) -> None:
+    # Drawing weights on the meta device would import torch._dynamo: two seconds at the start of every command.
+    code = (
+        "import sys; from models.checkpoint import Checkpoint; Checkpoint.load(sys.argv[1]);"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    words = [sys.executable, "-c", code, str(theirs)]
+    done = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
