@@ -15,6 +15,12 @@ from compress.report.markup import Markup, el, join
 from compress.report.tables import Cell, section, table
 
 SENSITIVE = 24  # rows of the sensitivity table
+ROUND_FIGURES = {
+    "Weights removed": "predicted_sparsity",
+    "Predicted speed-up": "predicted_speedup",
+    "Measured speed-up": "measured_speedup",
+    "Importance lost": "lost_importance",
+}
 SUPERSCRIPT = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
 
 
@@ -40,33 +46,39 @@ def _training(report: Report) -> Markup | None:
 
 def _pruning(report: Report) -> Markup | None:
     """Return what every round of a gradual pruning predicted, lost and, in the last one, measured."""
-    tables = [
-        table(
-            ["Round", "Heads left", "FFN neurons left", "Predicted speed-up", "Measured speed-up", "Importance lost"],
-            [[str(k), *_round(one)] for k, one in enumerate(rounds, 1)],
-            label=f"Pruning rounds, {stage.stage}",
-            class_="compact",
-            numbers=set(range(1, 6)),
-        )
-        for stage in report.stages
-        if (rounds := _objects(stage.details.get("rounds")))
-    ]
+    tables = []
+    for stage in report.stages:
+        rounds = _objects(stage.details.get("rounds"))
+        figures = {name: key for name, key in ROUND_FIGURES.items() if any(_number(one.get(key)) for one in rounds)}
+        if rounds:
+            tables.append(
+                table(
+                    ["Round", "Heads left", "FFN neurons left", *figures],
+                    [[str(k), *_round(one, figures)] for k, one in enumerate(rounds, 1)],
+                    label=f"Pruning rounds, {stage.stage}",
+                    class_="compact",
+                    numbers=set(range(1, 3 + len(figures))),
+                )
+            )
     if not tables:
         return None
-    said = "All layers' heads and neurons after each round; speed-ups are over the model that the stage began with."
+    said = "All layers' heads and neurons after each round; figures are against the model that the stage began with."
     return section("Pruning", said, *tables)
 
 
-def _round(told: Mapping[str, Any]) -> Iterator[str]:
+def _round(told: Mapping[str, Any], figures: Mapping[str, str]) -> Iterator[str]:
     for key in ("heads", "ffn"):
         kept = told.get(key)
         counts = [one for one in kept if isinstance(one, int)] if isinstance(kept, list) else []
         yield wording.grouped(sum(counts)) if counts else wording.NONE
-    for key in ("predicted_speedup", "measured_speedup"):
+    for key in figures.values():
         value = told.get(key)
-        yield wording.ratio(value) if _number(value) else wording.NONE
-    lost = told.get("lost_importance")
-    yield f"{lost:.3g}" if _number(lost) else wording.NONE
+        if not _number(value):
+            yield wording.NONE
+        elif key == "predicted_sparsity":
+            yield f"{100 * value:.1f} %"
+        else:
+            yield f"{value:.3g}" if key == "lost_importance" else wording.ratio(value)
 
 
 def _objects(value: Any) -> list[Mapping[str, Any]]:

@@ -342,6 +342,15 @@ def test_what_stages_tell_is_drawn() -> None:
     assert kept[-1] == "prune. layer 1: 8 heads, FFN 832; layer 2: 6 heads, FFN 640; layer 3: 9 heads, FFN 448."
 
 
+def test_a_pruning_by_weights_tells_weights() -> None:
+    rounds = [{"heads": [9, 8], "ffn": [64, 64], "predicted_sparsity": 0.37, "lost_importance": 2.5}]
+    page = Page(render_html(make_report(changed(make_run(stages=3), 2, artifact={"details": {"rounds": rounds}}))))
+    (told,) = [one for one in page.elements("table") if one.attributes["aria-label"] == "Pruning rounds, prune"]
+    header, row = ([cell.whole for cell in line.children] for line in told.all("tr"))
+    assert header == ["Round", "Heads left", "FFN neurons left", "Weights removed", "Importance lost"]
+    assert row == ["1", "17", "128", "37.0 %", "2.5"]
+
+
 @pytest.mark.parametrize(
     "details",
     [
