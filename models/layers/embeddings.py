@@ -57,5 +57,9 @@ class Embeddings(nn.Module):
 
 
 def _table(rows: int, width: int) -> nn.Embedding:
-    """Return a table of zeros: the network draws all its weights at once, or they are read."""
-    return nn.Embedding(rows, width, _weight=torch.zeros(rows, width))
+    """Return a table, its values not drawn where they are about to be read: on the meta device, where drawing them would
+    load PyTorch's compiler first.
+    """
+    if torch.get_default_device().type == "meta":
+        return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
+    return nn.Embedding(rows, width)

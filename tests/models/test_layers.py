@@ -15,7 +15,6 @@ from models.layers.embeddings import Embeddings, SinusoidalPositions
 from models.layers.feedforward import FeedForward
 from models.layers.heads import ClassificationHead
 from models.layers.norm import make_norm
-from models.network import initialize
 from models.shape import Activation, HeadShape, LayerShape, Norm, Positions
 
 
@@ -138,7 +137,6 @@ def test_embeddings(positions: Positions, offset: int, types: int) -> None:
     torch.manual_seed(0)
     shape = tiny_shape(positions=positions, position_offset=offset, type_vocab_size=types)
     module = Embeddings(shape).eval()
-    initialize(module, 0.5)
     ids, kinds = torch.randint(0, 50, (2, 9)), torch.randint(0, max(types, 1), (2, 9))
     total = module.word.weight[ids] + module.position.weight[torch.arange(9) + offset]
     if module.token_type is not None:
