@@ -57,8 +57,8 @@ class Embeddings(nn.Module):
 
 
 def _table(rows: int, width: int) -> nn.Embedding:
-    """Return a table, its values not drawn where they are about to be read: on the meta device, where drawing them would
-    load PyTorch's compiler first.
+    """Return a table. On the meta device, where values are about to be read, none are drawn: that would load PyTorch's
+    compiler first.
     """
     if torch.get_default_device().type == "meta":
         return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
