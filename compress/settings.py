@@ -123,6 +123,12 @@ class PruneSettings(Settings):
     rounds: Count = Field(4, description="Steps in which the target is approached.")
     examples: Count = Field(2048, description="Training examples that heads and neurons are scored on.")
     ffn_multiple: Count = Field(64, description="Kept FFN widths are multiples of this.")
+    compensate: bool = Field(
+        True, description="After each cut the output projections make up for what was removed, by least squares."
+    )
+    arithmetic: Literal["int8", "float"] = Field(
+        "int8", description="What a speed-up is measured in: the arithmetic of the graph that will be deployed."
+    )
     round_epochs: Annotated[float, Field(ge=0)] = Field(
         0.2, description="Passes over the training data between two rounds."
     )

@@ -15,6 +15,7 @@ import onnxruntime
 
 from compress.machine import environment, timed_texts
 from compress.pruning.search import CostOf, Costs, widths
+from compress.quantization.schemes import forms_of, linear_paths, quantize
 from export.latency import compare
 from export.lower import lower
 from export.session import feeds, open_session
@@ -25,9 +26,9 @@ from models.errors import BadFile
 from models.files import digest_of, read_object, write_json
 from models.network import Network
 from models.progress import Progress, silent
-from models.shape import LayerShape, ModelShape
+from models.shape import Int8Form, LayerShape, ModelShape
 
-FORMAT = 1
+FORMAT = 2
 QUANTILES = (0.3, 0.5, 0.7)  # of the texts' lengths: around the median, which the speed gate compares
 SAMPLED = 13  # kept counts that are measured per sublayer; between them costs are interpolated
 COPIES = 4  # layers of the measured graphs: one alone is too fast beside the cost of a call
@@ -43,7 +44,8 @@ CONFIRM_ROUNDS = 8
 @final
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """How latencies are measured: on the lengths of `data`, with `threads` of ONNX Runtime, remembered in `cache`.
+    """How latencies are measured: on the lengths of `data`, with `threads` of ONNX Runtime, in int8 or in float;
+    remembered in `cache`.
 
     What was measured once on a machine is not measured again, so that a run which was killed chooses the same plan.
     """
@@ -51,6 +53,7 @@ class Clock:
     data: Encoded
     threads: int
     cache: Path
+    int8: bool
     progress: Progress = silent
 
     def costs(self, shape: ModelShape, *, ffn_multiple: int) -> Costs:
@@ -58,7 +61,14 @@ class Clock:
         plain = replace(shape, vocab_size=WORDS, pad_token_id=0)
         lengths = sorted({max(1, int(value)) for value in np.quantile(self.data.lengths, QUANTILES)})
         given = {"table": plain.to_json() | {"head": bool(shape.head)}, "lengths": lengths, "multiple": ffn_multiple}
-        kept = self._remembered(given, lambda: _measured(plain, lengths, ffn_multiple, self.threads, self.progress))
+
+        def measured() -> dict[str, Any]:
+            graphs = _graphs(plain, ffn_multiple)
+            shapes = {name: in_int8(graph) if self.int8 else graph for name, (graph, _) in graphs.items()}
+            times = _times(shapes, lengths, self.threads, self.progress)
+            return _per_layer(times, {name: copies for name, (_, copies) in graphs.items()})
+
+        kept = self._remembered(given, measured)
         return _costs(shape, kept, ffn_multiple)
 
     def speedup(self, parent: Checkpoint, candidate: Checkpoint) -> float:
@@ -73,8 +83,8 @@ class Clock:
         def measured() -> dict[str, Any]:
             with tempfile.TemporaryDirectory() as folder:
                 before, after = Path(folder) / "parent.onnx", Path(folder) / "candidate.onnx"
-                before.write_bytes(lower(parent.network(), CPU).SerializeToString())
-                after.write_bytes(lower(candidate.network(), CPU).SerializeToString())
+                before.write_bytes(self._graph(parent))
+                after.write_bytes(self._graph(candidate))
                 comparison = compare(
                     before, after, texts, threads=self.threads, rounds=CONFIRM_ROUNDS, progress=self.progress
                 )
@@ -82,11 +92,17 @@ class Clock:
 
         return float(self._remembered(given, measured)["speedup"])
 
+    def _graph(self, checkpoint: Checkpoint) -> bytes:
+        deployed = quantize(checkpoint, forms_of(checkpoint)) if self.int8 else checkpoint
+        graph: bytes = lower(deployed.network(), CPU).SerializeToString()
+        return graph
+
     def _remembered(self, given: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         machine = environment(self.threads)
         key = {
             "format": FORMAT,
             "given": given,
+            "int8": self.int8,
             "cpu": machine.cpu,
             "cores": machine.cores,
             "threads": self.threads,
@@ -112,33 +128,43 @@ def _sampled(counts: Sequence[int]) -> list[int]:
     return [counts[index] for index in picked]
 
 
-def _measured(
-    shape: ModelShape, lengths: Sequence[int], ffn_multiple: int, threads: int, progress: Progress
-) -> dict[str, Any]:
-    """Return the fixed cost, and for each sublayer, place and head size the costs of the sampled counts."""
-    graphs: dict[str, tuple[ModelShape, int]] = {}
+def in_int8(shape: ModelShape) -> ModelShape:
+    """Return the shape with every linear layer in dynamic int8, as `quantize` does by default."""
+    return shape.with_int8(dict.fromkeys(linear_paths(shape), Int8Form.DYNAMIC))
+
+
+def _graphs(shape: ModelShape, ffn_multiple: int) -> dict[str, tuple[ModelShape, int]]:
+    """Return the networks that are timed, each with its number of layers: one that keeps nothing, and one for every
+    place, head size and sampled count.
+    """
     empty = tuple(replace(layer, heads=0, ffn=0) for layer in shape.layers)
-    graphs["fixed"] = (replace(shape, layers=empty), 1)
+    graphs = {"fixed": (replace(shape, layers=empty), 1)}
     for place, layer in zip(_places(shape), shape.layers, strict=True):
         size = layer.head_size
         for heads in _sampled(range(layer.heads + 1)):
-            graphs[f"heads/{place}/{size}/{heads}"] = _graph(shape, place, LayerShape(heads, size, 0))
+            graphs[f"heads/{place}/{size}/{heads}"] = _layers(shape, place, LayerShape(heads, size, 0))
         for ffn in _sampled(widths(layer.ffn, ffn_multiple)):
-            graphs[f"neurons/{place}/{ffn}"] = _graph(shape, place, LayerShape(0, size, ffn))
-    times = _times({name: graph for name, (graph, _) in graphs.items()}, lengths, threads, progress)
-    # Graphs of one place differ in the number of their layers, so each is compared with an empty one of as many.
+            graphs[f"neurons/{place}/{ffn}"] = _layers(shape, place, LayerShape(0, size, ffn))
+    return graphs
+
+
+def _per_layer(times: Mapping[str, float], copies: Mapping[str, int]) -> dict[str, Any]:
+    """Return the fixed cost, and for each sublayer, place and head size the costs of the sampled counts.
+
+    Graphs of one place differ in the number of their layers, so each is compared with an empty one of as many.
+    """
     result: dict[str, Any] = {"fixed": times["fixed"], "heads": {}, "neurons": {}}
-    for name, (_, copies) in graphs.items():
+    for name, number in copies.items():
         kind, _, rest = name.partition("/")
         if rest:
             table, _, count = rest.rpartition("/")
-            result[kind].setdefault(table, {})[count] = (times[name], copies)
+            result[kind].setdefault(table, {})[count] = (times[name], number)
     for kind in ("heads", "neurons"):
         result[kind] = {table: _differences(entries) for table, entries in result[kind].items()}
     return result
 
 
-def _graph(shape: ModelShape, place: str, layer: LayerShape) -> tuple[ModelShape, int]:
+def _layers(shape: ModelShape, place: str, layer: LayerShape) -> tuple[ModelShape, int]:
     """Return a network of equal layers, and how many: all tokens in all of them, or one layer that is the last."""
     if place == "last":
         return replace(shape, layers=(layer,)), 1

@@ -39,10 +39,10 @@ class Range(NamedTuple):
         return min(ACTIVATION_LEVELS, max(0, round(-self.low / self.scale)))
 
 
-def linear_paths(checkpoint: Checkpoint) -> list[str]:
+def linear_paths(shape: ModelShape) -> list[str]:
     """Return the module paths of all linear layers that have weights, in the network's order."""
     with torch.device("meta"):
-        network = Network(checkpoint.shape)
+        network = Network(shape)
     return [path for path, module in network.named_modules() if isinstance(module, nn.Linear) and module.weight.numel()]
 
 
@@ -71,7 +71,7 @@ def forms_of(
     """
     if checkpoint.shape.int8:
         raise BadInput("the model is in int8 already", where="quantize")
-    linear, tables = linear_paths(checkpoint), table_paths(checkpoint.shape)
+    linear, tables = linear_paths(checkpoint.shape), table_paths(checkpoint.shape)
     known = [*linear, *tables]
     kept: set[str] = set()
     for pattern in keep_float:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, final
 
 from compress.lessons import lessons_of, schedule_of, weights_of
+from compress.pruning.compensation import compensated, curvature
 from compress.pruning.importance import Scores, score_units
 from compress.pruning.latency_table import Clock
+from compress.pruning.plan import Plan
 from compress.pruning.search import Choice, Costs, search, weight_costs
 from compress.pruning.surgery import prune as cut
 from compress.settings import PruneSettings
@@ -24,6 +26,8 @@ LONG = 1.05
 MILDER = 0.7
 LEAST_GAIN = 0.05
 ROUND_FILE = "round.json"
+
+Cut = tuple[Plan, Checkpoint, dict[str, Any]]  # what is kept, the smaller model, and what is told of it
 
 
 @final
@@ -40,13 +44,15 @@ class Target:
 def run(parent: Checkpoint, settings: PruneSettings, context: Context) -> Output[Checkpoint]:
     """Return the pruned and recovered checkpoint.
 
-    Each round scores, searches, cuts and recovers shortly; the target is approached geometrically. A speed-up is
-    confirmed on the emitted graphs before the last recovery. Finished rounds are kept in the scratch directory.
+    Each round scores, searches, cuts, compensates and recovers shortly; the target is approached geometrically. A
+    speed-up is confirmed on the emitted graphs before the last recovery. Finished rounds are kept in the scratch
+    directory.
 
     Raises:
         BadInput: a quantized or headless model, or a target that no plan reaches.
     """
-    clock = Clock(context.train, context.threads, context.cache, context.progress)
+    int8 = settings.arithmetic == "int8"
+    clock = Clock(context.train, context.threads, context.cache, int8=int8, progress=context.progress)
     target = target_of(parent, settings, clock)
     model, rounds = parent, []
     for number in range(1, settings.rounds + 1):
@@ -118,9 +124,11 @@ def _round(
         )
         costs = _costs_of(target.costs, model)
         if last and settings.speedup is not None:
-            return _confirmed(parent, model, scores, costs, target, settings.speedup, clock)
-        choice = search(scores, costs, target.budgets[number - 1], unit=target.unit)
-        return cut(model, choice.plan), _told(choice, target, model)
+            found = _confirmed(parent, model, scores, costs, target, settings.speedup, clock)
+        else:
+            choice = search(scores, costs, target.budgets[number - 1], unit=target.unit)
+            found = choice.plan, cut(model, choice.plan), _told(choice, target, model)
+        return _compensated(model, found, number, settings, context)
 
     def recovered() -> tuple[Checkpoint, dict[str, Any]]:
         smaller, told = _kept(context.scratch / f"cut-{number}", cut_out)
@@ -136,6 +144,23 @@ def _round(
         return trained, told | {"training": history.to_json()}
 
     return _kept(context.scratch / f"round-{number}", recovered)
+
+
+def _compensated(
+    model: Checkpoint, found: Cut, number: int, settings: PruneSettings, context: Context
+) -> tuple[Checkpoint, dict[str, Any]]:
+    """Return what was cut, its output projections updated where the settings ask for that, and what is told of it."""
+    plan, smaller, told = found
+    if not settings.compensate or smaller.shape == model.shape:
+        return smaller, told
+    known = curvature(
+        model,
+        context.train,
+        examples=settings.examples,
+        seed=context.seed + number,
+        progress=context.progress,
+    )
+    return compensated(model, plan, smaller, known), told
 
 
 def _costs_of(costs: Costs, model: Checkpoint) -> Costs:
@@ -174,7 +199,7 @@ def _confirmed(
     target: Target,
     wanted: float,
     clock: Clock,
-) -> tuple[Checkpoint, dict[str, Any]]:
+) -> Cut:
     """Return the cut model whose measured speed-up meets the wanted one with the least loss of importance.
 
     The table predicts sublayers one by one; what they cost together is measured on the emitted graphs, and the budget
@@ -197,7 +222,7 @@ def _confirmed(
     best = min(enough, key=lambda one: one[1].lost) if enough else max(tried, key=lambda one: one[0])
     speedup, choice, candidate = best
     told = _told(choice, target, model) | {"measured_speedup": speedup, "speedups_tried": [one[0] for one in tried]}
-    return candidate, told
+    return choice.plan, candidate, told
 
 
 def _kept(place: Path, make: Callable[[], tuple[Checkpoint, dict[str, Any]]]) -> tuple[Checkpoint, dict[str, Any]]:

@@ -55,8 +55,8 @@ def run(parent: Checkpoint, settings: QuantizeSettings, context: Context) -> Out
         "sensitivity": table,
         "sensitivity_examples": examples,
         "forms": {path: form.value for path, form in forms.items()},
-        "linear": len(linear_paths(parent)),
-        "float": [path for path in linear_paths(parent) if path not in forms],
+        "linear": len(linear_paths(parent.shape)),
+        "float": [path for path in linear_paths(parent.shape) if path not in forms],
     }
     return Output(quantize(parent, forms, ranges), details)
 

@@ -31,14 +31,11 @@ def times(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Replace the clock's measurements by weights, and count them: the real ones differ from call to call."""
     asked: list[str] = []
 
-    def table(shape, lengths, ffn_multiple, threads, progress):
+    def table(shapes, lengths, threads, progress):
         asked.append("table")
-        heads = {str(count): count * 1.0 for count in (0, 4)}
-        neurons = {str(count): count * 0.25 for count in (0, 48)}
+        assert any(shape.int8 for shape in shapes.values())
         return {
-            "fixed": 1.0,
-            "heads": {"inner/8": heads, "last/8": heads},
-            "neurons": {"inner": neurons, "last": neurons},
+            name: 1.0 + sum(layer.heads + layer.ffn / 4 for layer in shape.layers) for name, shape in shapes.items()
         }
 
     def compared(self, parent, candidate):
@@ -46,7 +43,7 @@ def times(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         size = [sum(layer.heads + layer.ffn / 4 for layer in model.shape.layers) for model in (parent, candidate)]
         return (6.0 + size[0]) / (6.0 + size[1])
 
-    monkeypatch.setattr(latency_table, "_measured", table)
+    monkeypatch.setattr(latency_table, "_times", table)
     monkeypatch.setattr(Clock, "speedup", compared)
     return asked
 
@@ -128,7 +125,7 @@ def test_an_impossible_target_is_named(tmp_path: Path, times: list[str]) -> None
 
 def test_the_table_is_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_checkpoint(LAYERS)
-    clock = Clock(random_rows(20), 1, tmp_path)
+    clock = Clock(random_rows(20), 1, tmp_path, int8=True)
     first = clock.costs(model.shape, ffn_multiple=16)
     monkeypatch.setattr(latency_table, "_times", lambda *arguments: pytest.fail("measured again"))
     assert clock.costs(model.shape, ffn_multiple=16) == first
@@ -141,7 +138,7 @@ def test_the_table_is_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_kept_table_that_is_broken_is_measured_again(tmp_path: Path) -> None:
-    model, clock = tiny_checkpoint(LAYERS), Clock(random_rows(20), 1, tmp_path)
+    model, clock = tiny_checkpoint(LAYERS), Clock(random_rows(20), 1, tmp_path, int8=True)
     clock.costs(model.shape, ffn_multiple=16)
     (file,) = tmp_path.glob("latency-*.json")
     file.write_text("{")

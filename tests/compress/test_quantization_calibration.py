@@ -74,7 +74,7 @@ def test_one_sided_values_use_all_levels() -> None:
 def test_ranges_are_of_what_the_layer_reads(method: Calibration) -> None:
     torch.set_num_threads(1)
     checkpoint, data = tiny_checkpoint(), random_rows(30)
-    paths = linear_paths(checkpoint)
+    paths = linear_paths(checkpoint.shape)
     ranges = calibrate(checkpoint, paths, data, method=method, percentile=99.0)
     network = checkpoint.network()
     seen: dict[str, list[torch.Tensor]] = {path: [] for path in paths}

@@ -76,7 +76,7 @@ def test_every_linear_layer_and_table_is_quantized_by_default() -> None:
 
 def test_saved_and_loaded_it_answers_the_same(tmp_path: Path) -> None:
     checkpoint = tiny_checkpoint()
-    paths = linear_paths(checkpoint)
+    paths = linear_paths(checkpoint.shape)
     static = dict.fromkeys(paths[:5], Int8Form.STATIC) | dict.fromkeys(paths[5:], Int8Form.DYNAMIC)
     ranges = calibrate(checkpoint, paths[:5], ROWS, method=Calibration.MINMAX)
     for forms in (forms_of(checkpoint), static):
@@ -102,7 +102,9 @@ def test_int8_stays_near_float(activations: str) -> None:
 def test_what_is_kept_in_float_is_untouched() -> None:
     checkpoint = tiny_checkpoint()
     forms = forms_of(checkpoint, keep_float=("layers.0.*", "head.output"), embeddings=False)
-    assert sorted(forms) == sorted([*(p for p in linear_paths(checkpoint) if p.startswith("layers.1.")), "head.dense"])
+    assert sorted(forms) == sorted(
+        [*(p for p in linear_paths(checkpoint.shape) if p.startswith("layers.1.")), "head.dense"]
+    )
     network = quantize(checkpoint, forms).network()
     assert isinstance(network.layers[0].ffn.up, nn.Linear)
     assert torch.equal(network.layers[0].ffn.up.weight, checkpoint.weights["layers.0.ffn.up.weight"])
@@ -166,7 +168,10 @@ def test_a_spoilt_layer_is_the_most_sensitive() -> None:
     spoilt[:, 0] = 40.0  # one column so large that the others fall into few levels
     weights["layers.1.ffn.down.weight"] = spoilt
     found = sensitivities(
-        replace(checkpoint, weights=weights), linear_paths(checkpoint), random_rows(24, labels=0), TextClassification()
+        replace(checkpoint, weights=weights),
+        linear_paths(checkpoint.shape),
+        random_rows(24, labels=0),
+        TextClassification(),
     )
     assert found[0].name == "layers.1.ffn.down"
     assert found[0].score_change is None
