@@ -124,9 +124,11 @@ def judge_speed(
     baseline_rounds: Sequence[Sequence[float]],
     candidate_rounds: Sequence[Sequence[float]],
     min_speedup: float,
+    max_ms: float | None = None,
     confidence: float = 0.95,
 ) -> Verdict:
-    """Return whether the candidate is `min_speedup` times as fast as the teacher: lower one-sided bound at least that.
+    """Return whether the candidate is `min_speedup` times as fast as the teacher: lower one-sided bound at least that;
+    and whether its median call takes at most `max_ms`, where that is asked too.
 
     Rounds hold the p50 in ms of each pass, interleaved (A B B A). Undecidable where the estimate reaches the bound but
     its lower bound does not: more rounds may tell. `details`: rounds, baseline_ms, candidate_ms (medians),
@@ -141,35 +143,35 @@ def judge_speed(
     baseline, proposed = (
         float(np.median([time for one in side for time in one])) for side in (baseline_rounds, candidate_rounds)
     )
-    passed = interval.low >= min_speedup
+    in_time = max_ms is None or proposed <= max_ms
+    passed = interval.low >= min_speedup and in_time
     decidable = rounds > 1 and not interval.low < min_speedup <= interval.estimate
     message = (
         f"speed gate: {interval.estimate:.2f} times as fast as the teacher ({proposed:.3f} ms vs {baseline:.3f} ms), "
-        f"{_percent(confidence)} lower bound {interval.low:.2f}, required {min_speedup:g} (rounds = {rounds})."
+        f"{_percent(confidence)} lower bound {interval.low:.2f}, required {min_speedup:g}"
+        f"{'' if max_ms is None else f' and {max_ms:g} ms at most'} (rounds = {rounds})."
     )
-    message += "" if passed else f" Missed by {_missed(min_speedup - interval.low)}."
+    message += "" if interval.low >= min_speedup else f" Missed by {_missed(min_speedup - interval.low)}."
+    message += "" if in_time or max_ms is None else f" Too slow by {_missed(proposed - max_ms, 3)} ms."
     if not decidable:
         noisy = " Too noisy to decide: the estimate reaches what is required, its lower bound does not."
         message += noisy if rounds > 1 else " One round says nothing about its own noise."
+    details: dict[str, float | int] = {"rounds": rounds, "baseline_ms": baseline, "candidate_ms": proposed}
+    details |= {"slowest_ratio": float(ratios.min()), "fastest_ratio": float(ratios.max())}
+    bound = max(min_speedup, 0.0 if max_ms is None else baseline / max_ms)
     return Verdict(
         gate="speed",
         stage=stage,
         estimate=interval.estimate,
         low=interval.low,
         high=interval.high if math.isfinite(interval.high) else None,
-        bound=min_speedup,
+        bound=bound,
         passed=passed,
         decidable=decidable,
         n=rounds,
-        details={
-            "rounds": rounds,
-            "baseline_ms": baseline,
-            "candidate_ms": proposed,
-            "slowest_ratio": float(ratios.min()),
-            "fastest_ratio": float(ratios.max()),
-        },
+        details=details if max_ms is None else details | {"max_ms": max_ms},
         message=message,
-        advice="" if passed else _speed_advice(stage, interval, rounds, min_speedup),
+        advice="" if passed else _speed_advice(stage, interval, rounds, bound),
     )
 
 

@@ -122,7 +122,9 @@ def summary(state: Run, results: list[StageResult], computed: list[str]) -> RunR
 
 
 def require_passed(result: RunResult) -> None:
-    """Raise GateFailed when a gate of `result` was not passed, with every failed verdict in the message."""
+    """Raise GateFailed when `result` hands nothing over, with every failed verdict in the message."""
+    if result.passed:
+        return
     failed = [verdict for stage in result.stages for verdict in stage.verdicts if not verdict.passed]
     if failed:
         raise GateFailed(
@@ -237,14 +239,19 @@ def make(state: Run, directory: Path, origin: Origin, work: Work) -> Made:
     return Made(directory, record, computed=True)
 
 
-def judged(state: Run, made: Made, stage: str, teacher: StageResult | None, *, attempt: int = 0) -> StageResult:
-    """Measure an artifact, compare it with the teacher, and return what its gates decide."""
+def judged(
+    state: Run, made: Made, stage: str, teacher: StageResult | None, *, attempt: int = 0, name: str | None = None
+) -> StageResult:
+    """Measure an artifact, compare it with the teacher, and return what its gates decide.
+
+    The result is told under `name` where that is not the stage's own.
+    """
     probe = Probe.open(made.directory, made.record.digest)
     validation = _measured(state, probe, "validation", timed=True)
     gates = state.recipe.gates.of(stage)
     result = StageResult(
-        stage=stage,
-        directory=made.directory.name,
+        stage=name or stage,
+        directory=made.directory.relative_to(state.ledger.directory).as_posix(),
         artifact=made.record,
         layers=[LayerRecord(heads=layer.heads, head_size=layer.head_size, ffn=layer.ffn) for layer in probe.layers],
         int8=len(probe.shape.int8),

@@ -20,7 +20,7 @@ def publish(run: Path, result: RunResult) -> Path | None:
     The sealed artifact stays as it is: what a machine measured must not change its digest. Where there is nothing to
     hand over, the bundle of an earlier run is removed: nobody may take it for this one's.
     """
-    last = result.stages[-1]
+    last = result.last
     target = run / FOLDER
     if not result.passed or not (run / last.directory / MANIFEST_FILE).exists():
         if (target / MANIFEST_FILE).exists():
@@ -30,6 +30,7 @@ def publish(run: Path, result: RunResult) -> Path | None:
     lineage = [
         {"stage": stage.stage, "artifact": stage.artifact.digest, "settings": stage.artifact.settings}
         for stage in result.stages
+        if result.chosen is None or stage in (result.stages[0], last)
     ]
     manifest = bundle.manifest.model_copy(update={"lineage": lineage, "measurements": measured(result)})
     if (target / MANIFEST_FILE).exists() and Bundle.open(target).manifest == manifest:
@@ -42,7 +43,7 @@ def publish(run: Path, result: RunResult) -> Path | None:
 
 def measured(result: RunResult) -> dict[str, Any]:
     """Return what the manifest tells of the run: the teacher and the bundle, and the verdicts between."""
-    first, last = result.stages[0], result.stages[-1]
+    first, last = result.stages[0], result.last
     return {
         "teacher": _told(first.validation),
         "bundle": _told(last.validation),

@@ -19,6 +19,7 @@ from compress.settings import (
     MeasureSettings,
     PruneSettings,
     QuantizeSettings,
+    SearchSettings,
     Settings,
     TrainSettings,
 )
@@ -41,6 +42,7 @@ class Recipe(Settings):
     export: ExportSettings | None = Field(None, description="Write the ONNX bundle.")
     gates: GateSettings = Field(default_factory=GateSettings, description="What each stage's output must pass.")
     measure: MeasureSettings = Field(default_factory=MeasureSettings, description="How it is measured.")
+    search: SearchSettings | None = Field(None, description="What `compress search` looks for.")
     on_failure: Literal["stop", "backtrack"] = Field(
         "stop", description="A failed gate stops the run, or first lets the stage try milder settings."
     )

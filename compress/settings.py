@@ -5,14 +5,24 @@ Every key is documented here once; recipes, command-line flags and the documenta
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Weight = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def without_unit(unit: str) -> Callable[[Any], Any]:
+    """Return a validator that takes `0.6ms` for 0.6."""
+
+    def plain(value: Any) -> Any:
+        return value.strip().removesuffix(unit).rstrip() if isinstance(value, str) else value
+
+    return plain
 
 
 class Settings(BaseModel):
@@ -189,6 +199,9 @@ class SpeedGate(Settings):
     min_speedup: Annotated[float, Field(gt=0.0)] = Field(
         1.0, description="The lower bound of the ratio of median latencies must reach this."
     )
+    max_ms: Annotated[float, Field(gt=0.0)] | None = Field(
+        None, description="Most milliseconds of the median call, on the machine that measures."
+    )
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(0.95, description="Of the one-sided lower bound.")
 
 
@@ -231,6 +244,42 @@ class GateSettings(Settings):
             speed=own.speed or self.default.speed,
             size=own.size or self.default.size,
         )
+
+
+class SearchSettings(Settings):
+    """Find the best point between right and fast: prune level by level as the recipe's prune stage says, finish each
+    level by the stages that follow, judge it once, and end at the first that loses too much.
+    """
+
+    max_drop: Annotated[float, Field(gt=0.0, lt=100.0)] | None = Field(
+        1.0, description="Most points of the metric below the teacher, with the gate's confidence; none: do not ask."
+    )
+    max_latency: Annotated[float | None, BeforeValidator(without_unit("ms"))] = Field(
+        None, gt=0.0, description="Most ms of the median call; the most accurate level that is so fast is taken."
+    )
+    max_size: Annotated[float | None, BeforeValidator(without_unit("MB"))] = Field(
+        None, gt=0.0, description="Most MB of the bundle; the most accurate level that is so small is taken."
+    )
+    minutes: Annotated[float, Field(gt=0.0)] = Field(
+        60.0, description="No level is begun that would end later than this after the start of the call."
+    )
+    levels: Count = Field(12, description="Most levels of a family.")
+    trials: Count = Field(1, description="Families that are grown: the recipe's own, then others drawn from the space.")
+    space: dict[str, tuple[Any, ...]] = Field(
+        {},
+        description="What the other families try: recipe key -> choices (`distill.layers: [3, 4]`).",
+    )
+    storage: str | None = Field(
+        None, description="Database URL that several searches share; a file in the run's folder if left out."
+    )
+
+    @model_validator(mode="after")
+    def _some_goal(self) -> SearchSettings:
+        if self.max_drop is None and self.max_latency is None and self.max_size is None:
+            raise ValueError("give at least one of max_drop, max_latency and max_size")
+        if self.trials > 1 and not self.space:
+            raise ValueError("several trials need a space to draw from")
+        return self
 
 
 class MeasureSettings(Settings):

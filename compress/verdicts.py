@@ -37,6 +37,7 @@ def judge(gates: Gates, *, stage: str, teacher: Measurement, candidate: Measurem
                 baseline_rounds=candidate.baseline_latency.rounds,
                 candidate_rounds=candidate.latency.rounds,
                 min_speedup=gates.speed.min_speedup,
+                max_ms=gates.speed.max_ms,
                 confidence=gates.speed.confidence,
             )
         )

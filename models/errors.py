@@ -2,6 +2,7 @@
 
 CompressError            what was wrong, where, what to do
 ├── BadInput             a setting, a column, a label, a text: the caller's words
+│   └── Unreachable      a target that no plan reaches
 ├── BadFile              a file is missing, truncated, of another format, or not what its digest says
 ├── Unsupported          a family, an operator or a form that is real but not ours
 ├── Mismatch             two computations that must agree do not (parity, golden outputs)
@@ -32,6 +33,10 @@ class CompressError(Exception):
 
 class BadInput(CompressError):
     """The caller asked for something that cannot be: a setting, a column, a label, a text."""
+
+
+class Unreachable(BadInput):
+    """A target that lies beyond what can be removed."""
 
 
 class BadFile(CompressError):

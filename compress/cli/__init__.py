@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import typer
 
 from compress.cli.inspection import app as inspection
+from compress.cli.searching import app as searching
 from compress.cli.stages import app as stages
 from models.errors import CompressError, GateFailed
 
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for group in (stages, inspection):
+for group in (stages, searching, inspection):
     app.registered_commands += group.registered_commands
 
 

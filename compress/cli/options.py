@@ -11,23 +11,28 @@ from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from compress.settings import Settings
 from models.errors import BadInput
 
 
-class Common(Settings):
-    """Options that every stage's command has besides the stage's own."""
+class Basic(Settings):
+    """Options of every command that makes something."""
 
     teacher: str | None = Field(None, description="Checkpoint directory, hub name (org/name), or `standard-library`.")
     out: Path | None = Field(None, description="Directory to write; it must not hold anything else.")
-    max_loss: float | None = Field(None, description="Accuracy gate: allowed loss against the teacher, in points.")
-    min_speedup: float | None = Field(None, description="Speed gate: least speed-up over the teacher.")
     seed: int | None = Field(None, description="Seed of everything that is drawn.")
     threads: int | None = Field(None, description="Threads for training; all cores if left out.")
     cache: Path = Field(Path("~/.cache/compress"), description="Where tokenised data and teacher outputs are kept.")
     json_output: bool = Field(False, description="Print one JSON object on stdout, for machines.", alias="json")
+
+
+class Common(Basic):
+    """Options that every stage's command has besides the stage's own."""
+
+    max_loss: float | None = Field(None, description="Accuracy gate: allowed loss against the teacher, in points.")
+    min_speedup: float | None = Field(None, description="Speed gate: least speed-up over the teacher.")
 
 
 class Look(Settings):
@@ -55,9 +60,11 @@ def leaves(settings: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, A
         inner = _group(field.annotation)
         if inner is not None:
             yield from leaves(inner, f"{prefix}{name}.")
-        else:
+        elif get_origin(field.annotation) is not dict:  # a mapping is written in the recipe
             default = "" if field.default is None or field.is_required() else f" [default: {_shown(field)}]"
-            yield prefix + (field.alias or name), field.annotation, (field.description or "") + default
+            with_unit = any(isinstance(rule, BeforeValidator) for rule in field.metadata)  # such as 0.6ms
+            kind = str if with_unit else field.annotation
+            yield prefix + (field.alias or name), kind, (field.description or "") + default
 
 
 def with_settings(**groups: type[BaseModel]) -> Callable[[Callable[..., None]], Callable[..., None]]:

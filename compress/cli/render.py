@@ -131,8 +131,10 @@ def print_summary(result: RunResult, directory: Path) -> None:
     out.print()
     for stage in result.stages:
         for verdict in stage.verdicts:
-            if not verdict.passed or stage is result.stages[-1]:
-                out.print(_sign(passed=verdict.passed), f"{verdict.stage}: {verdict.message}")
+            if not verdict.passed or stage is result.last:
+                out.print(_sign(passed=verdict.passed), f"{stage.stage}: {verdict.message}")
+    for note in result.notes:
+        out.print(f"The search ended: {note}.")
     # A bundle of an earlier run may stand there: it is this run's only if every gate was passed.
     places = {"bundle": result.passed and directory / "bundle", "report": directory / "report.html"}
     for name, place in places.items():
@@ -201,7 +203,8 @@ def _table(report: Report) -> Table:
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("\ngates", no_wrap=True)
     for row, stage in enumerate(stages):
-        table.add_row(stage.stage, *(cells[row] for cells in shown.values()), _gates(stage))
+        gates = Text("chosen", style="bold green") if stage.stage == report.chosen else _gates(stage)
+        table.add_row(stage.stage, *(cells[row] for cells in shown.values()), gates)
     return table
 
 

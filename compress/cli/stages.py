@@ -48,10 +48,10 @@ def run_command(
     from compress.report.files import write_report
 
     named = {} if name is None else {"name": name}
-    loaded = load_recipe(recipe, _overrides(data, common) | named | parse_assignments(assignments))
+    loaded = load_recipe(recipe, overrides_of(data, common) | named | parse_assignments(assignments))
     out = Path(common.get("out", "runs"))
     with LiveProgress(quiet=bool(common.get("json"))) as progress:
-        result = execute(loaded, out=out, cache=_cache(common), progress=progress, on_stage=progress.stage_done)
+        result = execute(loaded, out=out, cache=cache_of(common), progress=progress, on_stage=progress.stage_done)
     text = write_report(result, out / loaded.name)
     if common.get("json"):
         typer.echo(text)
@@ -105,14 +105,15 @@ def export_command(model: Model, *, data: Values, own: Values, common: Values) -
     _one("export", model, own, data, common)
 
 
-def _overrides(data: Values, common: Values) -> Values:
+def overrides_of(data: Values, common: Values) -> Values:
     """Return what the options say, by the recipe's dotted keys."""
     values = {f"data.{key}": value for key, value in data.items()}
     values |= {key: common[key] for key in ("teacher", "seed", "threads") if common.get(key) is not None}
     return values | {key: common[name] for name, key in GATES.items() if name in common}
 
 
-def _cache(common: Values) -> Path:
+def cache_of(common: Values) -> Path:
+    """Return where to keep what can be computed again."""
     default: Path = Common.model_fields["cache"].default
     return Path(common.get("cache") or default).expanduser()
 
@@ -126,11 +127,11 @@ def _one(stage: str, model: str | None, own: Values, data: Values, common: Mappi
     from compress.single import execute_stage
 
     plain: Values = {"name": stage, "teacher": model, stage: {}, "gates": {"default": {}}}
-    values = _overrides(data, dict(common)) | {f"{stage}.{key}": value for key, value in own.items()}
+    values = overrides_of(data, dict(common)) | {f"{stage}.{key}": value for key, value in own.items()}
     recipe = make_recipe(merged(plain, values), where=f"compress {stage}")
     out = Path(common.get("out", stage))
     with LiveProgress(quiet=bool(common.get("json"))) as progress:
-        done = execute_stage(stage, recipe, model=model, out=out, cache=_cache(dict(common)), progress=progress)
+        done = execute_stage(stage, recipe, model=model, out=out, cache=cache_of(dict(common)), progress=progress)
     if done is None:
         return
     record, result = done

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from compress.pruning.importance import Scores, Values
 from compress.pruning.plan import Plan
 from models.checkpoint import Checkpoint
-from models.errors import BadInput
+from models.errors import Unreachable
 from models.shape import LayerShape
 
 STATES = 4000
@@ -90,7 +90,7 @@ def search(scores: Scores, costs: Costs, budget: float, *, unit: str) -> Choice:
     whole. Exact as long as at most STATES combinations are worth keeping; the budget is never exceeded.
 
     Raises:
-        BadInput: even the plan that keeps nothing exceeds the budget; `unit` names the cost in the message.
+        Unreachable: even the plan that keeps nothing exceeds the budget; `unit` names the cost in the message.
     """
     sublayers = [_levels(values, cost) for values, cost in zip(scores.heads, costs.heads, strict=True)]
     sublayers += [_levels(values, cost) for values, cost in zip(scores.neurons, costs.neurons, strict=True)]
@@ -98,7 +98,7 @@ def search(scores: Scores, costs: Costs, budget: float, *, unit: str) -> Choice:
     kept = [[level for level in levels if level.kept] or levels for levels in sublayers]
     chosen = _knapsack(kept, left) or _knapsack(sublayers, left)
     if chosen is None:
-        raise BadInput(
+        raise Unreachable(
             f"the target leaves {budget:.4g} {unit}, and {costs.least:.4g} {unit} remain without any head and neuron",
             where="prune",
             fix="Lower the target, or distil into fewer layers first.",

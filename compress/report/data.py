@@ -146,7 +146,7 @@ class Report(Record):
 
     format: int = Field(default=REPORT_FORMAT, description="version of these keys")
     name: str = Field(description="name of the run")
-    passed: bool = Field(description="whether every gate was passed")
+    passed: bool = Field(description="whether every gate was passed; of a search, whether a point was chosen")
     headline: Headline = Field(description="the last stage against the teacher")
     metric: Metric = Field(description="what the models are scored by")
     labels: list[str] = Field(description="class names, in the order of the confusion matrices")
@@ -156,6 +156,8 @@ class Report(Record):
     environment: Environment = Field(description="where the last stage was measured")
     recipe: dict[str, Any] = Field(description="every setting")
     computed: list[str] = Field(description="stages computed by the call that made this; the others were finished")
+    chosen: str | None = Field(description="name of the point that a search chose; null for a run")
+    notes: list[str] = Field(description="why a search ended where it did; empty for a run")
 
 
 def make_report(run: RunResult) -> Report:
@@ -166,9 +168,9 @@ def make_report(run: RunResult) -> Report:
     """
     if not run.stages:
         raise BadInput("the run has no stage to report", where=run.name)
-    teacher, last = run.stages[0], run.stages[-1]
+    teacher, last = run.stages[0], run.last
     stages = [_stage(one, teacher) for one in run.stages]
-    final = stages[-1]
+    final = stages[run.stages.index(last)]
     role: Role = "validation" if teacher.test is None or last.test is None else "test"
     on_role = last.validation if last.test is None or role == "validation" else last.test
     return Report(
@@ -184,7 +186,7 @@ def make_report(run: RunResult) -> Report:
             size_ratio=final.size_ratio,
             failed=[
                 FailedGate(stage=verdict.stage, gate=verdict.gate)
-                for stage in run.stages
+                for stage in (run.stages if run.chosen is None else [last])
                 for verdict in stage.verdicts
                 if not verdict.passed
             ],
@@ -201,6 +203,8 @@ def make_report(run: RunResult) -> Report:
         environment=last.validation.environment,
         recipe=run.recipe,
         computed=list(run.computed),
+        chosen=run.chosen,
+        notes=list(run.notes),
     )
 
 

@@ -49,7 +49,8 @@ def run(parent: Checkpoint, settings: PruneSettings, context: Context) -> Output
     directory.
 
     Raises:
-        BadInput: a quantized or headless model, or a target that no plan reaches.
+        BadInput: a quantized or headless model.
+        Unreachable: a target that no plan reaches.
     """
     int8 = settings.arithmetic == "int8"
     clock = Clock(context.train, context.threads, context.cache, int8=int8, progress=context.progress)

@@ -43,6 +43,10 @@ def kind(annotation: Any) -> str:
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return " or ".join(f"`{part}`" for part in parts)
+    if origin is dict:
+        return f"mapping of {kind(parts[0])} to {kind(parts[1])}"
+    if annotation is Any:
+        return "value"
     if origin is tuple:
         return f"list of {kind(parts[0])}s"
     if parts and origin is not None and hasattr(annotation, "__metadata__"):
@@ -57,7 +61,7 @@ def kind(annotation: Any) -> str:
 def default(field: FieldInfo) -> str:
     """Return a field's default, in words."""
     value = field.default.value if isinstance(field.default, Enum) else field.default
-    if value is None or value == ():
+    if value is None or value in ((), {}):
         return ""
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 

@@ -1,0 +1,73 @@
+"""The command that looks for the best point between right and fast."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from compress.cli.options import Basic, Set, parse_assignments, with_settings
+from compress.cli.stages import cache_of, overrides_of
+from compress.settings import DataSettings, SearchSettings
+
+app = typer.Typer()
+
+Values = dict[str, Any]
+# Small steps, because each takes a minute or two and the first that loses too much is the end.
+WITHOUT_RETRAINING = {
+    "prune.speedup": 1.1,
+    "prune.rounds": 1,
+    "prune.round_epochs": 0,
+    "prune.recovery.epochs": 0,
+    "search.minutes": 10,
+}
+
+
+@app.command(
+    "search",
+    epilog="Examples: `compress search --teacher DIR --train texts.csv --validation held-out.csv --max-drop 1.0` · "
+    "`compress search --teacher DIR --train texts.csv --validation held-out.csv --max-latency 0.6ms --max-size 8MB` · "
+    "`compress search --teacher DIR --train texts.csv --validation held-out.csv --no-retraining`",
+)
+@with_settings(data=DataSettings, own=SearchSettings, common=Basic)
+def search_command(
+    recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a shipped recipe.")] = "search",
+    *,
+    retraining: Annotated[
+        bool,
+        typer.Option(
+            "--retraining/--no-retraining",
+            help="Train every level on the teacher's outputs; without, minutes are enough and labels are not needed.",
+        ),
+    ] = True,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the run's folder below --out.")] = None,
+    assignments: Set = None,
+    data: Values,
+    own: Values,
+    common: Values,
+) -> None:
+    """Find the fastest model that is still right, or the most right one that is fast and small enough.
+
+    One gradual run gives a family of models, each pruned from the one before. The report draws them all, every one has
+    its bundle, and the best is handed over. A search that was stopped goes on.
+    """
+    from compress.cli.render import LiveProgress, print_summary
+    from compress.frontier import search
+    from compress.pipeline import require_passed
+    from compress.recipe import load_recipe
+    from compress.report.files import write_report
+
+    values = {} if retraining else dict(WITHOUT_RETRAINING)
+    values |= overrides_of(data, common) | {f"search.{key}": value for key, value in own.items()}
+    values |= ({} if name is None else {"name": name}) | parse_assignments(assignments)
+    loaded = load_recipe(recipe, values)
+    out = Path(common.get("out", "runs"))
+    with LiveProgress(quiet=bool(common.get("json"))) as progress:
+        result = search(loaded, out=out, cache=cache_of(common), progress=progress, on_stage=progress.stage_done)
+    text = write_report(result, out / loaded.name)
+    if common.get("json"):
+        typer.echo(text)
+    else:
+        print_summary(result, out / loaded.name)
+    require_passed(result)

@@ -1,0 +1,221 @@
+"""The fastest model that is still right: a family of models, each pruned from the one before, judged mildest first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import final
+
+from compress.ledger import Ledger
+from compress.machine import torch_threads
+from compress.pipeline import (
+    ORDER,
+    TEACHER,
+    Made,
+    Run,
+    judged,
+    locked,
+    make_root,
+    make_stage,
+    summary,
+    task_of,
+)
+from compress.publish import publish
+from compress.recipe import Recipe, make_recipe, merged
+from compress.record import RunResult, StageResult
+from compress.settings import AccuracyGate, Gates, GateSettings, SearchSettings, SizeGate, SpeedGate
+from compress.sources import load_inputs
+from compress.stages import DISTILL, EXPORT, PRUNE
+from compress.trials import Trial, Trials
+from models.errors import BadInput, Unreachable
+from models.files import digest_of
+from models.progress import Progress, silent
+
+FINISHING = tuple(stage for _, stage in ORDER if stage not in (DISTILL, PRUNE))
+FALSE_PASS = 0.05  # chance that a search hands over a model that loses more than allowed
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """One family: what was measured of every level, mildest first, why it ended, and whether only time was short."""
+
+    points: tuple[StageResult, ...]
+    ended: str
+    late: bool = False
+
+
+def search(
+    recipe: Recipe,
+    *,
+    out: Path,
+    cache: Path,
+    progress: Progress = silent,
+    on_stage: Callable[[StageResult], None] = lambda result: None,
+) -> RunResult:
+    """Carry out the search of a recipe in `out/<name>` and return what came of it; the chosen bundle is published.
+
+    Levels of one family are judged mildest first and the first that loses too much ends it: a fixed sequence, in which
+    each may be judged with the full error (Maurer, Hothorn and Lehmacher 1995). Of several families each gets its
+    share of the error (Bonferroni). A search that was stopped goes on where it was.
+
+    Raises:
+        BadInput: the recipe has no search, no prune stage or no export stage.
+        CompressError: as the stages, the data and the files raise.
+    """
+    settings = _settings(recipe)
+    deadline = time.monotonic() + 60 * settings.minutes
+    ledger = Ledger(out / recipe.name)
+    ledger.check()
+    ledger.directory.mkdir(parents=True, exist_ok=True)
+    with locked(ledger.directory), torch_threads(recipe.threads):
+        inputs = load_inputs(recipe, task_of(recipe), cache=cache, progress=progress)
+        inputs.of("validation", wanted_by="a search")
+        state = Run(recipe.model_copy(update={"gates": goals(settings)}), inputs, ledger, cache, progress, on_stage)
+        root = make_root(state)
+        teacher = judged(state, root, TEACHER, None)
+        trials = Trials(settings, name=_study(recipe, root), directory=ledger.directory, seed=recipe.seed)
+
+        def grown_from(trial: Trial) -> Growth:
+            return grow(_of(state, trial), root, teacher, settings, trial=trial, deadline=deadline)
+
+        grown = [grown_from(trial) for trial in trials.finished()]
+        while not any(growth.late for growth in grown) and (trial := trials.next()) is not None:
+            grown.append(grown_from(trial))
+            trials.tell(trial, _score(grown[-1].points))
+        whole = _told(state, teacher, grown, settings)
+        ledger.finish(whole)
+        publish(ledger.directory, whole)
+        return whole
+
+
+def goals(settings: SearchSettings) -> GateSettings:
+    """Return the gates that every level is judged by."""
+    confidence = 1 - FALSE_PASS / settings.trials
+    return GateSettings(
+        default=Gates(),
+        export=Gates(
+            accuracy=None
+            if settings.max_drop is None
+            else AccuracyGate(max_loss=settings.max_drop, confidence=confidence),
+            speed=SpeedGate(max_ms=settings.max_latency),
+            size=None if settings.max_size is None else SizeGate(max_mb=settings.max_size),
+        ),
+    )
+
+
+def grow(
+    state: Run, root: Made, teacher: StageResult, settings: SearchSettings, *, trial: Trial, deadline: float
+) -> Growth:
+    """Return the levels of one family, each pruned from the one before and finished into a bundle."""
+    points: list[StageResult] = []
+    prefix = f"trial-{trial.number}-" if settings.trials > 1 else ""
+    folder = state.ledger.directory / trial.folder
+    began = time.monotonic()
+    for level, result in enumerate(_levels(state, root, teacher, folder, f"{prefix}level"), start=1):
+        points.append(result)
+        took, began = time.monotonic() - began, time.monotonic()
+        if _lost(result):
+            return Growth(tuple(points), f"{result.stage} loses more than {settings.max_drop:g} points")
+        if _modest(settings) and _passed(result):
+            return Growth(tuple(points), f"{result.stage} is as fast and as small as asked")
+        if level >= settings.levels:
+            return Growth(tuple(points), f"{level} levels were asked for")
+        if began + took > deadline:
+            return Growth(tuple(points), f"the next level would not end within {settings.minutes:g} minutes", late=True)
+    return Growth(tuple(points), "nothing more can be removed")
+
+
+def choose(points: Sequence[StageResult], settings: SearchSettings) -> StageResult | None:
+    """Return the point to hand over: the fastest that passed or, with a bound on latency or size, the most accurate."""
+    passed = [point for point in points if _passed(point)]
+    if not passed:
+        return None
+    if _modest(settings):
+        better = 1 if passed[0].validation.higher_is_better else -1
+        return max(passed, key=lambda point: better * point.validation.estimate)
+    return max(passed, key=_speedup)
+
+
+def _levels(state: Run, root: Made, teacher: StageResult, folder: Path, name: str) -> Iterator[StageResult]:
+    """Yield the levels' results until nothing is left to remove."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parent, recipe = root, state.recipe
+    if recipe.distill is not None:
+        parent = make_stage(state, folder / "0-distill", DISTILL, recipe.distill, parent)
+    assert recipe.prune is not None
+    level = 0
+    while True:
+        level += 1
+        try:
+            parent = make_stage(state, folder / f"{level}-prune", PRUNE, recipe.prune, parent)
+        except Unreachable:
+            return
+        made = parent
+        for stage in FINISHING:
+            settings = getattr(recipe, stage.name)
+            if settings is not None:
+                made = make_stage(state, folder / f"{level}-{stage.name}", stage, settings, made)
+        yield judged(state, made, EXPORT.name, teacher, name=f"{name}-{level}")
+
+
+def _settings(recipe: Recipe) -> SearchSettings:
+    missing = [name for name in ("search", "prune", "export") if getattr(recipe, name) is None]
+    if missing:
+        raise BadInput(f"the recipe has no {' and no '.join(missing)}", where=recipe.name, fix="See `compress search`.")
+    assert recipe.search is not None
+    return recipe.search
+
+
+def _study(recipe: Recipe, root: Made) -> str:
+    """Return a name that only searches for the same thing share, wherever their files are."""
+    elsewhere = {"name", "teacher", "data", "threads"}
+    plain = recipe.model_dump(mode="json", exclude=elsewhere)
+    plain["search"] = {
+        key: value for key, value in plain["search"].items() if key not in ("minutes", "trials", "storage")
+    }
+    return f"{recipe.name}-{digest_of([plain, root.record.digest])[:12]}"
+
+
+def _of(state: Run, trial: Trial) -> Run:
+    """Return the run with the trial's keys in its recipe."""
+    if not trial.keys:
+        return state
+    value = merged(state.recipe.model_dump(mode="json"), trial.keys)
+    return replace(state, recipe=make_recipe(value, where="search.space"))
+
+
+def _told(state: Run, teacher: StageResult, grown: Sequence[Growth], settings: SearchSettings) -> RunResult:
+    points = [point for growth in grown for point in growth.points]
+    chosen = choose(points, settings)
+    told = summary(state, [teacher, *points], [])
+    update = {
+        "passed": chosen is not None,
+        "chosen": None if chosen is None else chosen.stage,
+        "notes": [growth.ended for growth in grown],
+    }
+    return told.model_copy(update=update)
+
+
+def _score(points: Sequence[StageResult]) -> float:
+    """Return how good a family is: the speed-up of its fastest point that passed, 0 where none did."""
+    return max((_speedup(point) for point in points if _passed(point)), default=0.0)
+
+
+def _modest(settings: SearchSettings) -> bool:
+    """Return whether a model need only be fast or small enough, not as fast as can be."""
+    return settings.max_latency is not None or settings.max_size is not None
+
+
+def _passed(result: StageResult) -> bool:
+    return all(verdict.passed for verdict in result.verdicts)
+
+
+def _lost(result: StageResult) -> bool:
+    return any(verdict.gate == "accuracy" and not verdict.passed for verdict in result.verdicts)
+
+
+def _speedup(result: StageResult) -> float:
+    return next(verdict.estimate for verdict in result.verdicts if verdict.gate == "speed")

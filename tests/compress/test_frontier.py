@@ -1,0 +1,276 @@
+"""A search on tiny models: the levels, what ends them, which is chosen, and how a stopped search goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.examples import tiny_checkpoint, write_data
+
+from compress import frontier, measure
+from compress.cli import main
+from compress.frontier import choose, search
+from compress.pipeline import require_passed
+from compress.recipe import make_recipe
+from compress.record import RunResult
+from compress.settings import SearchSettings
+from compress.stages import PRUNE
+from compress.trials import Trials
+from export.latency import Latency, LatencyComparison
+from export.verify import verify_bundle
+from models.checkpoint import Checkpoint
+from models.errors import BadInput, GateFailed
+
+RECOVERY = {"epochs": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> dict[str, Any]:
+    """Return the recipe of a short search whose levels are counted in weights, on a random teacher."""
+    (tmp_path / "teacher").mkdir()
+    tiny_checkpoint().save(tmp_path / "teacher")
+    return {
+        "name": "tiny",
+        "teacher": str(tmp_path / "teacher"),
+        "data": write_data(tmp_path),
+        "prune": {
+            "sparsity": 0.3,
+            "rounds": 1,
+            "examples": 32,
+            "ffn_multiple": 4,
+            "round_epochs": 0,
+            "recovery": RECOVERY,
+        },
+        "quantize": {"sensitivity": False},
+        "export": {"golden": 2},
+        "search": {"max_drop": 99.0, "levels": 2},
+        "measure": {"rounds": 4, "texts": 4},
+    }
+
+
+@pytest.fixture(autouse=True)
+def timed_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a model take as long as its file is large: the real times of tiny models are all alike."""
+
+    def compared(baseline: Path, candidate: Path, texts: Sequence[Any], **options: Any) -> LatencyComparison:
+        times = [file.stat().st_size / 1e6 for file in (baseline, candidate)]
+        both = [Latency(((ms, ms),) * options["rounds"], ms, ms) for ms in times]
+        return LatencyComparison(*both, tuple(len(text) for text in texts), options["threads"])
+
+    monkeypatch.setattr(measure, "compare_latency", compared)
+
+
+def carry_out(plain: dict[str, Any], folder: Path) -> RunResult:
+    return search(make_recipe(plain, where="test"), out=folder / "runs", cache=folder / "cache")
+
+
+def label_as_the_teacher(plain: dict[str, Any]) -> None:
+    """Give every validation text the label that the teacher gives it: any other model is then worse."""
+    teacher = Checkpoint.load(plain["teacher"])
+    path = Path(plain["data"]["validation"])
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        (encoding,) = teacher.tokenizing.encode([row["text"]], max_length=64)
+        logits = teacher.network()(torch.tensor([encoding.ids]))
+        row["label"] = teacher.shape.labels[int(logits.argmax())]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+
+
+def test_levels_shrink_and_the_fastest_is_handed_over(plain: dict[str, Any], tmp_path: Path) -> None:
+    result = carry_out(plain, tmp_path)
+    require_passed(result)
+    assert [stage.stage for stage in result.stages] == ["teacher", "level-1", "level-2"]
+    sizes = [stage.validation.parameters for stage in result.stages]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) == 3
+    speedups = {
+        stage.stage: verdict.estimate
+        for stage in result.stages[1:]
+        for verdict in stage.verdicts
+        if verdict.gate == "speed"
+    }
+    assert result.chosen == max(speedups, key=lambda name: speedups[name])
+    assert result.notes == ["2 levels were asked for"]
+    run = tmp_path / "runs" / "tiny"
+    assert verify_bundle(run / "bundle").examples == 2
+    # Every point has a bundle of its own.
+    assert all(verify_bundle(run / stage.directory).examples == 2 for stage in result.stages[1:])
+    manifest = json.loads((run / "bundle" / "manifest.json").read_text())
+    assert [step["stage"] for step in manifest["lineage"]] == ["teacher", result.chosen]
+
+
+def test_a_finished_search_computes_nothing_and_more_levels_go_on(
+    plain: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = carry_out(plain, tmp_path)
+    pruned: list[int] = []
+    real = PRUNE.run
+
+    def counted(*arguments: Any) -> Any:
+        pruned.append(1)
+        return real(*arguments)
+
+    monkeypatch.setattr(frontier, "PRUNE", type(PRUNE)(PRUNE.name, PRUNE.settings, counted, PRUNE.milder))
+    again = carry_out(plain, tmp_path)
+    assert not pruned
+    assert again.stages == first.stages
+    plain["search"]["levels"] = 3
+    further = carry_out(plain, tmp_path)
+    assert len(pruned) == 1
+    assert further.stages[:3] == first.stages
+
+
+def test_a_search_that_was_killed_goes_on(
+    plain: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels: list[int] = []
+    real = PRUNE.run
+
+    def dies(*arguments: Any) -> Any:
+        levels.append(1)
+        if len(levels) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(frontier, "PRUNE", type(PRUNE)(PRUNE.name, PRUNE.settings, dies, PRUNE.milder))
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(plain, tmp_path)
+    result = carry_out(plain, tmp_path)
+    assert len(levels) == 3  # the first level stands
+    assert [stage.stage for stage in result.stages] == ["teacher", "level-1", "level-2"]
+
+
+def test_the_first_level_that_loses_too_much_ends_it(plain: dict[str, Any], tmp_path: Path) -> None:
+    label_as_the_teacher(plain)
+    plain["search"] = {"max_drop": 0.01, "levels": 5}
+    result = carry_out(plain, tmp_path)
+    assert [stage.stage for stage in result.stages] == ["teacher", "level-1"]
+    assert result.chosen is None
+    assert "loses more than 0.01 points" in result.notes[0]
+    assert not (tmp_path / "runs" / "tiny" / "bundle").exists()
+    with pytest.raises(GateFailed, match="accuracy gate"):
+        require_passed(result)
+
+
+def test_small_enough_is_enough(plain: dict[str, Any], tmp_path: Path) -> None:
+    mildest = carry_out(plain, tmp_path).stages[1]
+    plain["search"] = {"max_size": mildest.validation.bytes / 1e6, "max_drop": 99.0, "levels": 5}
+    result = carry_out(plain, tmp_path)
+    assert result.chosen == "level-1"
+    assert [stage.stage for stage in result.stages] == ["teacher", "level-1"]
+
+
+def test_nothing_more_can_be_removed(plain: dict[str, Any], tmp_path: Path) -> None:
+    plain["prune"] |= {"sparsity": 0.95}
+    plain["search"]["levels"] = 9
+    result = carry_out(plain, tmp_path)
+    assert result.notes == ["nothing more can be removed"]
+
+
+def test_no_level_is_begun_too_late(plain: dict[str, Any], tmp_path: Path) -> None:
+    plain["search"] |= {"minutes": 1e-4}
+    result = carry_out(plain, tmp_path)
+    assert [stage.stage for stage in result.stages] == ["teacher", "level-1"]
+    assert "would not end within" in result.notes[0]
+    plain["search"] |= {"minutes": 60.0}
+    assert [stage.stage for stage in carry_out(plain, tmp_path).stages] == ["teacher", "level-1", "level-2"]
+
+
+def test_families_are_drawn_from_the_space(plain: dict[str, Any], tmp_path: Path) -> None:
+    plain["search"] |= {"levels": 1, "trials": 3, "space": {"prune.sparsity": [0.2, 0.5]}}
+    result = carry_out(plain, tmp_path)
+    assert [stage.stage for stage in result.stages[1:]] == ["trial-0-level-1", "trial-1-level-1", "trial-2-level-1"]
+    assert len({stage.validation.parameters for stage in result.stages[1:]}) == 3
+    # Each of three families is judged with a third of the error.
+    assert "98.3333 % confidence" in result.stages[1].verdicts[0].message
+    assert carry_out(plain, tmp_path).stages == result.stages
+
+
+def test_a_family_that_was_begun_is_begun_again(tmp_path: Path) -> None:
+    settings = SearchSettings(trials=3, space={"seed": (1, 2, 3), "prune.rounds": (1, 2)})
+
+    def opened() -> Trials:
+        return Trials(settings, name="x", directory=tmp_path, seed=0)
+
+    trials = opened()
+    first = trials.next()
+    assert first is not None
+    assert first.folder == "family"
+    trials.tell(first, 1.0)
+    begun = trials.next()
+    assert begun is not None
+    assert set(begun.keys) == {"seed", "prune.rounds"}
+    again = opened().next()
+    assert again is not None
+    assert again.folder == begun.folder
+
+
+def test_searches_that_share_a_storage_share_the_families(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    settings = SearchSettings(trials=2, space={"seed": (1,)}, storage=url)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    one = Trials(settings, name="x", directory=tmp_path / "a", seed=0)
+    other = Trials(settings, name="x", directory=tmp_path / "b", seed=0)
+    first, second = one.next(), other.next()
+    assert first is not None
+    assert second is not None
+    assert (first.keys, second.keys) == ({}, {"seed": 1})
+    assert one.next() is None
+    one.tell(first, 1.0)
+    assert [trial.number for trial in one.finished()] == [first.number]
+    assert other.finished() == []
+
+
+def test_a_storage_that_is_none_is_named(tmp_path: Path) -> None:
+    settings = SearchSettings(storage="nonsense://x")
+    with pytest.raises(BadInput, match=r"search\.storage"):
+        Trials(settings, name="x", directory=tmp_path, seed=0)
+
+
+def test_with_a_bound_the_most_accurate_that_keeps_it_is_chosen(plain: dict[str, Any], tmp_path: Path) -> None:
+    points = carry_out(plain, tmp_path).stages[1:]
+    good = [
+        point.model_copy(
+            update={
+                "validation": point.validation.model_copy(update={"estimate": share}),
+                "verdicts": [verdict.model_copy(update={"passed": True}) for verdict in point.verdicts],
+            }
+        )
+        for point, share in zip(points, (0.4, 0.6), strict=True)
+    ]
+    chosen = choose(good, SearchSettings(max_latency=1.0))
+    assert chosen is not None
+    assert chosen.stage == "level-2"
+    assert choose([], SearchSettings()) is None
+
+
+def test_a_recipe_without_a_search_is_refused(plain: dict[str, Any], tmp_path: Path) -> None:
+    del plain["search"], plain["prune"]
+    with pytest.raises(BadInput, match="no search and no prune"):
+        carry_out(plain, tmp_path)
+
+
+def test_the_command_prints_one_report(
+    plain: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps(plain))
+    words = ["search", str(recipe), "--out", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache")]
+    with pytest.raises(SystemExit) as exit_:
+        main([*words, "--no-retraining", "--max-size", "8MB", "--set", "prune.speedup=null", "--json"])
+    assert exit_.value.code == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["chosen"] == "level-1"
+    assert report["headline"]["stage"] == "level-1"
+    assert report["recipe"]["search"]["max_size"] == 8.0
+    assert (tmp_path / "runs" / "tiny" / "report.html").exists()
