@@ -94,6 +94,7 @@ def test_tests_mirror_the_packages() -> None:
     assert {entry.name for entry in (ROOT / "tests").iterdir() if entry.is_dir() and any(entry.glob("*.py"))} <= {
         *PACKAGES,
         "architecture",
+        "benchmarks",
         "attacks",
         "cli",
         "real",
