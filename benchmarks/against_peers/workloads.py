@@ -17,6 +17,7 @@ from models.tokenizing import TOKENIZER_FILE, Encoding, Tokenizing
 LENGTHS, END_TO_END = "lengths", "end to end"
 MOST_CALLS, FEWEST_CALLS, TOKENS_PER_PASS = 30, 4, 1024
 TEXTS: Final = 100
+TOKENISED: Final = 40  # of them, end to end: their calls are a second time those of the real lengths
 
 
 class Shape(NamedTuple):
@@ -72,9 +73,9 @@ def workloads(reader: Reader, table: Table, rows: Sequence[int], shapes: Sequenc
     tokens = cycle([token for encoding in encodings for token in encoding.ids])
     found = {str(shape): Workload(_calls(tokens, shape)) for shape in shapes if shape.time <= reader.longest}
     singles = [single(encoding) for encoding in encodings]
-    whole = [row for row, encoding in zip(rows, encodings, strict=True) if not encoding.truncated]
+    whole = [row for row, encoding in zip(rows, encodings, strict=True) if not encoding.truncated][:TOKENISED]
     texts = [[table.texts[row], *([] if table.pairs is None else [table.pairs[row]])] for row in whole]
-    kept = [call for call, encoding in zip(singles, encodings, strict=True) if not encoding.truncated]
+    kept = [call for call, encoding in zip(singles, encodings, strict=True) if not encoding.truncated][:TOKENISED]
     tokenizer = str((reader.folder / TOKENIZER_FILE).resolve())
     return found | {LENGTHS: Workload(singles), END_TO_END: Workload(kept, texts, tokenizer)}
 
