@@ -28,7 +28,7 @@ from against_peers.tools import OWN, TOOLS, Tool
 from against_peers.workloads import Shape
 from compress.machine import environment
 from models.data import read_table
-from models.errors import CompressError
+from models.errors import BadInput, CompressError
 
 SHAPES = (Shape(1, 16), Shape(1, 32), Shape(1, 128), Shape(16, 64))
 
@@ -69,7 +69,10 @@ def tell(what: str) -> None:
 
 def carry_out(given: argparse.Namespace, tools: Sequence[Tool]) -> Outcome:
     """Return what came of the comparison that the command line asks for."""
-    wanted = given.peer or [tool.name for tool in tools]
+    known = [tool.name for tool in tools]
+    wanted = given.peer or known
+    if not set(wanted) <= set(known):
+        raise BadInput(f"not all of {', '.join(wanted)} are known", where="--peer", fix=f"Known: {', '.join(known)}.")
     data = read_table(given.data)
     settings = Settings(
         checkpoint=given.checkpoint,

@@ -65,6 +65,12 @@ class Contest:
         failed = {failure.name for failure in failures}
         self.models = [model for model in self.models if model.name not in failed]
 
+    def need(self, name: str) -> None:
+        """Raise BadInput, with every failure so far, unless the model of this name is still there."""
+        if name not in {model.name for model in self.models}:
+            said = "; ".join(f"{failure.name}: {failure.step}: {failure.reason}" for failure in self.failures)
+            raise BadInput(f"without {name!r} there is nothing to compare with ({said})", where="peers")
+
     def reader(self, model: Model) -> Reader:
         """Return a model's way from text to numbers."""
         bundled = model.tokenizing != self.settings.checkpoint
@@ -100,20 +106,25 @@ def compare(settings: Settings, tools: Sequence[Tool], out: Path) -> Outcome:
     """Return what came of the whole comparison; what is built stays in `out`.
 
     Raises:
-        BadInput: a bundle has other labels than the teacher, or our own teacher could not be built or run.
+        BadInput: `out` is not empty, a bundle has other labels than the teacher or a name that is taken, or our own
+            teacher could not be built or run.
     """
+    if any(out.iterdir()):
+        raise BadInput("the directory is not empty", where=str(out), fix="Choose another --out.")
     contest = Contest(settings, read_shape(settings.checkpoint))
     built(contest, tools, out)
     answered(contest)
-    if TEACHER not in contest.outputs:
-        said = "; ".join(f"{failure.name}: {failure.step}: {failure.reason}" for failure in contest.failures)
-        raise BadInput(f"without {TEACHER!r} there is nothing to compare with ({said})", where="peers")
+    contest.need(TEACHER)
     # The control answers as itself, but is loaded and timed as a model of its own.
     contest.models += [replace(model, name=AGAIN) for model in contest.models if model.name == TEACHER]
     contest.outputs[AGAIN], contest.memory[AGAIN] = contest.outputs[TEACHER], contest.memory[TEACHER]
     settings.tell("load times")
-    load = loads(contest.models, sys.executable, launches=LAUNCHES)
-    return judged(contest, timed(contest), load)
+    load, failures = loads(contest.models, sys.executable, launches=LAUNCHES)
+    contest.drop(failures)
+    times = timed(contest)
+    contest.need(TEACHER)
+    contest.need(AGAIN)
+    return judged(contest, times, load)
 
 
 def built(contest: Contest, tools: Sequence[Tool], out: Path) -> None:
@@ -136,6 +147,8 @@ def built(contest: Contest, tools: Sequence[Tool], out: Path) -> None:
         bundle = Bundle.open(folder)
         if bundle.shape.labels != contest.shape.labels:
             raise BadInput("its labels are not the teacher's", where=str(folder))
+        if name in {AGAIN, *(model.name for model in contest.models)}:
+            raise BadInput(f"the name {name!r} is taken", where=str(folder), fix="Choose another.")
         contest.models.append(Model(name, OWN, bundle.model, bundle.directory, ONNXRUNTIME, sys.executable))
 
 

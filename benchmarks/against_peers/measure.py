@@ -136,14 +136,20 @@ def answers(model: Model, python: str, rows: Sequence[Call]) -> tuple[npt.NDArra
     return outputs, {"runtime": opened["runtime_mb"], "loaded": opened["peak_mb"], "peak": peak}
 
 
-def loads(models: Sequence[Model], python: str, *, launches: int) -> dict[str, list[dict[str, float]]]:
-    """Return for every model the milliseconds of import and load of fresh processes, one model after the other."""
+def loads(
+    models: Sequence[Model], python: str, *, launches: int
+) -> tuple[dict[str, list[dict[str, float]]], list[Failure]]:
+    """Return for every model the milliseconds of import and load of fresh processes, one model after the other.
+
+    Besides, the models that did not load.
+    """
     found: dict[str, list[dict[str, float]]] = {model.name: [] for model in models}
+    failures: dict[str, Failure] = {}
     for _ in range(launches):
         for model in models:
-            with worker(model, python, threads=1) as (_, opened):
+            with _noting(model.name, failures), worker(model, python, threads=1) as (_, opened):
                 found[model.name].append({key: opened[key] for key in ("import_ms", "load_ms")})
-    return found
+    return found, list(failures.values())
 
 
 def timings(

@@ -13,7 +13,7 @@ from support.examples import tiny_checkpoint, write_data
 import against_peers.contest
 import peers
 from against_peers.environments import interpreter
-from against_peers.measure import Times, Workload, answers, timings
+from against_peers.measure import Times, Workload, answers, loads, timings
 from against_peers.results import Finding, accuracy, findings
 from against_peers.table import below, table
 from against_peers.tools import ONNXRUNTIME, OWN, TOOLS, Failed, Model, Tool, last_line
@@ -143,6 +143,23 @@ def test_without_our_teacher_nothing_is_compared(tmp_path: Path) -> None:
         peers.main(words, [script(tmp_path, OWN, BROKEN)])
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--peer", "nobody"], "not all of nobody are known"),
+        (["--out", "."], "the directory is not empty"),
+        (["--lengths", "nowhere.tsv"], "there is no such file"),
+    ],
+)
+def test_bad_words_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny_checkpoint().save(tmp_path / "teacher")
+    data = write_data(tmp_path)["test"]
+    words = ["--checkpoint", str(tmp_path / "teacher"), "--data", data, "--lengths", data]
+    with pytest.raises(SystemExit, match=message):
+        peers.main([*words, *more], [])
+
+
 def model(file: Path, name: str = "one") -> Model:
     return Model(name, "fake", file, file.parent, ONNXRUNTIME, sys.executable)
 
@@ -152,10 +169,10 @@ BEYOND = {"ids": [[10**6]], "kinds": [[0]]}
 
 
 def test_a_model_that_stops_working_is_dropped_and_the_others_go_on(graph: Path) -> None:
-    loads = {"good": {"short": Workload([CALL] * 3)}, "bad": {"short": Workload([CALL, BEYOND])}}
+    given = {"good": {"short": Workload([CALL] * 3)}, "bad": {"short": Workload([CALL, BEYOND])}}
     times, failures = timings(
         [model(graph, "good"), model(graph, "bad")],
-        lambda one: loads[one.name],
+        lambda one: given[one.name],
         sys.executable,
         threads=1,
         rounds=5,
@@ -165,6 +182,13 @@ def test_a_model_that_stops_working_is_dropped_and_the_others_go_on(graph: Path)
     assert {len(calls) for passes in times["good"]["short"].rounds for calls in passes} == {3}
     assert [failure.name for failure in failures] == ["bad"]
     assert set(times) == {"good"}
+
+
+def test_a_model_that_does_not_load_is_a_result(graph: Path, tmp_path: Path) -> None:
+    found, failures = loads([model(graph, "good"), model(tmp_path / "none.onnx", "none")], sys.executable, launches=2)
+    assert [len(found[name]) for name in ("good", "none")] == [2, 0]
+    assert all(one["load_ms"] > 0 for one in found["good"])
+    assert [(failure.name, failure.step) for failure in failures] == [("none", "run")]
 
 
 def test_texts_that_are_read_differently_are_refused(graph: Path) -> None:
