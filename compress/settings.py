@@ -170,7 +170,9 @@ class QuantizeSettings(Settings):
         99.99, description="Share of activations that a percentile range covers."
     )
     calibration_examples: Count = Field(512, description="Training examples that calibration and sensitivity run on.")
-    embeddings: bool = Field(True, description="Also keep the embedding tables in int8, one scale per row.")
+    embeddings: Literal["int8", "int4", "float"] = Field(
+        "int8", description="How the embedding tables are kept, one scale per row; int4 is for the words alone."
+    )
     keep_float: tuple[str, ...] = Field(
         (), description="Linear layers that stay in float, by name or pattern (layers.0.*)."
     )

@@ -17,7 +17,7 @@ from models.families import FAMILIES
 from models.family import Family
 from models.files import inside, read_object, write_json
 from models.network import Network
-from models.shape import HeadShape, ModelShape
+from models.shape import HeadShape, Int8Form, ModelShape
 from models.tensor_file import write_tensors
 from models.tokenizing import Tokenizing
 
@@ -56,7 +56,11 @@ class Checkpoint:
     @property
     def parameters(self) -> int:
         """Return the number of weights, scales left out."""
-        return sum(value.numel() for name, value in self.weights.items() if name.endswith(("weight", "bias")))
+        counted = {name: value.numel() for name, value in self.weights.items() if name.endswith(("weight", "bias"))}
+        for path, form in self.shape.int8:
+            if form is Int8Form.TABLE4:  # two in a byte
+                counted[f"{path}.weight"] = len(self.weights[f"{path}.weight"]) * self.shape.hidden_size
+        return sum(counted.values())
 
     @staticmethod
     def load(source: str | Path, *, labels: tuple[str, ...] | None = None, seed: int = 0) -> Checkpoint:

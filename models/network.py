@@ -12,8 +12,9 @@ from models.layers.embeddings import Embeddings
 from models.layers.feedforward import FeedForward
 from models.layers.heads import ClassificationHead
 from models.layers.norm import make_norm
+from models.layers.packed import PackedEmbedding
 from models.layers.quantized import QuantizedEmbedding, QuantizedLinear
-from models.shape import Int8Form, ModelShape
+from models.shape import TABLES, Int8Form, ModelShape
 
 
 class Features(NamedTuple):
@@ -132,6 +133,8 @@ def initialize(module: nn.Module, deviation: float) -> None:
 def _int8(module: nn.Module, form: Int8Form, path: str) -> nn.Module:
     if isinstance(module, nn.Embedding) and form is Int8Form.TABLE:
         return QuantizedEmbedding(module.num_embeddings, module.embedding_dim)
-    if isinstance(module, nn.Linear) and form is not Int8Form.TABLE:
+    if isinstance(module, nn.Embedding) and form is Int8Form.TABLE4:
+        return PackedEmbedding(module.num_embeddings, module.embedding_dim)
+    if isinstance(module, nn.Linear) and form not in TABLES:
         return QuantizedLinear(module.in_features, module.out_features, form=form)
     raise BadInput(f"a {type(module).__name__} has no int8 form {form.value!r}", where=path)

@@ -38,11 +38,17 @@ class Positions(str, Enum):
 
 
 class Int8Form(str, Enum):
-    """How a module computes in int8: activation scale per call, activation scale from calibration, or a table."""
+    """How a module is kept in whole numbers: int8 with an activation scale per call or from calibration, or a table in
+    8 or in 4 bits.
+    """
 
     DYNAMIC = "dynamic"
     STATIC = "static"
     TABLE = "table"
+    TABLE4 = "table4"
+
+
+TABLES = (Int8Form.TABLE, Int8Form.TABLE4)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 from models.checkpoint import Checkpoint
 from models.errors import BadInput, nearest
+from models.layers.packed import pack_rows
 from models.layers.quantized import ACTIVATION_LEVELS, quantize_weight
 from models.network import Network
 from models.shape import Int8Form, ModelShape, Positions
+
+WORDS = "embeddings.word"
 
 
 class Range(NamedTuple):
@@ -49,7 +52,7 @@ def linear_paths(shape: ModelShape) -> list[str]:
 def table_paths(shape: ModelShape) -> list[str]:
     """Return the module paths of the embedding tables that are learned."""
     return [
-        "embeddings.word",
+        WORDS,
         *(["embeddings.position"] if shape.positions is Positions.LEARNED else []),
         *(["embeddings.token_type"] if shape.type_vocab_size else []),
     ]
@@ -59,12 +62,13 @@ def forms_of(
     checkpoint: Checkpoint,
     *,
     activations: Literal["dynamic", "static"] = "dynamic",
-    embeddings: bool = True,
+    embeddings: Literal["int8", "int4", "float"] = "int8",
     keep_float: Iterable[str] = (),
 ) -> dict[str, Int8Form]:
     """Return module path -> form for everything that is to be in int8.
 
-    `keep_float` are paths or patterns (`layers.0.*`), of linear layers and tables.
+    With "int4" the word table is kept in 4 bits; the other tables are small and stay in int8. `keep_float` are paths
+    or patterns (`layers.0.*`), of linear layers and tables.
 
     Raises:
         BadInput: the model is quantized already, or a pattern fits no linear layer and no table.
@@ -84,8 +88,10 @@ def forms_of(
             )
         kept |= fitting
     forms = {path: Int8Form(activations) for path in linear if path not in kept}
-    if embeddings:
+    if embeddings != "float":
         forms |= {path: Int8Form.TABLE for path in tables if path not in kept}
+    if embeddings == "int4" and WORDS in forms:
+        forms[WORDS] = Int8Form.TABLE4
     return forms
 
 
@@ -94,7 +100,7 @@ def quantize(
 ) -> Checkpoint:
     """Return the checkpoint with these modules in int8; `ranges` holds what each STATIC module reads.
 
-    Weights are symmetric with one scale per output channel, tables with one per row.
+    Weights are symmetric with one scale per output channel, tables have one per row.
 
     Raises:
         BadInput: a STATIC module has no range.
@@ -105,7 +111,8 @@ def quantize(
         raise BadInput(f"no calibrated range for {', '.join(missing)}", where="quantize")
     weights: dict[str, Tensor] = dict(checkpoint.weights)
     for path, form in forms.items():
-        weights[f"{path}.weight"], weights[f"{path}.weight_scale"] = quantize_weight(weights[f"{path}.weight"])
+        rounded = pack_rows if form is Int8Form.TABLE4 else quantize_weight
+        weights[f"{path}.weight"], weights[f"{path}.weight_scale"] = rounded(weights[f"{path}.weight"])
         if form is Int8Form.STATIC:
             weights[f"{path}.input_scale"] = torch.tensor(given[path].scale, dtype=torch.float32)
             weights[f"{path}.input_zero_point"] = torch.tensor(given[path].zero_point, dtype=torch.uint8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Final, final
@@ -16,6 +16,7 @@ from models.checkpoint import Checkpoint
 from models.encoded import Encoded
 from models.evaluation import unpadded_batches
 from models.layers.attention import EVERY_TOKEN, FIRST_TOKEN
+from models.layers.packed import PackedEmbedding, pack_rows
 from models.layers.quantized import QuantizedEmbedding, QuantizedLinear, quantize_weight
 from models.network import Block, Network
 from models.progress import Progress, silent
@@ -29,7 +30,7 @@ WORK: Final = 5e11  # multiply-adds that a table may take: about 20 s on two idl
 @final
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """What a module alone in int8 (dynamic, or a table) changes.
+    """What a module alone in its form changes; a static one is taken as dynamic.
 
     `kl` is the mean KL divergence of the answers from the float model's, in nats; `mse` the mean squared change of the
     logits; `score_change` that of the task's metric, None where rows have no label.
@@ -46,14 +47,15 @@ class Sensitivity:
 
 
 def sensitivities(
-    checkpoint: Checkpoint, paths: list[str], data: Encoded, task: Task, *, progress: Progress = silent
+    checkpoint: Checkpoint, forms: Mapping[str, Int8Form], data: Encoded, task: Task, *, progress: Progress = silent
 ) -> tuple[Sensitivity, ...]:
-    """Return what each module of `paths` costs on all rows of `data`, the most sensitive first.
+    """Return what each module of `forms` costs on all rows of `data`, the most sensitive first.
 
     Within a batch the float model runs once, and each module only from its own layer on.
     """
     network = checkpoint.network()
-    modules = {path: _int8(network.get_submodule(path)) for path in paths}
+    paths = list(forms)
+    modules = {path: _int8(network.get_submodule(path), form) for path, form in forms.items()}
     kl, mse, change = (dict.fromkeys(paths, 0.0) for _ in range(3))
     labelled = len(data) > 0 and bool((data.targets >= 0).all())
     tick, done = progress("sensitivity"), 0
@@ -91,14 +93,15 @@ def affordable(checkpoint: Checkpoint, modules: int, data: Encoded) -> int:
     return min(len(data), max(1, int(WORK / per_row)))
 
 
-def _int8(module: nn.Module) -> nn.Module:
-    """Return the int8 form of a linear layer (dynamic) or of a table."""
+def _int8(module: nn.Module, form: Int8Form) -> nn.Module:
+    """Return the int8 form of a linear layer (dynamic), or the form of a table."""
     assert isinstance(module, (nn.Linear, nn.Embedding))
-    weight, scale = quantize_weight(module.weight)
     if isinstance(module, nn.Embedding):
-        table = QuantizedEmbedding(module.num_embeddings, module.embedding_dim)
-        table.weight, table.weight_scale = weight, scale
+        packed = form is Int8Form.TABLE4
+        table = (PackedEmbedding if packed else QuantizedEmbedding)(module.num_embeddings, module.embedding_dim)
+        table.weight, table.weight_scale = (pack_rows if packed else quantize_weight)(module.weight)
         return table
+    weight, scale = quantize_weight(module.weight)
     linear = QuantizedLinear(module.in_features, module.out_features, form=Int8Form.DYNAMIC)
     linear.weight, linear.weight_scale, linear.bias = weight, scale, module.bias.detach()
     return linear

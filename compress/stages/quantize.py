@@ -14,7 +14,7 @@ from compress.settings import QuantizeSettings
 from compress.stage import Context, Output, Stage
 from models.checkpoint import Checkpoint
 from models.encoded import Encoded
-from models.shape import Int8Form
+from models.shape import TABLES, Int8Form
 
 STEP = 2  # layers that a milder attempt leaves in float besides
 
@@ -49,7 +49,7 @@ def run(parent: Checkpoint, settings: QuantizeSettings, context: Context) -> Out
         data = drawn(context, settings.calibration_examples)
         data = drawn(context, affordable(parent, len(forms), data))
         examples = len(data)
-        found = sensitivities(parent, list(forms), data, context.task, progress=context.progress)
+        found = sensitivities(parent, forms, data, context.task, progress=context.progress)
         table = [one.to_json() for one in found]
     details: dict[str, Any] = {
         "sensitivity": table,
@@ -62,8 +62,14 @@ def run(parent: Checkpoint, settings: QuantizeSettings, context: Context) -> Out
 
 
 def milder(settings: QuantizeSettings, details: dict[str, Any]) -> QuantizeSettings | None:
-    """Return settings that leave the two most sensitive linear layers in float too, up to half of all layers."""
-    candidates = [row["name"] for row in details["sensitivity"] if details["forms"].get(row["name"]) != "table"]
+    """Return settings that keep a word table in 8 bits which is the most sensitive in 4, or else leave the two most
+    sensitive linear layers in float too, up to half of all layers.
+    """
+    names = [row["name"] for row in details["sensitivity"]]
+    if names and details["forms"].get(names[0]) == Int8Form.TABLE4.value:
+        return settings.model_copy(update={"embeddings": "int8"})
+    tables = {form.value for form in TABLES}
+    candidates = [name for name in names if details["forms"].get(name) not in tables]
     more = tuple(candidates[:STEP])
     if not more or len(details["float"]) + len(more) > details["linear"] / 2:
         return None

@@ -71,7 +71,7 @@ def test_a_second_run_redoes_nothing_and_a_changed_setting_only_what_follows_it(
     assert again.stages == first.stages
     changed = carry_out(plain | {"quantize": {"calibration_examples": 8}}, tmp_path)
     assert changed.computed == ["quantize"]  # the same weights come out, so the export stands
-    wider = carry_out(plain | {"quantize": {"calibration_examples": 8, "embeddings": False}}, tmp_path)
+    wider = carry_out(plain | {"quantize": {"calibration_examples": 8, "embeddings": "float"}}, tmp_path)
     assert wider.computed == ["quantize", "export"]
 
 

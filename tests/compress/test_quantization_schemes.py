@@ -24,6 +24,7 @@ from models.checkpoint import Checkpoint
 from models.encoded import Encoded
 from models.errors import BadInput
 from models.evaluation import evaluate_logits
+from models.layers.packed import PackedEmbedding
 from models.layers.quantized import QuantizedEmbedding, QuantizedLinear, quantize_weight
 from models.shape import Int8Form, Positions
 from models.tasks.text_classification import TextClassification
@@ -74,6 +75,41 @@ def test_every_linear_layer_and_table_is_quantized_by_default() -> None:
     assert checkpoint.shape.int8 == ()  # the parent is as it was
 
 
+def test_the_word_table_may_be_in_4_bits(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    quantized = quantize(checkpoint, forms_of(checkpoint, embeddings="int4"))
+    network = quantized.network()
+    assert isinstance(network.embeddings.word, PackedEmbedding)
+    assert isinstance(network.embeddings.position, QuantizedEmbedding)
+    assert quantized.parameters == quantize(checkpoint, forms_of(checkpoint)).parameters == checkpoint.parameters
+    quantized.save(tmp_path)
+    again = Checkpoint.load(tmp_path)
+    ids = torch.arange(2, 12)[None]
+    assert torch.equal(again.network()(ids), network(ids))
+    found = sensitivities(
+        checkpoint, forms_of(checkpoint, embeddings="int4"), random_rows(40, labels=0), TextClassification()
+    )
+    costs = {one.name: one.mse for one in found}
+    assert costs["embeddings.word"] > 10 * costs["embeddings.position"]
+
+
+def test_milder_gives_a_sensitive_table_its_8_bits_back() -> None:
+    details = {
+        "sensitivity": [{"name": "embeddings.word"}, {"name": "head.dense"}],
+        "forms": {"embeddings.word": "table4", "head.dense": "dynamic"},
+        "float": [],
+        "linear": 9,
+    }
+    milder = QUANTIZE.milder(QuantizeSettings(embeddings="int4"), details)
+    assert milder is not None
+    assert milder.embeddings == "int8"
+    assert milder.keep_float == ()
+    details["forms"] = {"embeddings.word": "table", "head.dense": "dynamic"}
+    again = QUANTIZE.milder(milder, details)
+    assert again is not None
+    assert again.keep_float == ("head.dense",)
+
+
 def test_saved_and_loaded_it_answers_the_same(tmp_path: Path) -> None:
     checkpoint = tiny_checkpoint()
     paths = linear_paths(checkpoint.shape)
@@ -101,7 +137,7 @@ def test_int8_stays_near_float(activations: str) -> None:
 
 def test_what_is_kept_in_float_is_untouched() -> None:
     checkpoint = tiny_checkpoint()
-    forms = forms_of(checkpoint, keep_float=("layers.0.*", "head.output"), embeddings=False)
+    forms = forms_of(checkpoint, keep_float=("layers.0.*", "head.output"), embeddings="float")
     assert sorted(forms) == sorted(
         [*(p for p in linear_paths(checkpoint.shape) if p.startswith("layers.1.")), "head.dense"]
     )
@@ -149,7 +185,7 @@ def test_sensitivity_is_the_cost_of_one_module_alone() -> None:
     for pre_norm in (False, True):
         checkpoint = tiny_checkpoint(pre_norm=pre_norm)
         forms = forms_of(checkpoint)
-        found = sensitivities(checkpoint, list(forms), ROWS, TextClassification())
+        found = sensitivities(checkpoint, forms, ROWS, TextClassification())
         assert {one.name for one in found} == set(forms)
         assert [one.kl for one in found] == sorted((one.kl for one in found), reverse=True)
         right = TextClassification().score(answers(checkpoint), ROWS.targets).mean()
@@ -169,7 +205,7 @@ def test_a_spoilt_layer_is_the_most_sensitive() -> None:
     weights["layers.1.ffn.down.weight"] = spoilt
     found = sensitivities(
         replace(checkpoint, weights=weights),
-        linear_paths(checkpoint.shape),
+        dict.fromkeys(linear_paths(checkpoint.shape), Int8Form.DYNAMIC),
         random_rows(24, labels=0),
         TextClassification(),
     )

@@ -18,14 +18,20 @@ import models.layers.embeddings
 import models.layers.feedforward
 import models.layers.heads
 import models.layers.norm
+import models.layers.packed
 import models.layers.quantized
 import models.network
 from export import parity
+from export.emit import Emit
 from export.lower import lower
 from export.lowering import GROUPS, LOWERINGS
+from export.lowering.quantized import lower_packed_embedding
+from export.session import open_session
 from export.target import CPU, TARGETS, Target
+from export.values import Port, Value, build
 from models.errors import Unsupported
 from models.layers.activation import make_activation
+from models.layers.packed import PackedEmbedding, pack_rows
 from models.network import Network
 from models.shape import Activation, HeadShape, Int8Form, LayerShape, ModelShape, Norm, Positions
 
@@ -140,6 +146,28 @@ def test_the_embedding_table_alone_may_be_int8() -> None:
     parity.compare(network, lower(network, CPU).SerializeToString(), [batch(2, 12)]).check(FLOAT)
 
 
+@targets
+def test_the_word_table_may_be_in_4_bits(target: Target) -> None:
+    shape = tiny_shape().with_int8({"embeddings.word": Int8Form.TABLE4})
+    network = random_network(shape)
+    table = network.embeddings.word
+    table.weight.copy_(torch.randint(0, 256, table.weight.shape, dtype=torch.uint8))
+    table.weight_scale.uniform_(-0.2, 0.2)
+    parity.compare(network, lower(network, target).SerializeToString(), [batch(2, 12), batch(1, 5)]).check(FLOAT)
+
+
+@pytest.mark.parametrize("width", [1, 7, 8])
+def test_a_table_in_4_bits_may_have_an_odd_width(width: int) -> None:
+    table = PackedEmbedding(20, width)
+    table.weight, table.weight_scale = pack_rows(torch.randn(20, width))
+    ids = Value(Port("ids", "int64", ("batch", "time")))
+    rows = lower_packed_embedding(table, Emit(CPU, LOWERINGS, GROUPS), ids)
+    model = build([ids], {Port("rows", "float32", ("batch", "time", width)): rows}, opset=CPU.opset, name="table")
+    asked = np.arange(20, dtype=np.int64).reshape(4, 5)
+    (found,) = open_session(model.SerializeToString(), threads=1).run(None, {"ids": asked})
+    torch.testing.assert_close(torch.from_numpy(found), table(torch.from_numpy(asked)))
+
+
 def test_only_the_first_token_is_computed_in_the_last_layer() -> None:
     network = random_network(tiny_shape())
     arrays = {name: torch.from_numpy(value) for name, value in batch(2, 9, padded=True).items()}
@@ -158,7 +186,7 @@ def _layer_types() -> set[type[nn.Module]]:
     places = (models.layers, models.network)
     folder = [
         getattr(models.layers, name)
-        for name in ("attention", "embeddings", "feedforward", "heads", "norm", "quantized")
+        for name in ("attention", "embeddings", "feedforward", "heads", "norm", "packed", "quantized")
     ]
     own = {
         found
