@@ -72,7 +72,7 @@ def search(
     ledger.directory.mkdir(parents=True, exist_ok=True)
     with locked(ledger.directory), torch_threads(recipe.threads):
         inputs = load_inputs(recipe, task_of(recipe), cache=cache, progress=progress)
-        inputs.of("validation", wanted_by="a search")
+        inputs.require("validation", wanted_by="a search")
         state = Run(recipe.model_copy(update={"gates": goals(settings)}), inputs, ledger, cache, progress, on_stage)
         root = make_root(state)
         teacher = judged(state, root, TEACHER, None)

@@ -58,7 +58,7 @@ def _word_piece_always(model: Model, pieces: Pieces) -> set[str]:
     prefix = str(model["continuing_subword_prefix"])
     single = {piece for piece in pieces if len(piece) == 1}
     single |= {piece for piece in pieces if piece.startswith(prefix) and len(piece) == len(prefix) + 1}
-    return single | {model["unk_token"]} & pieces.keys()
+    return single | {piece for piece in pieces if piece == model["unk_token"]}
 
 
 def _word_piece_forms(model: Model, ordinary: Iterable[str]) -> dict[str, str | None]:
@@ -91,7 +91,7 @@ def _bpe_always(model: Model, pieces: Pieces) -> set[str]:
     prefix, suffix = (str(model.get(key) or "") for key in ("continuing_subword_prefix", "end_of_word_suffix"))
     bare = {piece: piece.removeprefix(prefix).removesuffix(suffix) for piece in pieces}
     single = {piece for piece, inner in bare.items() if len(inner) == 1 or len(piece) == 1}
-    kept = single | {piece for piece in pieces if BYTE.fullmatch(piece)} | {model.get("unk_token")} & pieces.keys()
+    kept = single | {piece for piece in pieces if BYTE.fullmatch(piece) or piece == model.get("unk_token")}
     if model.get("ignore_merges"):
         # A word that is a piece is taken whole: with a character that is none, nothing else can stand for it.
         kept |= {piece for piece in pieces if any(character not in pieces for character in piece)}
@@ -146,11 +146,11 @@ def _unigram_forms(model: Model, ordinary: Iterable[str]) -> dict[str, str | Non
     if model.get("byte_fallback") and sum(BYTE.fullmatch(piece) is not None for piece in pieces) == BYTES:
         return {}
     found = {character for piece in ordinary if not BYTE.fullmatch(piece) for character in piece}
-    return {character: None for character in sorted(found - pieces.keys())}
+    return dict.fromkeys(sorted(found - pieces.keys()))
 
 
 def _unigram_rebuilt(model: Model, numbers: Mapping[str, int]) -> dict[str, Any]:
-    scores = {piece: score for piece, score in model["vocab"]}
+    scores = dict(model["vocab"])
     low = min(float(score) for score in scores.values()) - FORM_PENALTY
     unknown = model.get("unk_id")
     return {

@@ -88,7 +88,9 @@ def test_trimming_twice_is_trimming_once(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_everything_kept_is_the_same_tokenizer(kind: str) -> None:
-    tokenizing = tokenizing_of(kind, {"a": -1.0, "b": -2.0, "ab": -1.5, "##a": -3.0, "##b": -2.0, "#": -9.0, "###": -9.0})
+    tokenizing = tokenizing_of(
+        kind, {"a": -1.0, "b": -2.0, "ab": -1.5, "##a": -3.0, "##b": -2.0, "#": -9.0, "###": -9.0}
+    )
     trimmed = trim_tokenizer(tokenizing, range(tokenizing.vocab_size))
     assert json.loads(trimmed.tokenizing.json) == json.loads(tokenizing.json)
     assert trimmed.rows == tuple(range(tokenizing.vocab_size))
@@ -96,7 +98,17 @@ def test_everything_kept_is_the_same_tokenizer(kind: str) -> None:
 
 def test_the_first_case_that_keeping_alone_does_not_solve() -> None:
     # "abcdx" is ab + ##cdx; without ab it is a + ##bc + ##d, and nothing stands for the x.
-    vocabulary = {"a": 0.0, "##a": 0.0, "##b": 0.0, "##c": 0.0, "##d": 0.0, "ab": 0.0, "##bc": 0.0, "##cdx": 0.0, "x": 0.0}
+    vocabulary = {
+        "a": 0.0,
+        "##a": 0.0,
+        "##b": 0.0,
+        "##c": 0.0,
+        "##d": 0.0,
+        "ab": 0.0,
+        "##bc": 0.0,
+        "##cdx": 0.0,
+        "x": 0.0,
+    }
     tokenizing = tokenizing_of("WordPiece", vocabulary)
     known = pieces(tokenizing)
     trimmed = trim_tokenizer(tokenizing, {number for piece, number in known.items() if piece != "ab"})
@@ -116,7 +128,9 @@ def test_special_tokens_are_numbered_anew(kind: str, processor: str) -> None:
     single = trimmed.tokenizing.encode(["a"], max_length=LONG)[0].ids
     assert (single[0], single[-1]) == (now["[CLS]"], now["[SEP]"])
     pair = trimmed.tokenizing.encode(["a"], ["b"], max_length=LONG)[0].ids
-    assert [number for number in pair if number == now["[SEP]"]] == [now["[SEP]"]] * (3 if processor == "roberta" else 2)
+    assert [number for number in pair if number == now["[SEP]"]] == [now["[SEP]"]] * (
+        3 if processor == "roberta" else 2
+    )
     assert trimmed.tokenizing.pad_token_id == now["[PAD]"]
     assert json.loads(trimmed.tokenizing.json)["padding"]["pad_id"] == now["[PAD]"]
     assert trimmed.tokenizing.config["pad_token_id"] == now["[PAD]"]
