@@ -82,7 +82,7 @@ def test_the_bundle_of_an_earlier_run_does_not_outlive_a_failed_one(plain: dict[
     plain["gates"] = {"default": {}, "export": {"size": {"min_ratio": 1000.0}}}
     assert not carry_out(plain, tmp_path).passed
     assert not bundle.exists()
-    assert (tmp_path / "runs" / "tiny" / "4-export" / "manifest.json").exists()
+    assert (tmp_path / "runs" / "tiny" / "5-export" / "manifest.json").exists()
 
 
 def test_training_uses_the_threads_of_the_recipe(plain: dict[str, Any], tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_the_command_prints_one_json_object_and_writes_the_report(
     assert (run / "report.html").read_text().startswith("<!")
     assert exit_code(["verify", str(run / "bundle"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["verified"] is True
-    assert exit_code(["inspect", str(run / "3-quantize"), "--json"]) == 0
+    assert exit_code(["inspect", str(run / "4-quantize"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["artifact"]["stage"] == "quantize"
     assert exit_code(["predict", str(run / "bundle"), "w3 w4"]) == 0
     assert capsys.readouterr().out.strip()
