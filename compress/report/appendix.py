@@ -106,7 +106,7 @@ def _trimmed(told: Mapping[str, Any]) -> Iterator[str]:
 def _pair(value: Any) -> str | None:
     """Return `before` and `after` of an object in a stage's details, or None where they are not there."""
     ends = [value.get(key) for key in ("before", "after")] if isinstance(value, Mapping) else []
-    shown = [f"{one:.5g}" for one in ends if _number(one)]
+    shown = [wording.grouped(one) if isinstance(one, int) else f"{one:.1f}" for one in ends if _number(one)]
     return " \N{RIGHTWARDS ARROW} ".join(shown) if len(shown) == 2 else None
 
 
@@ -173,7 +173,8 @@ def _data(report: Report) -> Markup | None:
         for one in report.data
     ]
     heads = ["Data", "Source", "Examples", "Cut to length", "Digest"]
-    said = "Gates judge on validation and on texts from elsewhere; test is only reported on."
+    elsewhere = " and on foreign texts" if any(one.role == "foreign" for one in report.data) else ""
+    said = f"Gates judge on validation{elsewhere}; test is only reported on."
     cells = ("", "text", "", "", "digest")
     return section("Data", said, table(heads, rows, label="Data", numbers={2, 3}, cells=cells))
 

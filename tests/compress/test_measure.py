@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.examples import random_rows, tiny_checkpoint
 
-from compress.measure import Probe, Subject, measure
+from compress.measure import Probe, Subject, measure, measure_agreement
 from compress.record import Measurement
 from compress.settings import Gates, MeasureSettings, SizeGate
 from compress.verdicts import judge
@@ -56,6 +56,21 @@ def test_the_scores_are_those_of_the_answers(probe: Probe, tmp_path: Path) -> No
     assert found.low <= found.estimate <= found.high
     assert found.latency is None
     assert found.bytes == sum(file.stat().st_size for file in (tmp_path / "scratch" / "candidate").iterdir())
+
+
+def test_agreement_is_with_the_answers_before(probe: Probe, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    tiny_checkpoint(seed=3).save(tmp_path / "other")
+    other = Probe.open(tmp_path / "other", "1" * 64)
+    data, task = random_rows(60, labels=0), TextClassification()
+    like = taken(probe, random_rows(8), tmp_path)
+    found = measure_agreement(Subject(probe, data), Subject(other, data), task, name="elsewhere", like=like)
+    same = probe.logits(data).argmax(axis=1) == other.logits(data).argmax(axis=1)
+    assert 0 < same.sum() < 60
+    assert found.estimate == pytest.approx(same.mean())
+    assert (found.data, found.metric, found.bytes) == ("elsewhere", "agreement", like.bytes)
+    itself = measure_agreement(Subject(probe, data), Subject(probe, data), task, name="elsewhere", like=like)
+    assert itself.estimate == 1.0
 
 
 def test_a_model_that_overflows_is_named(tmp_path: Path) -> None:

@@ -8,13 +8,26 @@ from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
+from support.examples import WORDS, tiny_checkpoint
 
+from models.checkpoint import Checkpoint
 from models.tokenizing import Tokenizing
 
 KINDS = ("WordPiece", "BPE", "Unigram")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 ALPHABET = "abcd"
 STRANGE = "#é"  # the mark of a piece within a word, and a character of two bytes
+
+
+def word_piece_checkpoint(**changes: Any) -> Checkpoint:
+    """Return the tiny checkpoint with a tokenizer of the words w2 to w49 that has characters to fall back to, and
+    special tokens around a text.
+    """
+    words = [f"w{number}" for number in range(2, WORDS)]
+    characters = [f"{mark}{letter}" for mark in ("", "##") for letter in "w0123456789"]
+    tokenizing = tokenizing_of("WordPiece", dict.fromkeys([*words, *characters], 0.0))
+    checkpoint = tiny_checkpoint(vocab_size=tokenizing.vocab_size, **changes)
+    return replace(checkpoint, tokenizing=with_post_processor(tokenizing, "template"))
 
 
 @st.composite
