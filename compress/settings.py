@@ -165,6 +165,11 @@ class TrimSettings(Settings):
     max_pieces: Count | None = Field(
         None, description="Keep at most so many of them, the most frequent; characters and special tokens stay besides."
     )
+    first: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Keep the first so many pieces of the vocabulary too: where it was learnt from general text, "
+        "these were its most frequent ones.",
+    )
     positions: Count | None = Field(
         None, description="Longest text in tokens. Default: twice the longest training text, in steps of 64."
     )

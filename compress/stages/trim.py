@@ -16,6 +16,7 @@ from models.encoded import Encoded
 ROOM = 2  # texts may get this much longer than those of the training data
 STEP = 64
 MILDER = 1.5
+FIRST = 4096  # pieces of general use that a milder attempt keeps at least, when all that were seen are kept
 
 
 def run(parent: Checkpoint, settings: TrimSettings, context: Context) -> Output[Checkpoint]:
@@ -28,7 +29,13 @@ def run(parent: Checkpoint, settings: TrimSettings, context: Context) -> Output[
         Unsupported: a tokenizer that cannot be trimmed.
     """
     counts = np.bincount(context.train.ids, minlength=parent.tokenizing.highest_id + 1).astype(np.int64)
-    keep = pieces_to_keep(parent.tokenizing, counts, min_count=settings.min_count, max_pieces=settings.max_pieces)
+    keep = pieces_to_keep(
+        parent.tokenizing,
+        counts,
+        min_count=settings.min_count,
+        max_pieces=settings.max_pieces,
+        first=settings.first,
+    )
     trimmed, told = trim_checkpoint(
         parent,
         keep,
@@ -48,15 +55,16 @@ def run(parent: Checkpoint, settings: TrimSettings, context: Context) -> Output[
 
 
 def milder(settings: TrimSettings, details: dict[str, Any]) -> TrimSettings | None:
-    """Return settings that keep more pieces: half the count and half as many again, while there are any left out."""
-    pieces = details["pieces"]
-    count = max(1, settings.min_count // 2)
-    most = settings.max_pieces
-    if most is not None:
-        more = int(most * MILDER) + 1
-        most = more if more < pieces["before"] else None
-    changed = settings.model_copy(update={"min_count": count, "max_pieces": most})
-    return None if changed == settings else changed
+    """Return settings that keep more pieces: half the count and half as many again of those that were seen, and then
+    of those of general use, while there are any left out.
+    """
+    whole, most = int(details["pieces"]["before"]), settings.max_pieces
+    if settings.min_count > 1 or most is not None:
+        more = None if most is None or most * MILDER >= whole else int(most * MILDER) + 1
+        return settings.model_copy(update={"min_count": max(1, settings.min_count // 2), "max_pieces": more})
+    if settings.first >= whole:
+        return None
+    return settings.model_copy(update={"first": min(whole, max(FIRST, int(settings.first * MILDER)))})
 
 
 def needed_positions(parent: Checkpoint, train: Encoded) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ Counts = npt.NDArray[np.int64]
 
 WHERE = "tokenizer.json"
 NUMBERED = tuple(f"{name}_token_id" for name in ("bos", "cls", "eos", "mask", "pad", "sep", "unk"))
+UNUSED = re.compile(r"\[unused\d+\]")  # BERT's vocabularies keep places free, most of them at their beginning
 WITHOUT_NUMBERS = ("ByteLevel",)  # post-processors that name no token
 
 
@@ -40,19 +42,23 @@ class Trimmed:
 
 
 def pieces_to_keep(
-    tokenizing: Tokenizing, counts: Counts, *, min_count: int = 1, max_pieces: int | None = None
+    tokenizing: Tokenizing, counts: Counts, *, min_count: int = 1, max_pieces: int | None = None, first: int = 0
 ) -> frozenset[int]:
     """Return the numbers of the pieces seen `min_count` times or more, and of those that must stay with them.
 
     `counts` (pieces,) says how often each number stands in the training texts. With `max_pieces` only so many of the
-    most frequent are chosen, the lower number first among equals; what must stay is not counted.
+    most frequent are chosen, the lower number first among equals; what must stay is not counted. `first` pieces of the
+    vocabulary are chosen besides, places that were left free in it skipped: vocabularies are written down in the order
+    in which they were learnt, the most frequent pieces first.
 
     Raises:
         Unsupported: a tokenizer that is none of WordPiece, byte-level BPE and Unigram.
     """
     order = np.lexsort((np.arange(len(counts)), -counts))
     chosen = order[counts[order] >= max(1, min_count)][:max_pieces]
-    return _File(tokenizing).closed({int(number) for number in chosen})
+    file = _File(tokenizing)
+    general = sorted(number for number, piece in file.texts.items() if not UNUSED.fullmatch(piece))[:first]
+    return file.closed({*(int(number) for number in chosen), *general})
 
 
 def trim_tokenizer(tokenizing: Tokenizing, keep: Collection[int]) -> Trimmed:

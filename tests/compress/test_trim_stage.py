@@ -105,9 +105,11 @@ def test_without_training_texts_nothing_is_chosen(parent: Checkpoint, make_conte
         run(parent, TrimSettings(), replace(context, examples={"validation": context.validation}))
 
 
-def test_milder_settings_keep_more_until_all_that_is_seen_is_kept() -> None:
-    details = {"pieces": {"before": 1000, "after": 100}}
-    tried = [TrimSettings(min_count=5, max_pieces=300)]
+def test_milder_settings_keep_more_until_all_is_kept() -> None:
+    details = {"pieces": {"before": 10_000, "after": 100}}
+    tried = [TrimSettings(min_count=5, max_pieces=5000)]
     while (milder_ := milder(tried[-1], details)) is not None:
         tried.append(milder_)
-    assert [(one.min_count, one.max_pieces) for one in tried] == [(5, 300), (2, 451), (1, 677), (1, None)]
+    seen = [(5, 5000), (2, 7501), (1, None)]
+    assert [(one.min_count, one.max_pieces) for one in tried] == seen + [(1, None)] * 4
+    assert [one.first for one in tried] == [0, 0, 0, 4096, 6144, 9216, 10_000]

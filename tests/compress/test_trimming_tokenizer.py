@@ -170,6 +170,8 @@ def test_the_pieces_that_are_seen_are_kept() -> None:
     assert kept(max_pieces=1) == {"aa"}  # the lower number first among equals
     assert kept(max_pieces=2) == {"aa", "aaaa"}
     assert kept(min_count=6) == set()
+    assert kept(min_count=6, first=7) == {"aa"}  # after four special tokens and the two forms of a character
+    assert kept(min_count=3, first=8) == {"aa", "aaa", "aaaa"}
 
 
 def test_a_byte_level_tokenizer_writes_every_text(tmp_path: Path) -> None:
@@ -214,3 +216,12 @@ def test_the_teacher_on_real_sentences(trained_teacher: Path) -> None:
     for text in corpus:
         assert cut(trimmed.tokenizing, text) == [trimmed.numbers[number] for number in cut(tokenizing, text)]
     assert unknown(trimmed.tokenizing) not in cut(trimmed.tokenizing, "Xylophones! 東京 naïve e-mail@example.org")
+
+
+def test_places_that_were_left_free_are_not_among_the_first() -> None:
+    tokenizing = tokenizing_of("WordPiece", dict.fromkeys(["[unused0]", "[unused1]", "a", "##a", "aa", "aaa"], 0.0))
+    known = pieces(tokenizing)
+    kept = pieces_to_keep(tokenizing, np.zeros(tokenizing.vocab_size, dtype=np.int64), first=7)
+    assert {piece for piece, number in known.items() if number in kept} == {
+        "[UNK]", "[CLS]", "[SEP]", "[PAD]", "a", "##a", "aa",
+    }  # fmt: skip
