@@ -158,6 +158,14 @@ class PruneSettings(Settings):
         return self
 
 
+class TrimRecoverySettings(RecoverySettings):
+    """Distillation from the teacher after the vocabulary was cut, on the training texts as they are read then."""
+
+    epochs: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="Passes over the training data; with min_count above 1 it learns what rare words fall back to."
+    )
+
+
 class TrimSettings(Settings):
     """Drop the pieces of the vocabulary that the training texts do without, unused positions and token types."""
 
@@ -175,6 +183,9 @@ class TrimSettings(Settings):
     )
     fold_token_types: bool = Field(
         True, description="Add the vector of the first token type to the positions, where all texts are single ones."
+    )
+    recovery: TrimRecoverySettings = Field(
+        default_factory=TrimRecoverySettings, description="Training with the smaller vocabulary."
     )
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from compress.lessons import lessons_of, schedule_of, weights_of
 from compress.settings import TrimSettings
 from compress.stage import Context, Output, Stage
 from compress.trimming.checkpoint import trim_checkpoint
 from compress.trimming.tokenizer import Trimmed, pieces_to_keep
 from models.checkpoint import Checkpoint
 from models.encoded import Encoded
+from teacher_student.distillation import distill
 
 ROOM = 2  # texts may get this much longer than those of the training data
 STEP = 64
@@ -22,7 +25,8 @@ FIRST = 4096  # pieces of general use that a milder attempt keeps at least, when
 def run(parent: Checkpoint, settings: TrimSettings, context: Context) -> Output[Checkpoint]:
     """Return the checkpoint with the pieces that the training texts hold, and what characters and merges need.
 
-    Only training texts choose: the validation texts stay a fair sample of what comes later.
+    Only training texts choose: the validation texts stay a fair sample of what comes later. What is trained afterwards
+    learns from the original teacher, which reads the same texts with its own tokenizer.
 
     Raises:
         BadInput: no training texts, a quantized model, or more positions than it has.
@@ -51,7 +55,21 @@ def run(parent: Checkpoint, settings: TrimSettings, context: Context) -> Output[
     }
     if "validation" in context.examples:
         details["validation"] = changes(context.validation, context.encoded("validation", trimmed), told)
+    if settings.recovery.epochs > 0:
+        trimmed, history = distill(
+            context.teacher,
+            trimmed,
+            lessons=lessons_of(read_by(trimmed, context), context.scratch / "recovery", select=True),
+            weights=weights_of(settings.recovery.losses),
+            schedule=schedule_of(settings.recovery),
+        )
+        details["training"] = history.to_json()
     return Output(trimmed, details)
+
+
+def read_by(checkpoint: Checkpoint, context: Context) -> Context:
+    """Return the context with the examples as this checkpoint reads them."""
+    return replace(context, examples={role: context.encoded(role, checkpoint) for role in context.examples})
 
 
 def milder(settings: TrimSettings, details: dict[str, Any]) -> TrimSettings | None:

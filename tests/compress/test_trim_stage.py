@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from models.checkpoint import Checkpoint
 from models.data import Table
 from models.encoded import Encoded, encode_table
 from models.errors import BadInput
+from models.evaluation import evaluate_logits
 
 TRAIN = ["w3 w7", "w3 w9 w3", "w7 w3"]
 VALIDATION = ["w3 w3", "w3 w40", "w7 w9"]
@@ -97,6 +99,24 @@ def test_token_types_stay_where_there_are_pairs_or_where_it_is_said(
     pairs = run(parent, TrimSettings(), make_context(pairs=["w2", "w3", "w4"]))
     assert pairs.product.shape.type_vocab_size == 2
     assert run(parent, TrimSettings(fold_token_types=False), make_context()).product.shape.type_vocab_size == 2
+
+
+def test_a_trimmed_model_learns_to_read_what_rare_words_fall_back_to(
+    parent: Checkpoint, make_context: MakeContext
+) -> None:
+    context = make_context(train=[f"w{n} w{n + 1}" for n in range(2, 40)] * 2)
+    train = context.train
+    wanted = evaluate_logits(context.teacher.network(), train)
+
+    def error(settings: dict[str, Any]) -> float:
+        product = run(parent, TrimSettings.model_validate({"min_count": 100} | settings), context).product
+        found = evaluate_logits(product.network(), context.encoded("train", product))
+        return float(np.square(found - wanted).mean())
+
+    recovery = {"epochs": 6.0, "batch_size": 8, "learning_rate": 2e-3}
+    assert error({"recovery": recovery}) < error({}) / 2
+    with pytest.raises(BadInput, match="tokenizer of its own"):
+        run(parent, TrimSettings.model_validate({"recovery": recovery | {"losses": {"hidden": 1.0}}}), context)
 
 
 def test_without_training_texts_nothing_is_chosen(parent: Checkpoint, make_context: MakeContext) -> None:
