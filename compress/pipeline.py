@@ -167,7 +167,7 @@ def _attempts(
     while True:
         name = f"{number}-{stage.name}" + (f"-try{attempt + 1}" if attempt else "")
         made = make_stage(state, state.ledger.directory / name, stage, settings, parent)
-        result = judged(state, made, stage.name, teacher, parent=parent, attempt=attempt)
+        result = judged(state, made, stage.name, teacher, parent=parent if stage is TRIM else None, attempt=attempt)
         failed = [verdict for verdict in result.verdicts if not verdict.passed]
         # Milder settings trade speed and size for accuracy: they can only mend what is lost in answers.
         mendable = bool(failed) and failed[0].gate in MENDABLE and state.recipe.on_failure == "backtrack"
@@ -259,15 +259,17 @@ def judged(
     attempt: int = 0,
     name: str | None = None,
 ) -> StageResult:
-    """Measure an artifact, compare it with the teacher and its parent, and return what its gates decide.
+    """Measure an artifact, compare it with the teacher, and return what its gates decide.
 
-    The result is told under `name` where that is not the stage's own.
+    With a `parent`, the artifact before its vocabulary was trimmed, the answers on texts from elsewhere are compared
+    with that one's. The result is told under `name` where that is not the stage's own.
     """
     probe = Probe.open(made.directory, made.record.digest)
     validation = _measured(state, probe, "validation", timed=True)
     gates = state.recipe.gates.of(stage)
-    asked = stage == TRIM.name and parent is not None and FOREIGN in state.inputs.tables
-    foreign = _agreement(state, probe, parent, validation) if asked and parent is not None else None
+    foreign = None
+    if parent is not None and FOREIGN in state.inputs.tables:
+        foreign = _agreement(state, probe, parent, validation)
     result = StageResult(
         stage=name or stage,
         directory=made.directory.relative_to(state.ledger.directory).as_posix(),

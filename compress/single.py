@@ -25,7 +25,7 @@ from compress.pipeline import (
 from compress.recipe import Recipe
 from compress.record import ArtifactRecord, RunResult
 from compress.sources import load_inputs, tree_digest
-from compress.stages import TRAIN
+from compress.stages import TRAIN, TRIM
 from models.checkpoint import Checkpoint, local_directory
 from models.errors import BadInput
 from models.files import digest_of, new_directory
@@ -90,4 +90,6 @@ def _judged(state: Run, stage: str, root: Made, parent: Made, made: Made) -> Run
     if stage == TRAIN.name:
         return summary(state, [judged(state, root, TRAIN.name, None)], [stage])
     teacher = judged(state, root, TEACHER, None)
-    return summary(state, [teacher, judged(state, made, stage, teacher, parent=parent)], [stage])
+    return summary(
+        state, [teacher, judged(state, made, stage, teacher, parent=parent if stage == TRIM.name else None)], [stage]
+    )

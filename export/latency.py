@@ -43,13 +43,21 @@ class Latency:
 @final
 @dataclass(frozen=True, slots=True)
 class LatencyComparison:
-    """Two models over the same texts, whose lengths are in each one's tokens and in the order they were run."""
+    """Two models over the same texts, whose `lengths` are in tokens and in the order they were run.
+
+    `own_lengths` are those of a baseline that reads the texts with another tokenizer; None where it is the same.
+    """
 
     baseline: Latency
     candidate: Latency
-    baseline_lengths: tuple[int, ...]
     lengths: tuple[int, ...]
     threads: int
+    own_lengths: tuple[int, ...] | None = None
+
+    @property
+    def baseline_lengths(self) -> tuple[int, ...]:
+        """Return the lengths of the texts in the baseline's tokens."""
+        return self.lengths if self.own_lengths is None else self.own_lengths
 
     @property
     def speedup(self) -> float:
@@ -85,9 +93,9 @@ def compare(
     return LatencyComparison(
         baseline=_latency(passes[0]),
         candidate=_latency(passes[1]),
-        baseline_lengths=tuple(len(text) for text in theirs),
         lengths=tuple(len(text) for text in texts),
         threads=threads,
+        own_lengths=None if baseline_sequences is None else tuple(len(text) for text in theirs),
     )
 
 
