@@ -25,9 +25,9 @@ from compress.pipeline import (
 from compress.publish import publish
 from compress.recipe import Recipe, make_recipe, merged
 from compress.record import RunResult, StageResult
-from compress.settings import AccuracyGate, Gates, GateSettings, SearchSettings, SizeGate, SpeedGate
+from compress.settings import AccuracyGate, AgreementGate, Gates, GateSettings, SearchSettings, SizeGate, SpeedGate
 from compress.sources import load_inputs
-from compress.stages import DISTILL, EXPORT, PRUNE
+from compress.stages import DISTILL, EXPORT, PRUNE, TRIM
 from compress.trials import Trial, Trials
 from models.errors import BadInput, Unreachable
 from models.files import digest_of
@@ -72,8 +72,15 @@ def search(
     ledger.directory.mkdir(parents=True, exist_ok=True)
     with locked(ledger.directory), torch_threads(recipe.threads):
         inputs = load_inputs(recipe, task_of(recipe), cache=cache, progress=progress)
-        inputs.of("validation", wanted_by="a search")
-        state = Run(recipe.model_copy(update={"gates": goals(settings)}), inputs, ledger, cache, progress, on_stage)
+        inputs.require("validation", wanted_by="a search")
+        state = Run(
+            recipe.model_copy(update={"gates": goals(settings, recipe.gates.of(TRIM.name).agreement)}),
+            inputs,
+            ledger,
+            cache,
+            progress,
+            on_stage,
+        )
         root = make_root(state)
         teacher = judged(state, root, TEACHER, None)
         trials = Trials(settings, name=_study(recipe, root), directory=ledger.directory, seed=recipe.seed)
@@ -91,7 +98,7 @@ def search(
         return whole
 
 
-def goals(settings: SearchSettings) -> GateSettings:
+def goals(settings: SearchSettings, agreement: AgreementGate | None = None) -> GateSettings:
     """Return the gates that every level is judged by."""
     confidence = 1 - FALSE_PASS / settings.trials
     return GateSettings(
@@ -102,6 +109,7 @@ def goals(settings: SearchSettings) -> GateSettings:
             else AccuracyGate(max_loss=settings.max_drop, confidence=confidence),
             speed=SpeedGate(max_ms=settings.max_latency),
             size=None if settings.max_size is None else SizeGate(max_mb=settings.max_size),
+            agreement=agreement or AgreementGate(),
         ),
     )
 
@@ -158,7 +166,8 @@ def _levels(state: Run, root: Made, teacher: StageResult, folder: Path, name: st
             settings = getattr(recipe, stage.name)
             if settings is not None:
                 made = make_stage(state, folder / f"{level}-{stage.name}", stage, settings, made)
-        yield judged(state, made, EXPORT.name, teacher, name=f"{name}-{level}")
+        whole = None if recipe.trim is None else parent  # the model before its vocabulary was trimmed
+        yield judged(state, made, EXPORT.name, teacher, parent=whole, name=f"{name}-{level}")
 
 
 def _settings(recipe: Recipe) -> SearchSettings:

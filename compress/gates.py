@@ -18,6 +18,7 @@ from compress.statistics import (
     Floats,
     Interval,
     can_show,
+    exact_interval,
     mcnemar_p,
     needed_examples,
     normal_quantile,
@@ -38,6 +39,7 @@ _MILDER: Mapping[str, str] = MappingProxyType(
         "train": "training for more epochs",
         "distill": "more epochs, more unlabelled text, a student with more layers",
         "prune": "more recovery epochs, a smaller speed-up",
+        "trim": "a smaller min_count, more max_pieces, more positions",
         "quantize": "leaving the most sensitive layers in float, dynamic activations",
         "export": "leaving the most sensitive layers in float before the export",
     }
@@ -47,6 +49,7 @@ _FASTER: Mapping[str, str] = MappingProxyType(
         "train": "a smaller network",
         "distill": "a student with fewer layers or a narrower FFN",
         "prune": "a larger speed-up for the prune stage",
+        "trim": "a larger speed-up for the prune stage",
         "quantize": "leaving fewer layers in float",
         "export": "a larger speed-up for the prune stage, another target",
     }
@@ -56,8 +59,9 @@ _SMALLER: Mapping[str, str] = MappingProxyType(
         "train": "a smaller network",
         "distill": "a student with fewer layers or a narrower FFN",
         "prune": "a larger speed-up or sparsity",
+        "trim": "a larger min_count, fewer max_pieces, fewer positions",
         "quantize": "leaving fewer layers in float, an int8 embedding table",
-        "export": "an int8 embedding table, a smaller vocabulary",
+        "export": "an int8 embedding table, a smaller vocabulary (trim)",
     }
 )
 
@@ -222,6 +226,44 @@ def judge_size(
         details=details,
         message=message,
         advice="" if passed else f"Try {_either(_SMALLER.get(stage, 'a smaller model'), f'min_ratio {ratio:.2g}')}.",
+    )
+
+
+def judge_agreement(*, stage: str, measured: Measurement, min_share: float, confidence: float = 0.95) -> Verdict:
+    """Return whether the answers on texts from elsewhere are those before the stage, on `min_share` of them at least.
+
+    `measured` is scored 1 where they are. Passes on the exact lower one-sided bound (Clopper and Pearson), which holds
+    near 1 too. Undecidable where even equal answers on all these texts could not show it. `details`: n, same, needed_n
+    (texts that could, if all answers were equal). Raises BadInput on a share that is not between 0 and 1.
+    """
+    if not 0.0 < min_share < 1.0:
+        raise BadInput(f"A share lies between 0 and 1, not at {min_share:g}.")
+    n, same = len(measured.scores), round(sum(measured.scores))
+    interval = exact_interval(same, n, confidence=confidence, sides=1)
+    needed = math.ceil(math.log1p(-confidence) / math.log(min_share))
+    passed, decidable = interval.low >= min_share, n >= needed
+    message = (
+        f"agreement gate: {100 * interval.estimate:.1f} % of texts from elsewhere are answered as before, at least "
+        f"{100 * interval.low:.2f} % with {_percent(confidence)} confidence, required {100 * min_share:g} % (n = {n})."
+    )
+    message += "" if passed else f" Missed by {_missed(100 * (min_share - interval.low))} pt."
+    if not decidable:
+        message += f" Too few texts to decide: even equal answers on all {n} cannot show it; {needed} can."
+    lower = math.floor(100 * interval.low) / 100
+    milder = f"Try {_either(_MILDER['trim'], f'min_share {lower:g}' if lower >= 0.5 else '')}."
+    return Verdict(
+        gate="agreement",
+        stage=stage,
+        estimate=interval.estimate,
+        low=interval.low,
+        high=interval.high,
+        bound=min_share,
+        passed=passed,
+        decidable=decidable,
+        n=n,
+        details={"n": n, "same": same, "needed_n": needed},
+        message=message,
+        advice="" if passed else milder if decidable else f"Give {needed} texts from elsewhere or more. {milder}",
     )
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from compress.artifact import RECORD_FILE, open_artifact
-from compress.machine import environment, timed_texts
-from compress.measure import Probe, measure
+from compress.machine import environment, timed_rows, token_ids
+from compress.measure import Probe, Subject, measure
 from compress.record import Measurement
 from compress.settings import MeasureSettings
 from compress.sources import embedded_table, tree_digest
@@ -20,7 +19,7 @@ from export.bundle import Bundle
 from export.latency import compare
 from models.checkpoint import local_directory
 from models.data import read_table
-from models.encoded import Encoded, encode_table
+from models.encoded import encode_table
 from models.errors import BadInput
 from models.progress import Progress, silent
 from models.task import Task
@@ -39,14 +38,6 @@ class Look(Protocol):
     threads: int
     rounds: int
     cache: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A model and the examples as its own tokenizer reads them."""
-
-    probe: Probe
-    data: Encoded
 
 
 def inspect_model(source: str) -> dict[str, Any]:
@@ -105,10 +96,12 @@ def bench_model(source: str, look: Look, task: Task, *, progress: Progress = sil
     with tempfile.TemporaryDirectory() as scratch:
         candidate_graph, size = subject.probe.graph(Path(scratch) / "candidate")
         baseline_graph, baseline_size = baseline.probe.graph(Path(scratch) / "baseline")
+        rows = timed_rows(baseline.data, TEXTS)
         compared = compare(
             baseline_graph,
             candidate_graph,
-            timed_texts(subject.data, TEXTS),
+            token_ids(subject.data, rows),
+            baseline_sequences=token_ids(baseline.data, rows),
             threads=look.threads,
             rounds=look.rounds,
             progress=progress,
@@ -160,9 +153,9 @@ def _subject(source: str, look: Look, progress: Progress) -> Subject:
 def _measured(subject: Subject, task: Task, look: Look, progress: Progress) -> Measurement:
     with tempfile.TemporaryDirectory() as scratch:
         return measure(
-            subject.probe,
-            subject.data,
+            subject,
             task,
+            name=str(look.data),
             reference=None,
             settings=MeasureSettings(threads=look.threads),
             scratch=Path(scratch),

@@ -38,6 +38,7 @@ def weights_of(settings: LossSettings) -> LossWeights:
 
 def lessons_of(context: Context, scratch: Path, *, select: bool) -> Lessons:
     """Return what is taught on; with `select` the best weights on the validation data, where there is any, are kept."""
+    theirs = {role: context.encoded(role, context.teacher) for role in context.examples}
     return Lessons(
         task=context.task,
         train=context.train,
@@ -46,4 +47,6 @@ def lessons_of(context: Context, scratch: Path, *, select: bool) -> Lessons:
         cache=context.cache,
         scratch=scratch,
         progress=context.progress,
+        teacher_train=theirs.get("train"),
+        teacher_validation=theirs.get("validation"),
     )

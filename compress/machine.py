@@ -19,14 +19,23 @@ from models.encoded import Encoded
 CPU_FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
 
 
-def timed_texts(data: Encoded, count: int) -> list[npt.NDArray[np.int64]]:
-    """Return the token ids of `count` rows whose lengths have the distribution of the data's: evenly spaced ranks."""
+def timed_rows(data: Encoded, count: int) -> npt.NDArray[np.int64]:
+    """Return the numbers of `count` rows whose lengths have the distribution of the data's: evenly spaced ranks."""
     order = np.argsort(data.lengths, kind="stable")
     count = min(count, len(order))
     ranks = ((np.arange(count) + 0.5) * len(order) / count).astype(np.int64)
     # The order in which they are run must not be by length, or caches would see a trend.
-    picked = np.random.default_rng(0).permutation(order[ranks])
-    return [data.batch(np.asarray([row])).input_ids[0].numpy() for row in picked]
+    return np.random.default_rng(0).permutation(order[ranks])
+
+
+def token_ids(data: Encoded, rows: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+    """Return the token ids of these rows, each (time,)."""
+    return [data.batch(np.asarray([row])).input_ids[0].numpy() for row in rows]
+
+
+def timed_texts(data: Encoded, count: int) -> list[npt.NDArray[np.int64]]:
+    """Return the token ids of the rows that `timed_rows` picks."""
+    return token_ids(data, timed_rows(data, count))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-from compress.machine import environment, timed_texts
+from compress.machine import environment, timed_rows, token_ids
 from compress.record import Latency, Measurement
 from compress.settings import MeasureSettings
 from compress.statistics import metric_interval
@@ -82,47 +82,53 @@ class Probe:
         return path, sum(file.stat().st_size for file in scratch.iterdir())
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model and the examples as its own tokenizer reads them."""
+
+    probe: Probe
+    data: Encoded
+
+
 def measure(
-    probe: Probe,
-    data: Encoded,
+    subject: Subject,
     task: Task,
     *,
-    reference: Probe | None,
+    name: str,
+    reference: Subject | None,
     settings: MeasureSettings,
     scratch: Path,
     progress: Progress = silent,
 ) -> Measurement:
-    """Return the artifact's scores on `data` and, beside a `reference`, its latency in interleaved rounds.
+    """Return a model's scores and, beside a `reference`, its latency on the same texts in interleaved rounds.
 
-    The lengths that are timed are spread evenly over the sorted lengths of `data`. A reference that is the artifact
-    itself is a control: its speed-up must be 1.
+    `name` says which examples they are, whatever tokenizer reads them. The texts that are timed are spread evenly over
+    the sorted lengths of the reference's data. A reference that is the model itself is a control: its speed-up must
+    be 1.
     """
-    logits = probe.logits(data, progress)
-    if not np.isfinite(logits).all():
-        rows = int((~np.isfinite(logits)).any(axis=1).sum())
-        raise BadInput(
-            f"the model gives no finite answer for {rows} of {len(logits)} examples",
-            where=str(probe.directory),
-            fix="Its training diverged, or its weights overflow: try a lower learning rate.",
-        )
+    probe, data = subject.probe, subject.data
+    logits = _finite_logits(subject, progress)
     targets = np.asarray(data.targets)
     scores = task.score(logits, targets)
     interval = metric_interval(scores, paired_test=task.metric.paired_test.value)
     graph, size = probe.graph(scratch / "candidate")
     comparison = None
     if reference is not None:
-        baseline, _ = reference.graph(scratch / "baseline")
+        baseline, _ = reference.probe.graph(scratch / "baseline")
+        timed = timed_rows(reference.data, settings.texts)
         comparison = compare_latency(
             baseline,
             graph,
-            timed_texts(data, settings.texts),
+            token_ids(data, timed),
+            baseline_sequences=token_ids(reference.data, timed),
             threads=settings.threads,
             rounds=settings.rounds,
             progress=progress,
         )
     return Measurement(
         artifact=probe.digest,
-        data=data.digest,
+        data=name,
         metric=task.metric.name,
         higher_is_better=task.metric.higher_is_better,
         paired_test=task.metric.paired_test.value,
@@ -141,10 +147,53 @@ def measure(
     )
 
 
+def measure_agreement(
+    subject: Subject, before: Subject, task: Task, *, name: str, like: Measurement, progress: Progress = silent
+) -> Measurement:
+    """Return on how many texts a model answers as the one `before` it: scored 1 where the predictions are equal.
+
+    `like` is a measurement of the same model, whose size and machine are repeated. `name` as in `measure`.
+    """
+    answers, expected = (
+        np.asarray(task.predict(_finite_logits(one, progress)), dtype=np.int64) for one in (subject, before)
+    )
+    scores = (answers == expected).astype(np.float64)
+    interval = metric_interval(scores, paired_test="proportions")
+    return like.model_copy(
+        update={
+            "data": name,
+            "metric": "agreement",
+            "higher_is_better": True,
+            "paired_test": "proportions",
+            "scores": scores.tolist(),
+            "predictions": answers.tolist(),
+            "targets": expected.tolist(),
+            "estimate": interval.estimate,
+            "low": interval.low,
+            "high": interval.high,
+            "latency": None,
+            "baseline_latency": None,
+            "truncated": subject.data.truncated,
+        }
+    )
+
+
+def _finite_logits(subject: Subject, progress: Progress) -> npt.NDArray[np.float32]:
+    logits = subject.probe.logits(subject.data, progress)
+    if not np.isfinite(logits).all():
+        rows = int((~np.isfinite(logits)).any(axis=1).sum())
+        raise BadInput(
+            f"the model gives no finite answer for {rows} of {len(logits)} examples",
+            where=str(subject.probe.directory),
+            fix="Its training diverged, or its weights overflow: try a lower learning rate.",
+        )
+    return logits
+
+
 def _latency(comparison: LatencyComparison, *, candidate: bool) -> Latency:
     side = comparison.candidate if candidate else comparison.baseline
     return Latency(
-        lengths=list(comparison.lengths),
+        lengths=list(comparison.lengths if candidate else comparison.baseline_lengths),
         rounds=[list(passes) for passes in side.rounds],
         p50_ms=side.p50_ms,
         p95_ms=side.p95_ms,

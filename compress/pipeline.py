@@ -16,14 +16,14 @@ import compress
 from compress.artifact import Origin, open_artifact, read_record, seal
 from compress.ledger import Ledger
 from compress.machine import environment, torch_threads
-from compress.measure import Probe, measure
+from compress.measure import Probe, Subject, measure, measure_agreement
 from compress.publish import publish
 from compress.recipe import Recipe
 from compress.record import ArtifactRecord, LayerRecord, Measurement, RunResult, StageResult
 from compress.settings import Settings
-from compress.sources import Inputs, load_inputs
+from compress.sources import FOREIGN, Inputs, load_inputs
 from compress.stage import Context, Product, Stage
-from compress.stages import DISTILL, EXPORT, PRUNE, QUANTIZE, TRAIN
+from compress.stages import DISTILL, EXPORT, PRUNE, QUANTIZE, TRAIN, TRIM
 from compress.verdicts import judge
 from models.checkpoint import Checkpoint
 from models.errors import BadFile, BadInput, GateFailed
@@ -32,8 +32,15 @@ from models.progress import Progress, silent
 from models.tasks import TASKS
 
 # The number is the directory's: it stays the same whether or not the stages before it are asked for.
-ORDER: tuple[tuple[int, Stage[Any, Any]], ...] = ((1, DISTILL), (2, PRUNE), (3, QUANTIZE), (4, EXPORT))
+ORDER: tuple[tuple[int, Stage[Any, Any]], ...] = (
+    (1, DISTILL),
+    (2, PRUNE),
+    (3, TRIM),
+    (4, QUANTIZE),
+    (5, EXPORT),
+)
 TEACHER = "teacher"
+MENDABLE = ("accuracy", "agreement")
 
 Work = Callable[[Path], tuple[Product, dict[str, Any]]]
 
@@ -90,7 +97,7 @@ def execute(
     ledger.directory.mkdir(parents=True, exist_ok=True)
     with locked(ledger.directory), torch_threads(recipe.threads):
         inputs = load_inputs(recipe, task_of(recipe), cache=cache, progress=progress)
-        inputs.of("validation", wanted_by="a run with gates")
+        inputs.require("validation", wanted_by="a run with gates")
         state = Run(recipe, inputs, ledger, cache, progress, on_stage)
         parent = make_root(state)
         results = [judged(state, parent, TEACHER if recipe.train is None else TRAIN.name, None)]
@@ -146,7 +153,7 @@ def make_root(state: Run) -> Made:
         return make(state, state.root, origin_of(state, TEACHER, {}, None), lambda scratch: (inputs.base, {}))
 
     def train(scratch: Path) -> tuple[Product, dict[str, Any]]:
-        output = TRAIN.run(inputs.base, settings, context_of(state, inputs.base, scratch))
+        output = TRAIN.run(inputs.base, settings, context_of(state, TRAIN.name, inputs.base, inputs.base, scratch))
         return output.product, output.details
 
     return make(state, state.root, origin_of(state, TRAIN.name, settings.model_dump(mode="json"), None), train)
@@ -160,10 +167,10 @@ def _attempts(
     while True:
         name = f"{number}-{stage.name}" + (f"-try{attempt + 1}" if attempt else "")
         made = make_stage(state, state.ledger.directory / name, stage, settings, parent)
-        result = judged(state, made, stage.name, teacher, attempt=attempt)
+        result = judged(state, made, stage.name, teacher, parent=parent if stage is TRIM else None, attempt=attempt)
         failed = [verdict for verdict in result.verdicts if not verdict.passed]
-        # Milder settings trade speed and size for accuracy: they can only mend a failed accuracy gate.
-        mendable = bool(failed) and failed[0].gate == "accuracy" and state.recipe.on_failure == "backtrack"
+        # Milder settings trade speed and size for accuracy: they can only mend what is lost in answers.
+        mendable = bool(failed) and failed[0].gate in MENDABLE and state.recipe.on_failure == "backtrack"
         milder = stage.milder(settings, made.record.details) if mendable else None
         if milder is None:
             return made, result
@@ -174,20 +181,23 @@ def make_stage(state: Run, directory: Path, stage: Stage[Any, Any], settings: Se
     """Return the artifact of one stage on `parent`."""
 
     def work(scratch: Path) -> tuple[Product, dict[str, Any]]:
-        context = context_of(state, Checkpoint.load(state.root), scratch)
-        output = stage.run(Checkpoint.load(parent.directory), settings, context)
+        checkpoint = Checkpoint.load(parent.directory)
+        context = context_of(state, stage.name, checkpoint, Checkpoint.load(state.root), scratch)
+        output = stage.run(checkpoint, settings, context)
         return output.product, output.details
 
     origin = origin_of(state, stage.name, settings.model_dump(mode="json"), parent.record)
     return make(state, directory, origin, work)
 
 
-def context_of(state: Run, teacher: Checkpoint, scratch: Path) -> Context:
+def context_of(state: Run, stage: str, parent: Checkpoint, teacher: Checkpoint, scratch: Path) -> Context:
     """Return what a stage may use."""
+    inputs = state.inputs
     return Context(
         teacher=teacher,
-        task=state.inputs.task,
-        examples=state.inputs.data,
+        task=inputs.task,
+        examples={role: inputs.encoded(role, parent) for role in inputs.read_by(stage)},
+        encoded=inputs.encoded,
         seed=state.recipe.seed,
         threads=state.recipe.measure.threads,
         scratch=scratch,
@@ -240,15 +250,26 @@ def make(state: Run, directory: Path, origin: Origin, work: Work) -> Made:
 
 
 def judged(
-    state: Run, made: Made, stage: str, teacher: StageResult | None, *, attempt: int = 0, name: str | None = None
+    state: Run,
+    made: Made,
+    stage: str,
+    teacher: StageResult | None,
+    *,
+    parent: Made | None = None,
+    attempt: int = 0,
+    name: str | None = None,
 ) -> StageResult:
     """Measure an artifact, compare it with the teacher, and return what its gates decide.
 
-    The result is told under `name` where that is not the stage's own.
+    With a `parent`, the artifact before its vocabulary was trimmed, the answers on texts from elsewhere are compared
+    with that one's. The result is told under `name` where that is not the stage's own.
     """
     probe = Probe.open(made.directory, made.record.digest)
     validation = _measured(state, probe, "validation", timed=True)
     gates = state.recipe.gates.of(stage)
+    foreign = None
+    if parent is not None and FOREIGN in state.inputs.tables:
+        foreign = _agreement(state, probe, parent, validation)
     result = StageResult(
         stage=name or stage,
         directory=made.directory.relative_to(state.ledger.directory).as_posix(),
@@ -258,8 +279,11 @@ def judged(
         seconds=float(made.record.details["seconds"]),
         attempt=attempt,
         validation=validation,
-        test=_measured(state, probe, "test", timed=False) if "test" in state.inputs.data else None,
-        verdicts=[] if teacher is None else judge(gates, stage=stage, teacher=teacher.validation, candidate=validation),
+        test=_measured(state, probe, "test", timed=False) if "test" in state.inputs.tables else None,
+        foreign=foreign,
+        verdicts=[]
+        if teacher is None
+        else judge(gates, stage=stage, teacher=teacher.validation, candidate=validation, foreign=foreign),
     )
     state.on_stage(result)
     return result
@@ -267,19 +291,23 @@ def judged(
 
 def _measured(state: Run, probe: Probe, role: str, *, timed: bool) -> Measurement:
     """Return a measurement from the ledger, or take it and keep it there."""
-    data, settings = state.inputs.data[role], state.recipe.measure
+    inputs, settings = state.inputs, state.recipe.measure
     root = read_record(state.root)
     here = environment(settings.threads).model_dump(mode="json")
-    key = [probe.digest, data.digest, here, [settings.model_dump(mode="json"), root.digest] if timed else None]
+    key = [probe.digest, inputs.name(role), here, [settings.model_dump(mode="json"), root.digest] if timed else None]
     known = state.ledger.measurement(key)
     if known is not None:
         return known
     scratch = state.ledger.scratch(f"measure-{digest_of(key)[:16]}")
+
+    def subject(of: Probe) -> Subject:
+        return Subject(of, inputs.encoded(role, of.product))
+
     measurement = measure(
-        probe,
-        data,
-        state.inputs.task,
-        reference=Probe.open(state.root, root.digest) if timed else None,
+        subject(probe),
+        inputs.task,
+        name=inputs.name(role),
+        reference=subject(Probe.open(state.root, root.digest)) if timed else None,
         settings=settings,
         scratch=scratch,
         progress=state.progress,
@@ -287,6 +315,26 @@ def _measured(state: Run, probe: Probe, role: str, *, timed: bool) -> Measuremen
     state.ledger.keep(key, measurement)
     shutil.rmtree(scratch, ignore_errors=True)
     return measurement
+
+
+def _agreement(state: Run, probe: Probe, parent: Made, like: Measurement) -> Measurement:
+    """Return on how many texts from elsewhere the answers are the parent's, from the ledger where it is there."""
+    inputs = state.inputs
+    key = [probe.digest, inputs.name(FOREIGN), parent.record.digest]
+    known = state.ledger.measurement(key)
+    if known is None:
+        before = Probe.open(parent.directory, parent.record.digest)
+        ours, theirs = (Subject(one, inputs.encoded(FOREIGN, one.product)) for one in (probe, before))
+        known = measure_agreement(
+            ours,
+            theirs,
+            inputs.task,
+            name=inputs.name(FOREIGN),
+            like=like,
+            progress=state.progress,
+        )
+        state.ledger.keep(key, known)
+    return known
 
 
 @contextmanager

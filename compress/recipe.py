@@ -22,6 +22,7 @@ from compress.settings import (
     SearchSettings,
     Settings,
     TrainSettings,
+    TrimSettings,
 )
 from models.errors import BadFile, BadInput, nearest
 
@@ -38,6 +39,7 @@ class Recipe(Settings):
     train: TrainSettings | None = Field(None, description="Fine-tune or train the teacher first.")
     distill: DistillSettings | None = Field(None, description="Distil the teacher into a student.")
     prune: PruneSettings | None = Field(None, description="Cut out heads and FFN neurons.")
+    trim: TrimSettings | None = Field(None, description="Drop pieces of the vocabulary, positions and token types.")
     quantize: QuantizeSettings | None = Field(None, description="Put the model into int8.")
     export: ExportSettings | None = Field(None, description="Write the ONNX bundle.")
     gates: GateSettings = Field(default_factory=GateSettings, description="What each stage's output must pass.")

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 FORMAT = 1
 
 Paired = Literal["proportions", "bootstrap"]
-GateName = Literal["accuracy", "speed", "size"]
+GateName = Literal["accuracy", "speed", "size", "agreement"]
 
 
 class Record(BaseModel):
@@ -76,7 +76,7 @@ class Measurement(Record):
     """What an artifact does on a data set and on a machine."""
 
     artifact: str = Field(min_length=1, description="digest of the measured artifact")
-    data: str = Field(min_length=1, description="digest of the data it was measured on")
+    data: str = Field(min_length=1, description="digest of the texts and labels it was measured on")
     metric: str = Field(min_length=1, description="name of the metric, such as accuracy")
     higher_is_better: bool = Field(description="whether a larger metric is a better one")
     paired_test: Paired = Field(description="how two models are compared on the same examples")
@@ -105,7 +105,8 @@ class Verdict(Record):
     """What a gate decided, and the figures it decided on.
 
     For accuracy `estimate` is candidate minus teacher, turned so that a positive value is an improvement; for speed and
-    size it is teacher over candidate. `low` and `high` are one-sided bounds, each at the gate's confidence.
+    size it is teacher over candidate; for agreement it is a share. `low` and `high` are one-sided bounds, each at the
+    gate's confidence.
     """
 
     gate: GateName = Field(description="which gate")
@@ -133,11 +134,11 @@ class LayerRecord(Record):
 class DataRecord(Record):
     """One table of examples."""
 
-    role: Literal["train", "validation", "test"] = Field(description="what it is used for")
+    role: Literal["train", "validation", "test", "foreign"] = Field(description="what it is used for")
     source: str = Field(description="file or hub data set, as given")
-    digest: str = Field(description="digest of the tokenised examples")
+    digest: str = Field(description="digest of the texts, the classes and the longest length")
     examples: int = Field(ge=0, description="rows")
-    truncated: int = Field(ge=0, description="texts longer than the positions allow, cut")
+    truncated: int = Field(ge=0, description="texts longer than the teacher's positions allow, cut")
 
 
 class StageResult(Record):
@@ -152,6 +153,9 @@ class StageResult(Record):
     attempt: int = Field(ge=0, description="0, or how often the stage was made milder")
     validation: Measurement = Field(description="on the data that the gates judge on")
     test: Measurement | None = Field(description="on the data that only the report is made on")
+    foreign: Measurement | None = Field(
+        None, description="share of texts from elsewhere with the answer of the stage's input; null where not asked"
+    )
     verdicts: list[Verdict] = Field(description="what the gates decided")
 
 

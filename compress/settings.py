@@ -37,12 +37,19 @@ class DataSettings(Settings):
     train: str | None = Field(None, description="File or hub data set to learn from; labels are optional for distill.")
     validation: str | None = Field(None, description="Labelled file or hub data set that the gates judge on.")
     test: str | None = Field(None, description="Labelled file or hub data set that only the report is made on.")
+    foreign: str | None = Field(
+        None, description="Texts from elsewhere, unlabelled, on which a smaller vocabulary must change few answers."
+    )
     text: str | None = Field(None, description="Column of the text; found by name if left out.")
     text_pair: str | None = Field(None, description="Column of a second text, for sentence pairs.")
     label: str | None = Field(None, description="Column of the label; found by name if left out.")
     train_split: str = Field("train", description="Split of a hub data set to train on.")
     validation_split: str = Field("validation", description="Split of a hub data set that the gates judge on.")
     test_split: str = Field("test", description="Split of a hub data set that the report is made on.")
+    foreign_split: str = Field("train", description="Split of a hub data set of texts from elsewhere.")
+    foreign_text: str | None = Field(
+        None, description="Column of the text in the texts from elsewhere; found by name if left out."
+    )
     max_length: Count | None = Field(
         None, description="Longest text in tokens; longer ones are cut and counted. Default: what the positions allow."
     )
@@ -151,6 +158,37 @@ class PruneSettings(Settings):
         return self
 
 
+class TrimRecoverySettings(RecoverySettings):
+    """Distillation from the teacher after the vocabulary was cut, on the training texts as they are read then."""
+
+    epochs: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="Passes over the training data; with min_count above 1 it learns what rare words fall back to."
+    )
+
+
+class TrimSettings(Settings):
+    """Drop the pieces of the vocabulary that the training texts do without, unused positions and token types."""
+
+    min_count: Count = Field(1, description="Keep the pieces that the training texts hold at least this often.")
+    max_pieces: Count | None = Field(
+        None, description="Keep at most so many of them, the most frequent; characters and special tokens stay besides."
+    )
+    first: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Keep the first so many pieces of the vocabulary too: where it was learnt from general text, "
+        "these were its most frequent ones.",
+    )
+    positions: Count | None = Field(
+        None, description="Longest text in tokens. Default: twice the longest training text, in steps of 64."
+    )
+    fold_token_types: bool = Field(
+        True, description="Add the vector of the first token type to the positions, where all texts are single ones."
+    )
+    recovery: TrimRecoverySettings = Field(
+        default_factory=TrimRecoverySettings, description="Training with the smaller vocabulary."
+    )
+
+
 class Calibration(str, Enum):
     """How a static activation range is chosen."""
 
@@ -216,12 +254,25 @@ class SizeGate(Settings):
     max_mb: Annotated[float, Field(gt=0.0)] | None = Field(None, description="Most megabytes (10^6 bytes) in all.")
 
 
+class AgreementGate(Settings):
+    """The same answers on texts from elsewhere as before the vocabulary was trimmed."""
+
+    min_share: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.97, description="The lower bound of the share of equal answers must reach this."
+    )
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(0.95, description="Of the one-sided lower bound.")
+
+
 class Gates(Settings):
     """What a stage's output must pass; a gate left out is not asked."""
 
     accuracy: AccuracyGate | None = Field(None, description="Bound on the loss of accuracy.")
     speed: SpeedGate | None = Field(None, description="Bound on the speed-up.")
     size: SizeGate | None = Field(None, description="Bound on the size.")
+    agreement: AgreementGate = Field(
+        default_factory=AgreementGate,
+        description="Asked after trim wherever `data.foreign` is given, even if left out.",
+    )
 
 
 class GateSettings(Settings):
@@ -233,6 +284,7 @@ class GateSettings(Settings):
     )
     distill: Gates | None = Field(None, description="Asked after distill, in place of the default's.")
     prune: Gates | None = Field(None, description="Asked after prune, in place of the default's.")
+    trim: Gates | None = Field(None, description="Asked after trim, in place of the default's.")
     quantize: Gates | None = Field(None, description="Asked after quantize, in place of the default's.")
     export: Gates | None = Field(None, description="Asked after export, in place of the default's.")
 
@@ -245,6 +297,7 @@ class GateSettings(Settings):
             accuracy=own.accuracy or self.default.accuracy,
             speed=own.speed or self.default.speed,
             size=own.size or self.default.size,
+            agreement=own.agreement if "agreement" in own.model_fields_set else self.default.agreement,
         )
 
 

@@ -25,7 +25,7 @@ from compress.pipeline import (
 from compress.recipe import Recipe
 from compress.record import ArtifactRecord, RunResult
 from compress.sources import load_inputs, tree_digest
-from compress.stages import TRAIN
+from compress.stages import TRAIN, TRIM
 from models.checkpoint import Checkpoint, local_directory
 from models.errors import BadInput
 from models.files import digest_of, new_directory
@@ -62,20 +62,20 @@ def execute_stage(
         )
         state = Run(recipe, inputs, ledger, cache, progress)
         root = make_root(state)
-        made = root if stage == TRAIN.name else _made(state, stage, root, model)
+        parent = root if model is None or stage == TRAIN.name else _opened(state, model)
+        made = root if stage == TRAIN.name else _made(state, stage, parent)
         if not processes.first:
             shutil.rmtree(ledger.directory)
             return None
-        result = _judged(state, stage, root, made) if "validation" in inputs.data else None
+        result = _judged(state, stage, root, parent, made) if "validation" in inputs.tables else None
         with new_directory(out, replace=(out / RECORD_FILE).exists()) as partial:
             shutil.copytree(made.directory, partial, dirs_exist_ok=True)
     shutil.rmtree(ledger.directory)
     return made.record, result
 
 
-def _made(state: Run, name: str, root: Made, model: str | None) -> Made:
+def _made(state: Run, name: str, parent: Made) -> Made:
     number, stage = next((number, stage) for number, stage in ORDER if stage.name == name)
-    parent = root if model is None else _opened(state, model)
     return make_stage(state, state.ledger.directory / f"{number}-{name}", stage, getattr(state.recipe, name), parent)
 
 
@@ -86,8 +86,10 @@ def _opened(state: Run, model: str) -> Made:
     return make(state, state.ledger.directory / "0-model", origin, lambda scratch: (Checkpoint.load(directory), {}))
 
 
-def _judged(state: Run, stage: str, root: Made, made: Made) -> RunResult:
+def _judged(state: Run, stage: str, root: Made, parent: Made, made: Made) -> RunResult:
     if stage == TRAIN.name:
         return summary(state, [judged(state, root, TRAIN.name, None)], [stage])
     teacher = judged(state, root, TEACHER, None)
-    return summary(state, [teacher, judged(state, made, stage, teacher)], [stage])
+    return summary(
+        state, [teacher, judged(state, made, stage, teacher, parent=parent if stage == TRIM.name else None)], [stage]
+    )

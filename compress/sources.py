@@ -1,16 +1,17 @@
-"""From a recipe's words to what the stages read: the teacher's checkpoint and the tokenised examples."""
+"""From a recipe's words to what the stages read: the teacher's checkpoint and the examples, by any tokenizer."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import compress
 from compress.recipe import Recipe
 from compress.record import DataRecord
 from compress.settings import ArchitectureSettings, DataSettings
+from export.bundle import Bundle
 from models.bert_encoder import even_layers
 from models.checkpoint import Checkpoint, local_directory
 from models.data import Table, label_names, read_table
@@ -25,42 +26,98 @@ from models.zoo import standard_library
 
 EMBEDDED = "standard-library"
 ROLES = ("train", "validation", "test")
+FOREIGN = "foreign"
 CHECKPOINT_FILES = ("*.json", "*.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Everything a run reads. `teacher_digest` says which files `base` came from."""
+    """Everything a run reads. `teacher_digest` says which files `base` came from.
+
+    Models with tokenizers of their own read the same tables: `encoded` gives the examples as one of them does.
+    """
 
     task: Task
     base: Checkpoint
     teacher_digest: str
-    data: Mapping[str, Encoded]
-    records: tuple[DataRecord, ...]
+    tables: Mapping[str, Table]
+    max_length: int | None
+    cache: Path
+    progress: Progress = silent
+    _read: dict[tuple[str, str, int], Encoded] = field(default_factory=dict, compare=False)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Return the class names."""
         return self.base.shape.labels
 
+    def encoded(self, role: str, reader: Checkpoint | Bundle) -> Encoded:
+        """Return the examples of a role as `reader` reads them: by its tokenizer, cut to its positions.
+
+        Raises:
+            BadInput: as `encode_table` raises.
+        """
+        positions = reader.shape.usable_positions
+        longest = min(self.max_length or positions, positions)
+        key = (role, reader.tokenizing.digest, longest)
+        if key not in self._read:
+            table = self.tables[role]
+            self._read[key] = encode_table(
+                table,
+                reader.tokenizing,
+                self._labels_of(table),
+                max_length=longest,
+                cache=self.cache,
+                progress=self.progress("tokenise"),
+            )
+        return self._read[key]
+
+    def name(self, role: str) -> str:
+        """Return the digest of a role's examples, whatever tokenizer reads them: texts, classes, longest length."""
+        table = self.tables[role]
+        labels = self._labels_of(table)
+        return digest_of([table.digest, None if labels is None else list(labels), self.max_length])
+
+    def read_by(self, stage: str) -> tuple[str, ...]:
+        """Return the roles of the examples that a stage may see. Those of the gates and the report are not among them,
+        except for validation: the best weights are chosen on it, and it is what an export is compared on.
+        """
+        roles = {"teacher": (), "export": ("validation",)}.get(stage, ("train", "validation"))
+        return tuple(role for role in roles if role in self.tables)
+
     def keys(self, stage: str) -> dict[str, str]:
         """Return the digests of what a stage reads besides its parent."""
-        roles = {"teacher": (), "export": ("validation",)}.get(stage, ("train", "validation"))
-        return {"teacher": self.teacher_digest, **{role: self.data[role].digest for role in roles if role in self.data}}
+        return {"teacher": self.teacher_digest, **{role: self.name(role) for role in self.read_by(stage)}}
 
-    def of(self, role: str, *, wanted_by: str) -> Encoded:
-        """Return the examples of a role.
+    def require(self, role: str, *, wanted_by: str) -> None:
+        """Check that there are examples of a role.
 
         Raises:
             BadInput: the recipe names none.
         """
-        if role not in self.data:
+        if role not in self.tables:
             raise BadInput(f"{wanted_by} needs data", where=f"data.{role}", fix=f"Give --{role} FILE.")
-        return self.data[role]
+
+    @property
+    def records(self) -> tuple[DataRecord, ...]:
+        """Return what the report tells of the tables, as the teacher reads them."""
+        return tuple(
+            DataRecord(
+                role=role,
+                source=table.source,
+                digest=self.name(role),
+                examples=len(table),
+                truncated=self.encoded(role, self.base).truncated,
+            )
+            for role, table in self.tables.items()
+        )
+
+    def _labels_of(self, table: Table) -> tuple[str, ...] | None:
+        return self.labels if table.labels is not None else None
 
 
 def load_inputs(recipe: Recipe, task: Task, *, cache: Path, progress: Progress = silent) -> Inputs:
-    """Return the inputs of a recipe, tokenised once and kept in `cache`.
+    """Return the inputs of a recipe, tokenised for the teacher and kept in `cache`.
 
     Raises:
         BadInput, BadFile, Unsupported: as checkpoints, tables and tokenizers raise.
@@ -73,28 +130,10 @@ def load_inputs(recipe: Recipe, task: Task, *, cache: Path, progress: Progress =
             where=str(recipe.teacher),
             fix="Fine-tune it first: compress train.",
         )
-    longest = min(recipe.data.max_length or base.shape.usable_positions, base.shape.usable_positions)
-    data, records = {}, []
-    for role, table in tables.items():
-        encoded = encode_table(
-            table,
-            base.tokenizing,
-            base.shape.labels if table.labels is not None else None,
-            max_length=longest,
-            cache=cache,
-            progress=progress("tokenise"),
-        )
-        data[role] = encoded
-        records.append(
-            DataRecord(
-                role=role,
-                source=table.source,
-                digest=encoded.digest,
-                examples=len(encoded),
-                truncated=encoded.truncated,
-            )
-        )
-    return Inputs(task, base, digest, data, tuple(records))
+    inputs = Inputs(task, base, digest, tables, recipe.data.max_length, cache, progress)
+    for role in tables:  # what is wrong with the data is said before anything is computed
+        inputs.encoded(role, base)
+    return inputs
 
 
 def _tables(settings: DataSettings, cache: Path) -> dict[str, Table]:
@@ -111,6 +150,10 @@ def _tables(settings: DataSettings, cache: Path) -> dict[str, Table]:
         if role != "train" and table.labels is None:
             raise BadInput("has no label column, so nothing can be judged on it", where=table.source)
         tables[role] = table.first(settings.limit) if role == "train" and settings.limit is not None else table
+    if settings.foreign is not None:
+        source = embedded_table(settings.foreign, "test", cache)
+        foreign = read_table(source, text=settings.foreign_text, split=settings.foreign_split)
+        tables[FOREIGN] = replace(foreign, labels=None)  # what a label says elsewhere means nothing here
     return tables
 
 

@@ -21,14 +21,16 @@ S = TypeVar("S", bound=Settings)
 class Context:
     """What every stage may use: never a gate, a sibling, the ledger, or its own directory.
 
-    `examples` holds "train" and "validation" where the recipe names them. `scratch` survives a kill and is deleted when
-    the stage's artifact is sealed. `cache` is shared between runs and holds only what can be computed again. `threads`
-    is what ONNX Runtime will be given on the device.
+    `examples` holds "train" and "validation" where the recipe names them, as the stage's input reads them, and
+    `encoded` gives those of a role as another checkpoint does. `scratch` survives a kill and is deleted when the
+    stage's artifact is sealed. `cache` is shared between runs and holds only what can be computed again. `threads` is
+    what ONNX Runtime will be given on the device.
     """
 
     teacher: Checkpoint
     task: Task
     examples: Mapping[str, Encoded]
+    encoded: Callable[[str, Checkpoint], Encoded]
     seed: int
     threads: int
     scratch: Path

@@ -86,6 +86,18 @@ def wilson_interval(successes: int, n: int, *, confidence: float = 0.95, sides: 
     return Interval(share, min(low, share), max(high, share))
 
 
+def exact_interval(successes: int, n: int, *, confidence: float = 0.95, sides: Sides = 2) -> Interval:
+    """Return the interval of a proportion that covers at least at `confidence`, however near to 0 or 1 it lies.
+
+    Source: Clopper and Pearson 1934, Biometrika 26:404. Raises BadInput unless 0 <= successes <= n and n >= 1.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise BadInput(f"{successes} successes of {n} is no proportion.")
+    tail = _tail(confidence, sides)
+    low, high = _least_likely(successes, n, tail), 1.0 - _least_likely(n - successes, n, tail)
+    return Interval(successes / n, low, high)
+
+
 def tango_score(n: int, b: float, c: float, difference: float, *, continuity: float = 0.0) -> float:
     """Return Tango's statistic against the hypothesis p_c - p_b = `difference`: positive where the data lie above it.
 
@@ -269,6 +281,23 @@ def _tail(confidence: float, sides: Sides) -> float:
     if not 0.5 < confidence < 1.0:
         raise BadInput(f"A confidence lies between 0.5 and 1, not at {confidence}.")
     return (1.0 - confidence) / sides
+
+
+def _least_likely(successes: int, n: int, tail: float) -> float:
+    """Return the proportion under which `successes` or more of `n` have the probability `tail`."""
+    if successes == 0:
+        return 0.0
+    counts = np.arange(successes, n + 1)
+    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])  # of factorials
+    ways = logs[n] - logs[counts] - logs[n - counts]
+    low, high = 0.0, successes / n
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        if middle in (low, high):  # as near as numbers get
+            break
+        terms = ways + counts * math.log(middle) + (n - counts) * math.log1p(-middle)
+        low, high = (middle, high) if float(np.exp(terms).sum()) < tail else (low, middle)
+    return low
 
 
 def _student_within(angle: float, degrees: int) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compress.gates import judge_accuracy, judge_size, judge_speed
+from compress.gates import judge_accuracy, judge_agreement, judge_size, judge_speed
 from compress.record import Measurement, Verdict
 from compress.settings import Gates
 from models.errors import BadInput
@@ -11,8 +11,12 @@ BYTES_PER_MB = 1_000_000
 POINTS = 100  # a gate's bound is said in points, the metric is a share
 
 
-def judge(gates: Gates, *, stage: str, teacher: Measurement, candidate: Measurement) -> list[Verdict]:
+def judge(
+    gates: Gates, *, stage: str, teacher: Measurement, candidate: Measurement, foreign: Measurement | None = None
+) -> list[Verdict]:
     """Return the verdicts of every gate that is asked, accuracy first.
+
+    `foreign` says on which texts from elsewhere the candidate answers as the stage's input; None where not asked.
 
     Raises:
         BadInput: a speed gate is asked of a candidate that was not timed beside the teacher.
@@ -28,6 +32,9 @@ def judge(gates: Gates, *, stage: str, teacher: Measurement, candidate: Measurem
                 confidence=gates.accuracy.confidence,
             )
         )
+    if foreign is not None:
+        share, confidence = gates.agreement.min_share, gates.agreement.confidence
+        verdicts.append(judge_agreement(stage=stage, measured=foreign, min_share=share, confidence=confidence))
     if gates.speed is not None:
         if candidate.latency is None or candidate.baseline_latency is None:
             raise BadInput("a speed gate needs a candidate that was timed beside the teacher", where=stage)

@@ -43,12 +43,21 @@ class Latency:
 @final
 @dataclass(frozen=True, slots=True)
 class LatencyComparison:
-    """Two models over the same texts, whose `lengths` are in tokens and in the order they were run."""
+    """Two models over the same texts, whose `lengths` are in tokens and in the order they were run.
+
+    `own_lengths` are those of a baseline that reads the texts with another tokenizer; None where it is the same.
+    """
 
     baseline: Latency
     candidate: Latency
     lengths: tuple[int, ...]
     threads: int
+    own_lengths: tuple[int, ...] | None = None
+
+    @property
+    def baseline_lengths(self) -> tuple[int, ...]:
+        """Return the lengths of the texts in the baseline's tokens."""
+        return self.lengths if self.own_lengths is None else self.own_lengths
 
     @property
     def speedup(self) -> float:
@@ -61,20 +70,33 @@ def compare(
     candidate: Path,
     sequences: Sequence[NDArray[np.int64]],
     *,
+    baseline_sequences: Sequence[NDArray[np.int64]] | None = None,
     threads: int = 1,
     rounds: int = 8,
     progress: Progress = silent,
 ) -> LatencyComparison:
     """Return the latency of both models on `sequences` of token ids, each (time,).
 
+    `baseline_sequences` are the same texts for a baseline that has a tokenizer of its own.
+
     Raises:
-        BadInput: no sequence, an empty one, or less than one round or thread.
+        BadInput: no sequence, an empty one, not one of each for a text, or less than one round or thread.
         BadFile: a model does not load or its process ended.
     """
     texts = _checked(sequences, threads=threads, rounds=rounds)
-    passes = _rounds((baseline, candidate), texts, threads=threads, rounds=rounds, progress=progress)
-    lengths = tuple(len(text) for text in texts)
-    return LatencyComparison(_latency(passes[0]), _latency(passes[1]), lengths, threads)
+    theirs = texts
+    if baseline_sequences is not None:
+        theirs = _checked(baseline_sequences, threads=threads, rounds=rounds)
+    if len(theirs) != len(texts):
+        raise BadInput(f"{len(theirs)} texts for the baseline and {len(texts)} for the candidate cannot be compared")
+    passes = _rounds((baseline, candidate), (theirs, texts), threads=threads, rounds=rounds, progress=progress)
+    return LatencyComparison(
+        baseline=_latency(passes[0]),
+        candidate=_latency(passes[1]),
+        lengths=tuple(len(text) for text in texts),
+        threads=threads,
+        own_lengths=None if baseline_sequences is None else tuple(len(text) for text in theirs),
+    )
 
 
 def measure(
@@ -87,7 +109,7 @@ def measure(
 ) -> Latency:
     """Return the latency of one model alone; arguments and errors as in `compare`."""
     texts = _checked(sequences, threads=threads, rounds=rounds)
-    return _latency(_rounds((model,), texts, threads=threads, rounds=rounds, progress=progress)[0])
+    return _latency(_rounds((model,), (texts,), threads=threads, rounds=rounds, progress=progress)[0])
 
 
 def _checked(sequences: Sequence[NDArray[np.int64]], *, threads: int, rounds: int) -> list[list[int]]:
@@ -99,15 +121,23 @@ def _checked(sequences: Sequence[NDArray[np.int64]], *, threads: int, rounds: in
 
 
 def _rounds(
-    models: tuple[Path, ...], texts: list[list[int]], *, threads: int, rounds: int, progress: Progress
+    models: tuple[Path, ...],
+    texts: tuple[list[list[int]], ...],
+    *,
+    threads: int,
+    rounds: int,
+    progress: Progress,
 ) -> list[list[list[list[int]]]]:
-    """Return for each model, per round, the nanoseconds of the calls of each of its passes."""
+    """Return for each model, per round, the nanoseconds of the calls of each of its passes over its own texts."""
     times: list[list[list[list[int]]]] = [[] for _ in models]
     report = progress("Timing")
     done = 0
     while done < rounds:
         with ExitStack() as stack:
-            workers = [stack.enter_context(_worker(model, texts, threads=threads)) for model in models]
+            workers = [
+                stack.enter_context(_worker(model, own, threads=threads))
+                for model, own in zip(models, texts, strict=True)
+            ]
             for _ in range(min(ROUNDS_PER_LAUNCH, rounds - done)):
                 # Which model goes first changes with the round; a model alone makes one pass after another.
                 order = list(range(len(models))) if done % 2 == 0 else list(range(len(models)))[::-1]

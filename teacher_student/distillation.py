@@ -40,8 +40,9 @@ from teacher_student.training import History, fit
 class Lessons:
     """What is taught on: the task, the data, the seed, and where files may be written.
 
-    `validation` chooses the best weights; None keeps the last. `cache` holds what can be computed again and is shared;
-    `scratch` belongs to this one training, which resumes from it.
+    `validation` chooses the best weights; None keeps the last. `teacher_train` and `teacher_validation` are the same
+    rows as the teacher's tokenizer reads them, where the student has another one. `cache` holds what can be computed
+    again and is shared; `scratch` belongs to this one training, which resumes from it.
     """
 
     task: Task
@@ -51,6 +52,13 @@ class Lessons:
     cache: Path
     scratch: Path
     progress: Progress = silent
+    teacher_train: Encoded | None = None
+    teacher_validation: Encoded | None = None
+
+    @property
+    def one_tokenizer(self) -> bool:
+        """Return whether teacher and student read the same tokens."""
+        return self.teacher_train is None or self.teacher_train.digest == self.train.digest
 
 
 @final
@@ -179,12 +187,19 @@ def distill(
     agreement with the teacher.
 
     Raises:
-        BadInput: models of different labels, a quantized student, a path that is no linear layer, no examples.
+        BadInput: models of different labels, a quantized student, a path that is no linear layer, no examples, or a
+            loss on every token where the two have different tokenizers.
     """
     if teacher.shape.labels != student.shape.labels:
         raise BadInput(
             f"the student's labels {list(student.shape.labels)} are not the teacher's {list(teacher.shape.labels)}",
             where="distill",
+        )
+    if (weights.hidden or weights.relations) and not lessons.one_tokenizer:
+        raise BadInput(
+            "hidden states and relations are compared token by token, but the student has a tokenizer of its own",
+            where="distill",
+            fix="Learn from logits alone (losses hidden: 0, relations: 0), or trim the vocabulary last.",
         )
     compute = schedule.compute
     processes = Processes.join(compute)
@@ -202,13 +217,15 @@ def distill(
             task=lessons.task,
             teacher=teacher.network(),
             student=student.shape,
-            outputs=outputs_for(lessons.train, kept_hidden(weights, student.shape, teacher.shape)),
+            outputs=outputs_for(
+                lessons.teacher_train or lessons.train, kept_hidden(weights, student.shape, teacher.shape)
+            ),
             weights=weights,
         )
     evaluate = None
     if lessons.validation is not None:
         unlabelled = bool((lessons.validation.targets < 0).any())
-        agreed = outputs_for(lessons.validation, ()) if unlabelled else None
+        agreed = outputs_for(lessons.teacher_validation or lessons.validation, ()) if unlabelled else None
         evaluate = scorer(lessons.task, lessons.validation, agreed)
     network = _trainable(student, fake_quantize)
     history = fit(

@@ -33,6 +33,9 @@ class Common(Basic):
 
     max_loss: float | None = Field(None, description="Accuracy gate: allowed loss against the teacher, in points.")
     min_speedup: float | None = Field(None, description="Speed gate: least speed-up over the teacher.")
+    min_agreement: float | None = Field(
+        None, description="Agreement gate: least share of --foreign texts whose answer trim leaves as it was."
+    )
 
 
 class Look(Settings):

@@ -16,12 +16,17 @@ from compress.settings import (
     PruneSettings,
     QuantizeSettings,
     TrainSettings,
+    TrimSettings,
 )
 
 app = typer.Typer()
 
 Values = dict[str, Any]
-GATES = {"max_loss": "gates.default.accuracy.max_loss", "min_speedup": "gates.default.speed.min_speedup"}
+GATES = {
+    "max_loss": "gates.default.accuracy.max_loss",
+    "min_speedup": "gates.default.speed.min_speedup",
+    "min_agreement": "gates.default.agreement.min_share",
+}
 
 
 @app.command(
@@ -89,6 +94,13 @@ def distill_command(*, data: Values, own: Values, common: Values) -> None:
 def prune_command(model: Model, *, data: Values, own: Values, common: Values) -> None:
     """Cut out heads and FFN neurons under a target, then recover by distillation from the teacher."""
     _one("prune", model, own, data, common)
+
+
+@app.command("trim", epilog="Example: `compress trim pruned --teacher DIR --train t.csv --validation v.csv`")
+@with_settings(data=DataSettings, own=TrimSettings, common=Common)
+def trim_command(model: Model, *, data: Values, own: Values, common: Values) -> None:
+    """Drop the pieces of the vocabulary that the training texts do without, unused positions and token types."""
+    _one("trim", model, own, data, common)
 
 
 @app.command("quantize", epilog="Example: `compress quantize pruned --teacher DIR --train t.csv --validation v.csv`")

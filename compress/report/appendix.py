@@ -26,7 +26,7 @@ SUPERSCRIPT = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074
 
 def appendix(report: Report) -> Markup:
     """Return the parts of the page that few read and some need."""
-    parts = (_training, _pruning, _sensitivity, _data, _artifacts, _environment, _recipe)
+    parts = (_training, _pruning, _trimming, _sensitivity, _data, _artifacts, _environment, _recipe)
     return join([part(report) for part in parts])
 
 
@@ -79,6 +79,35 @@ def _round(told: Mapping[str, Any], figures: Mapping[str, str]) -> Iterator[str]
             yield f"{100 * value:.1f} %"
         else:
             yield f"{value:.3g}" if key == "lost_importance" else wording.ratio(value)
+
+
+def _trimming(report: Report) -> Markup | None:
+    """Return what trimming left of the vocabulary and the positions, and what that changed."""
+    rows = [[stage.stage, *_trimmed(stage.details)] for stage in report.stages if _pair(stage.details.get("pieces"))]
+    if not rows:
+        return None
+    heads = ["Stage", "Pieces", "Training tokens kept", "Positions", "Texts cut otherwise", "Tokens per text"]
+    said = "What is left of the vocabulary and the positions; texts are those of the validation data."
+    drawn = table(heads, rows, label="Trimming", numbers=set(range(1, len(heads))), class_="compact")
+    return section("Trimming", said, drawn)
+
+
+def _trimmed(told: Mapping[str, Any]) -> Iterator[str]:
+    texts = told.get("validation")
+    texts = texts if isinstance(texts, Mapping) else {}
+    covered, changed, count = told.get("covered"), texts.get("changed"), texts.get("texts")
+    yield _pair(told.get("pieces")) or wording.NONE
+    yield f"{100 * covered:.2f} %" if _number(covered) else wording.NONE
+    yield _pair(told.get("positions")) or wording.NONE
+    yield f"{changed:.0f} of {count:.0f}" if _number(changed) and _number(count) else wording.NONE
+    yield _pair(texts.get("tokens_per_text")) or wording.NONE
+
+
+def _pair(value: Any) -> str | None:
+    """Return `before` and `after` of an object in a stage's details, or None where they are not there."""
+    ends = [value.get(key) for key in ("before", "after")] if isinstance(value, Mapping) else []
+    shown = [wording.grouped(one) if isinstance(one, int) else f"{one:.1f}" for one in ends if _number(one)]
+    return " \N{RIGHTWARDS ARROW} ".join(shown) if len(shown) == 2 else None
 
 
 def _objects(value: Any) -> list[Mapping[str, Any]]:
@@ -144,7 +173,8 @@ def _data(report: Report) -> Markup | None:
         for one in report.data
     ]
     heads = ["Data", "Source", "Examples", "Cut to length", "Digest"]
-    said = "Gates judge on validation; test is only reported on."
+    elsewhere = " and on foreign texts" if any(one.role == "foreign" for one in report.data) else ""
+    said = f"Gates judge on validation{elsewhere}; test is only reported on."
     cells = ("", "text", "", "", "digest")
     return section("Data", said, table(heads, rows, label="Data", numbers={2, 3}, cells=cells))
 

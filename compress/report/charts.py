@@ -57,6 +57,9 @@ def _heads(kept: int, full: int, y: float) -> list[Markup]:
     ]
 
 
+UNITS = {"accuracy": "pt", "agreement": "%"}  # of gates that are judged on shares; the others on ratios
+
+
 def _bar(x: float, width: float, y: float, share: float) -> list[Markup]:
     marks = [el("rect", x=x, y=y, width=width, height=14, rx=1.5, class_="cut")]
     if share > 0:
@@ -65,22 +68,25 @@ def _bar(x: float, width: float, y: float, share: float) -> list[Markup]:
 
 
 def verdict_scale(verdicts: Sequence[Verdict], *, width: float) -> Scale:
-    """Return the scale that all verdicts of one gate share, in points for accuracy."""
-    scale = 100.0 if verdicts[0].gate == "accuracy" else 1.0
+    """Return the scale that all verdicts of one gate share, in points for accuracy, in percent for agreement."""
+    scale = 100.0 if verdicts[0].gate in UNITS else 1.0
     none = 0.0 if verdicts[0].gate == "accuracy" else 1.0
-    values = [none, *(x * scale for one in verdicts for x in (one.low, one.estimate, one.high or one.low, one.bound))]
+    values = [
+        none * scale,
+        *(x * scale for one in verdicts for x in (one.low, one.estimate, one.high or one.low, one.bound)),
+    ]
     low, high = padded(min(values), max(values), share=0.1)
     return Scale(low, high, 6.0, width - 6.0)
 
 
 def draw_verdict(verdict: Verdict, scale: Scale, *, width: int) -> Markup:
     """Return a verdict's estimate and one-sided bounds against what it had to reach."""
-    factor = 100.0 if verdict.gate == "accuracy" else 1.0
+    factor = 100.0 if verdict.gate in UNITS else 1.0
     low, at, bound = (scale(x * factor) for x in (verdict.low, verdict.estimate, verdict.bound))
     high = scale.end if verdict.high is None else scale(verdict.high * factor)
     ticks = scale.ticks(5)
     step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
-    sign = "pt" if verdict.gate == "accuracy" else wording.TIMES
+    sign = UNITS.get(verdict.gate, wording.TIMES)
     marks = [
         el("rect", x=bound, y=3, width=max(0.0, scale.end + 6 - bound), height=28, class_="allowed"),
         el("line", x1=0, x2=width, y1=31, y2=31, class_="axis"),

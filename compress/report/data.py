@@ -94,6 +94,10 @@ class StageReport(Record):
         "scores, the paired bootstrap for others"
     )
     agreement: SpanByData = Field(description="share of examples with the teacher's prediction, Wilson's interval")
+    foreign: Accuracy | None = Field(
+        description="share of texts from elsewhere with the answer of the stage's input, Wilson's interval; null where "
+        "not asked"
+    )
     latency: LatencyFigures | None = Field(description="null where it was not timed")
     speedup: Span | None = Field(
         description="the teacher's time over this one's, of the same rounds; the teacher's own is a control"
@@ -233,6 +237,7 @@ def _stage(result: StageResult, teacher: StageResult) -> StageReport:
             validation=None if first else _agreement(teacher.validation, measured),
             test=None if first or test is None else _agreement(*test),
         ),
+        foreign=None if result.foreign is None else _accuracy(result.foreign),
         latency=_latency(measured),
         speedup=_speedup(measured),
         layers=list(result.layers),

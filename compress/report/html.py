@@ -99,6 +99,7 @@ def _stages(report: Report) -> Markup:
             f"Difference on {on}{points}",
             [_difference(getattr(stage.difference, on), paired) for stage in report.stages],
         ),
+        ("Same answers elsewhere, %", [_accuracy(stage.foreign, "proportions") for stage in report.stages]),
         ("p50,\N{NO-BREAK SPACE}ms", [None if one is None else wording.milliseconds(one.p50_ms) for one in latencies]),
         ("p95,\N{NO-BREAK SPACE}ms", [None if one is None else wording.milliseconds(one.p95_ms) for one in latencies]),
         ("Speed\N{NON-BREAKING HYPHEN}up", [_speedup(stage.speedup) for stage in report.stages]),
@@ -185,8 +186,8 @@ def _verdicts(report: Report) -> Markup | None:
     return section(
         "Gates",
         "The dot is the estimate, the line its one-sided bounds, the dashed mark what the lower bound (the tick) has "
-        "to reach: the shaded side passes. Accuracy in points, speed and size as the teacher's over the candidate's. "
-        "Judged on validation data.",
+        "to reach: the shaded side passes. Accuracy in points, speed and size as the teacher's over the candidate's, "
+        "judged on validation data; agreement in percent of texts from elsewhere, with the answers before the stage.",
         *rows,
     )
 

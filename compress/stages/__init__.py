@@ -10,7 +10,8 @@ from compress.stages.export import EXPORT
 from compress.stages.prune import PRUNE
 from compress.stages.quantize import QUANTIZE
 from compress.stages.train import TRAIN
+from compress.stages.trim import TRIM
 
-STAGES: tuple[Stage[Any, Any], ...] = (TRAIN, DISTILL, PRUNE, QUANTIZE, EXPORT)
+STAGES: tuple[Stage[Any, Any], ...] = (TRAIN, DISTILL, PRUNE, TRIM, QUANTIZE, EXPORT)
 
-__all__ = ["DISTILL", "EXPORT", "PRUNE", "QUANTIZE", "STAGES", "TRAIN"]
+__all__ = ["DISTILL", "EXPORT", "PRUNE", "QUANTIZE", "STAGES", "TRAIN", "TRIM"]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from support.examples import tiny_checkpoint, write_data
+from support.vocabularies import word_piece_checkpoint
 
 from compress import frontier, measure
 from compress.cli import main
@@ -106,6 +107,20 @@ def test_levels_shrink_and_the_fastest_is_handed_over(plain: dict[str, Any], tmp
     assert all(verify_bundle(run / stage.directory).examples == 2 for stage in result.stages[1:])
     manifest = json.loads((run / "bundle" / "manifest.json").read_text())
     assert [step["stage"] for step in manifest["lineage"]] == ["teacher", result.chosen]
+
+
+def test_every_level_may_have_its_vocabulary_trimmed(plain: dict[str, Any], tmp_path: Path) -> None:
+    word_piece_checkpoint(seed=1).save(Path(plain["teacher"]))
+    elsewhere = tmp_path / "elsewhere.jsonl"
+    elsewhere.write_text("\n".join(json.dumps({"text": f"w{number % 48 + 2}"}) for number in range(120)))
+    plain["data"] |= {"foreign": str(elsewhere)}
+    result = carry_out(plain | {"trim": {}, "gates": {"default": {"agreement": {"min_share": 0.01}}}}, tmp_path)
+    require_passed(result)
+    for level in (1, 2):
+        stage = result.stages[level]
+        assert {"accuracy", "agreement"} <= {verdict.gate for verdict in stage.verdicts}
+        assert stage.foreign is not None
+        assert (tmp_path / "runs" / "tiny" / stage.directory).with_name(f"{level}-trim").is_dir()
 
 
 def test_a_finished_search_computes_nothing_and_more_levels_go_on(

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compress import gates
-from compress.gates import judge_accuracy, judge_size, judge_speed
+from compress.gates import judge_accuracy, judge_agreement, judge_size, judge_speed
 from compress.record import Environment, Measurement, Verdict
 from compress.statistics import metric_interval, needed_examples, paired_bootstrap, tango_interval
 from models.errors import BadInput
@@ -377,3 +377,49 @@ def test_judging_loads_no_torch() -> None:
     code = "import sys, compress.gates; print([m for m in ('torch', 'onnx', 'onnxruntime') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def agreed(same: int, n: int, **settings: float) -> Verdict:
+    scores = [1.0] * same + [0.0] * (n - same)
+    return judge_agreement(stage="trim", measured=measured(scores), **({"min_share": 0.97} | settings))
+
+
+def test_agreement_passes_on_its_lower_bound() -> None:
+    verdict = agreed(1970, 2000)
+    assert verdict.passed
+    assert verdict.advice == ""
+    assert verdict.low < verdict.estimate == 0.985
+    assert verdict.message == (
+        "agreement gate: 98.5 % of texts from elsewhere are answered as before, at least 97.97 % with 95 % confidence, "
+        "required 97 % (n = 2000)."
+    )
+    close = agreed(1945, 2000)  # 97.25 %, but its lower bound is below 97 %
+    assert not close.passed
+    assert close.decidable
+    assert "Missed by" in close.message
+    assert close.advice == "Try a smaller min_count, more max_pieces, more positions, or min_share 0.96."
+    assert agreed(1945, 2000, min_share=0.96).passed
+
+
+def test_agreement_says_when_there_are_too_few_texts() -> None:
+    few = agreed(50, 50)
+    assert not few.passed
+    assert not few.decidable
+    assert few.details["needed_n"] == 99
+    assert "99 can" in few.message
+    assert few.advice.startswith("Give 99 texts")
+    assert agreed(99, 99).passed
+    assert not agreed(98, 98).passed
+
+
+def test_agreement_needs_a_share() -> None:
+    with pytest.raises(BadInput, match="between 0 and 1"):
+        agreed(1, 2, min_share=1.0)
+
+
+@pytest.mark.parametrize("share", [0.9, 0.965, 0.97])
+def test_too_few_equal_answers_pass_in_one_of_twenty_samples_at_most(share: float) -> None:
+    draws = np.random.default_rng(0).binomial(400, share, 2000)
+    counts, times = np.unique(draws, return_counts=True)
+    passed = sum(int(many) for same, many in zip(counts, times, strict=True) if agreed(int(same), 400).passed)
+    assert passed / len(draws) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / len(draws))

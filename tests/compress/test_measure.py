@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from support.examples import random_rows, tiny_checkpoint
 
-from compress.measure import Probe, measure
+from compress.measure import Probe, Subject, measure, measure_agreement
+from compress.record import Measurement
 from compress.settings import Gates, MeasureSettings, SizeGate
 from compress.verdicts import judge
+from models.encoded import Encoded
 from models.errors import BadInput
 from models.tasks.text_classification import TextClassification
 
@@ -26,6 +28,17 @@ def probe(tmp_path: Path) -> Probe:
     return Probe.open(tmp_path / "model", "0" * 64)
 
 
+def taken(probe: Probe, data: Encoded, folder: Path) -> Measurement:
+    return measure(
+        Subject(probe, data),
+        TextClassification(),
+        name="rows",
+        reference=None,
+        settings=SETTINGS,
+        scratch=folder / "scratch",
+    )
+
+
 def test_weights_are_read_when_they_are_used(probe: Probe) -> None:
     assert len(probe.layers) == 2
     (probe.directory / "model.safetensors").unlink()
@@ -36,13 +49,28 @@ def test_weights_are_read_when_they_are_used(probe: Probe) -> None:
 
 def test_the_scores_are_those_of_the_answers(probe: Probe, tmp_path: Path) -> None:
     data = random_rows(40)
-    found = measure(probe, data, TextClassification(), reference=None, settings=SETTINGS, scratch=tmp_path / "scratch")
+    found = taken(probe, data, tmp_path)
     answers = probe.logits(data).argmax(axis=1)
     assert found.predictions == answers.tolist()
     assert found.estimate == pytest.approx((answers == np.asarray(data.targets)).mean())
     assert found.low <= found.estimate <= found.high
     assert found.latency is None
     assert found.bytes == sum(file.stat().st_size for file in (tmp_path / "scratch" / "candidate").iterdir())
+
+
+def test_agreement_is_with_the_answers_before(probe: Probe, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    tiny_checkpoint(seed=3).save(tmp_path / "other")
+    other = Probe.open(tmp_path / "other", "1" * 64)
+    data, task = random_rows(60, labels=0), TextClassification()
+    like = taken(probe, random_rows(8), tmp_path)
+    found = measure_agreement(Subject(probe, data), Subject(other, data), task, name="elsewhere", like=like)
+    same = probe.logits(data).argmax(axis=1) == other.logits(data).argmax(axis=1)
+    assert 0 < same.sum() < 60
+    assert found.estimate == pytest.approx(same.mean())
+    assert (found.data, found.metric, found.bytes) == ("elsewhere", "agreement", like.bytes)
+    itself = measure_agreement(Subject(probe, data), Subject(probe, data), task, name="elsewhere", like=like)
+    assert itself.estimate == 1.0
 
 
 def test_a_model_that_overflows_is_named(tmp_path: Path) -> None:
@@ -52,16 +80,12 @@ def test_a_model_that_overflows_is_named(tmp_path: Path) -> None:
     replace(calm, weights=weights).save(tmp_path / "wild")
     wild = Probe.open(tmp_path / "wild", "0" * 64)
     with pytest.raises(BadInput, match=r"no finite answer for \d+ of 40 examples"):
-        measure(
-            wild, random_rows(40), TextClassification(), reference=None, settings=SETTINGS, scratch=tmp_path / "scratch"
-        )
+        taken(wild, random_rows(40), tmp_path)
 
 
 @pytest.mark.parametrize(("most", "passed"), [(1000.0, True), (0.001, False)])
 def test_a_size_gate_may_name_megabytes(probe: Probe, tmp_path: Path, most: float, passed: bool) -> None:
-    found = measure(
-        probe, random_rows(8), TextClassification(), reference=None, settings=SETTINGS, scratch=tmp_path / "scratch"
-    )
+    found = taken(probe, random_rows(8), tmp_path)
     gates = Gates(size=SizeGate(max_mb=most))
     (verdict,) = judge(gates, stage="export", teacher=found, candidate=found)
     assert verdict.passed is passed

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 import torch
 from support.examples import tiny_checkpoint, write_data
+from support.vocabularies import word_piece_checkpoint
 
 import compress
 from compress.cli import main
 from compress.pipeline import execute, require_passed
 from compress.recipe import Recipe, make_recipe
 from compress.record import RunResult
+from export.bundle import Bundle
 from export.verify import verify_bundle
 from models.checkpoint import Checkpoint
 from models.errors import BadFile, BadInput, GateFailed
@@ -82,7 +84,7 @@ def test_the_bundle_of_an_earlier_run_does_not_outlive_a_failed_one(plain: dict[
     plain["gates"] = {"default": {}, "export": {"size": {"min_ratio": 1000.0}}}
     assert not carry_out(plain, tmp_path).passed
     assert not bundle.exists()
-    assert (tmp_path / "runs" / "tiny" / "4-export" / "manifest.json").exists()
+    assert (tmp_path / "runs" / "tiny" / "5-export" / "manifest.json").exists()
 
 
 def test_training_uses_the_threads_of_the_recipe(plain: dict[str, Any], tmp_path: Path) -> None:
@@ -174,7 +176,7 @@ def test_the_command_prints_one_json_object_and_writes_the_report(
     assert (run / "report.html").read_text().startswith("<!")
     assert exit_code(["verify", str(run / "bundle"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["verified"] is True
-    assert exit_code(["inspect", str(run / "3-quantize"), "--json"]) == 0
+    assert exit_code(["inspect", str(run / "4-quantize"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["artifact"]["stage"] == "quantize"
     assert exit_code(["predict", str(run / "bundle"), "w3 w4"]) == 0
     assert capsys.readouterr().out.strip()
@@ -221,3 +223,83 @@ def test_ten_kills_change_nothing(plain: dict[str, Any], tmp_path: Path) -> None
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "kill 10: " in done.stdout
+
+
+@pytest.fixture
+def trimming(plain: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """Return a recipe that trims: a teacher that falls back to characters, and texts of words it was not shown."""
+    word_piece_checkpoint(seed=1).save(Path(plain["teacher"]))
+    train, validation = (Path(plain["data"][role]) for role in ("train", "validation"))
+    for path, words in ((train, 30), (validation, 40)):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for row in rows:
+            row["text"] = " ".join(word for word in row["text"].split() if int(word[1:]) < words) or "w3"
+        path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    elsewhere = tmp_path / "elsewhere.jsonl"
+    elsewhere.write_text("\n".join(json.dumps({"text": f"w{n % 48 + 2} w{n % 7 + 3}"}) for n in range(120)) + "\n")
+    kept = {key: plain[key] for key in ("name", "teacher", "data", "quantize", "export", "gates", "measure")}
+    return kept | {"trim": {}, "data": plain["data"] | {"foreign": str(elsewhere)}}
+
+
+def test_a_trimmed_model_reads_everything_with_its_own_tokenizer(trimming: dict[str, Any], tmp_path: Path) -> None:
+    trimming["gates"] = {"default": {"accuracy": {"max_loss": 99.0}}, "trim": {"agreement": {"min_share": 0.1}}}
+    result = carry_out(trimming, tmp_path)
+    require_passed(result)
+    assert [stage.directory for stage in result.stages] == ["0-teacher", "3-trim", "4-quantize", "5-export"]
+    teacher, trimmed, quantized, exported = result.stages
+    assert {stage.validation.data for stage in result.stages} == {teacher.validation.data}
+    # Its words are cut into characters where the teacher had a piece, so the same texts are longer.
+    assert trimmed.validation.latency is not None
+    assert trimmed.validation.baseline_latency is not None
+    theirs, own = trimmed.validation.baseline_latency.lengths, trimmed.validation.latency.lengths
+    assert len(theirs) == len(own)
+    assert sum(own) > sum(theirs)
+    assert all(long >= short for long, short in zip(own, theirs, strict=True))
+    # The bundle answers texts as the checkpoint that was judged before it, by the tokenizer it carries.
+    bundle = Bundle.open(tmp_path / "runs" / "tiny" / "bundle")
+    assert bundle.tokenizing == Checkpoint.load(tmp_path / "runs" / "tiny" / "3-trim").tokenizing
+    rows = [json.loads(line)["text"] for line in Path(trimming["data"]["validation"]).read_text().splitlines()]
+    answers = [bundle.shape.labels.index(one.label) for one in bundle.predict(rows)]
+    assert answers == exported.validation.predictions == quantized.validation.predictions
+    assert trimmed.foreign is not None
+    assert len(trimmed.foreign.scores) == 120
+    assert [verdict.gate for verdict in trimmed.verdicts] == ["accuracy", "agreement"]
+    assert quantized.foreign is None
+    assert carry_out(trimming, tmp_path).computed == []
+
+
+def test_the_agreement_gate_is_asked_where_there_are_texts_from_elsewhere(
+    trimming: dict[str, Any], tmp_path: Path
+) -> None:
+    trimming["gates"] = {"default": {}}
+    failed = carry_out(trimming, tmp_path)
+    with pytest.raises(GateFailed, match="agreement gate"):
+        require_passed(failed)
+    trimming["data"].pop("foreign")
+    require_passed(carry_out(trimming, tmp_path))
+
+
+def test_a_failed_agreement_lets_trim_keep_more(trimming: dict[str, Any], tmp_path: Path) -> None:
+    trimming |= {"trim": {"min_count": 4, "max_pieces": 3}, "on_failure": "backtrack", "gates": {"default": {}}}
+    result = carry_out(trimming, tmp_path)
+    require_passed(result)
+    trimmed = result.stages[1]
+    assert trimmed.attempt >= 3
+    assert (trimmed.artifact.settings["min_count"], trimmed.artifact.settings["max_pieces"]) == (1, None)
+    assert trimmed.artifact.settings["first"] > 0
+
+
+def test_a_trimmed_model_can_be_pruned_and_recover_from_the_teacher(
+    trimming: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--train", trimming["data"]["train"], "--validation", trimming["data"]["validation"], "--json"]
+    places = ["--teacher", trimming["teacher"], "--cache", str(tmp_path / "cache"), "--threads", "1"]
+    out = {name: str(tmp_path / name) for name in ("trimmed", "pruned")}
+    assert exit_code(["trim", trimming["teacher"], *data, *places, "--out", out["trimmed"]]) == 0
+    small = ["--sparsity", "0.3", "--rounds", "1", "--examples", "16", "--ffn-multiple", "4"]
+    prune = ["prune", out["trimmed"], *data, *places, *small, "--recovery-epochs", "0.5", "--out", out["pruned"]]
+    assert exit_code(prune) == 0
+    assert Checkpoint.load(out["pruned"]).tokenizing == Checkpoint.load(out["trimmed"]).tokenizing
+    capsys.readouterr()
+    assert exit_code([*prune, "--recovery-losses-hidden", "1"]) == 2
+    assert "tokenizer of its own" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.real import ROOT
-from support.runs import details_of, make_run
+from support.runs import details_of, make_run, with_trim
 from support.web_page import Page, strays
 
 from compress.cli import main
@@ -78,9 +78,26 @@ def as_json(run: RunResult) -> Any:
 
 
 def test_every_key_is_documented_and_every_documented_key_is_there() -> None:
-    keys = keys_of(as_json(make_run())) | keys_of(as_json(failed_run()))
+    keys = keys_of(as_json(with_trim(make_run()))) | keys_of(as_json(failed_run()))
     assert keys - documented() == set(), "docs/report.md does not say what these are"
     assert documented() - keys == set(), "docs/report.md promises these"
+
+
+def test_a_trimmed_vocabulary_is_told_of() -> None:
+    run = with_trim(make_run())
+    stage = next(one for one in make_report(run).stages if one.stage == "trim")
+    assert stage.foreign is not None
+    assert stage.foreign.n == 2000
+    page = render_html(make_report(run))
+    for figure in (
+        "30\N{NARROW NO-BREAK SPACE}522 \N{RIGHTWARDS ARROW} 12\N{NARROW NO-BREAK SPACE}193",
+        "99.80 %",
+        "41 of 1500",
+        "Same answers elsewhere, %",
+        "98.5",
+    ):
+        assert figure in page
+    assert "Same answers elsewhere" not in render_html(make_report(make_run()))
 
 
 @pytest.mark.parametrize("run", [make_run(stages=1, timed=False, test=0), make_run(stages=2)], ids=["least", "two"])
@@ -92,8 +109,8 @@ def test_a_key_without_a_figure_is_null_and_not_left_out(run: RunResult) -> None
 
 
 def test_the_details_of_verdicts_are_documented() -> None:
-    rows = dict(re.findall(r"^\| (accuracy|speed|size) \| (.*) \|$", DOCS, re.MULTILINE))
-    for stage in make_run().stages:
+    rows = dict(re.findall(r"^\| (accuracy|speed|size|agreement) \| (.*) \|$", DOCS, re.MULTILINE))
+    for stage in with_trim(make_run()).stages:
         for verdict in stage.verdicts:
             names = set(re.findall(r"`(\w+)`", rows[verdict.gate])) - {"max_bytes"}
             assert set(verdict.details) == names, verdict.gate

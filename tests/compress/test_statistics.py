@@ -16,6 +16,7 @@ from compress.statistics import (
     Sides,
     bootstrap_mean,
     can_show,
+    exact_interval,
     half_width,
     mcnemar_p,
     metric_interval,
@@ -198,6 +199,23 @@ def test_wilson_equals_scipy(n: int, data: st.DataObject, confidence: float) -> 
     oracle = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
     assert (ours.low, ours.high) == pytest.approx((oracle.low, oracle.high), abs=1e-9)
     assert 0.0 <= ours.low <= ours.estimate <= ours.high <= 1.0
+
+
+@given(st.integers(1, 3000), st.data(), st.sampled_from([0.9, 0.95, 0.99]))
+def test_exact_equals_scipy(n: int, data: st.DataObject, confidence: float) -> None:
+    successes = data.draw(st.integers(0, n))
+    ours = exact_interval(successes, n, confidence=confidence)
+    oracle = stats.binomtest(successes, n).proportion_ci(confidence, method="exact")
+    assert (ours.low, ours.high) == pytest.approx((oracle.low, oracle.high), abs=1e-9)
+    one = exact_interval(successes, n, confidence=confidence, sides=1)
+    assert one.low == pytest.approx(
+        stats.binomtest(successes, n, alternative="greater").proportion_ci(confidence, method="exact").low, abs=1e-9
+    )
+
+
+def test_exact_refuses_more_successes_than_examples() -> None:
+    with pytest.raises(BadInput):
+        exact_interval(3, 2)
 
 
 def test_wilson_refuses_more_successes_than_examples() -> None:

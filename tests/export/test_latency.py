@@ -45,6 +45,15 @@ def test_two_models_are_timed_in_rounds(models: tuple[Path, Path]) -> None:
     assert seen == [("Timing", done, 5) for done in range(1, 6)]
 
 
+def test_each_model_may_read_the_texts_its_own_way(models: tuple[Path, Path]) -> None:
+    own = [np.arange(length) for length in (2, 4, 2, 3)]
+    found = latency.compare(*models, own, baseline_sequences=TEXTS, rounds=1)
+    assert found.lengths == (2, 4, 2, 3)
+    assert found.baseline_lengths == (3, 9, 3, 5)
+    with pytest.raises(BadInput, match="4 texts for the baseline and 3 for the candidate"):
+        latency.compare(*models, own[:3], baseline_sequences=TEXTS, rounds=1)
+
+
 def test_one_model_is_timed_alone(models: tuple[Path, Path]) -> None:
     found = latency.measure(models[0], TEXTS, rounds=2)
     assert [len(passes) for passes in found.rounds] == [2, 2]

@@ -52,6 +52,7 @@ def tiny_context(folder: Path, teacher: Checkpoint, **data: Encoded) -> Context:
         teacher=teacher,
         task=TextClassification(),
         examples=data,
+        encoded=lambda role, checkpoint: data[role],
         seed=0,
         threads=1,
         scratch=folder / "scratch",

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.gates import judge_accuracy, judge_size, judge_speed
+from compress.gates import judge_accuracy, judge_agreement, judge_size, judge_speed
 from compress.recipe import make_recipe
 from compress.record import (
     ArtifactRecord,
@@ -40,7 +40,7 @@ STAGES = (
     ("quantize", 0.916, 1.86, 14_800_000, 14_336_912, [(8, 832), (6, 640), (9, 448)], 20, 48.0),
     ("export", 0.916, 1.81, 14_900_000, 14_336_912, [(8, 832), (6, 640), (9, 448)], 20, 6.4),
 )
-NUMBER = {"teacher": 0, "train": 0, "distill": 1, "prune": 2, "quantize": 3, "export": 4}
+NUMBER = {"teacher": 0, "train": 0, "distill": 1, "prune": 2, "trim": 3, "quantize": 4, "export": 5}
 
 
 def measured(
@@ -106,7 +106,29 @@ def details_of(stage: str) -> dict[str, Any]:
         names = [f"layers.{k}.{part}" for k in range(3) for part in ("attention.query", "ffn.up", "ffn.down")]
         rows = [{"name": name, "kl": 4e-6 / (k + 1), "mse": 1e-4, "score_change": 0.0} for k, name in enumerate(names)]
         return {"sensitivity": rows, "sensitivity_examples": 512}
+    if stage == "trim":
+        texts = {"texts": 1500, "changed": 41, "tokens_per_text": {"before": 12.6, "after": 12.7}}
+        texts["truncated"] = {"before": 0, "after": 0}
+        sizes = {"pieces": {"before": 30_522, "after": 12_193}, "positions": {"before": 512, "after": 128}}
+        return {**sizes, "token_types": {"before": 2, "after": 0}, "covered": 0.998, "validation": texts}
     return {}
+
+
+def with_trim(run: RunResult, *, same: float = 0.985) -> RunResult:
+    """Return a run of three stages or more with a fourth, a trimmed vocabulary, after the pruning."""
+    pruned = run.stages[2]
+    on = measured(same, n=2000, data="foreign-digest", classes=2, seed=77).model_copy(update={"metric": "agreement"})
+    verdicts = [one.model_copy(update={"stage": "trim"}) for one in pruned.verdicts]
+    trimmed = pruned.model_copy(
+        update={
+            "stage": "trim",
+            "directory": f"{NUMBER['trim']}-trim",
+            "artifact": _artifact("trim", 9_000_000, 6),
+            "foreign": on,
+            "verdicts": [*verdicts, judge_agreement(stage="trim", measured=on, min_share=0.97)],
+        }
+    )
+    return run.model_copy(update={"stages": [*run.stages[:3], trimmed, *run.stages[3:]]})
 
 
 def make_run(

@@ -171,3 +171,20 @@ def test_a_killed_distillation_resumes_only_with_the_same_losses(make_model, les
     assert all(torch.equal(fresh[name], other[name]) for name in fresh)
     got, _ = trained("killed", EVERYTHING)
     assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+def test_a_student_with_a_tokenizer_of_its_own_learns_from_logits_alone(make_model, make_schedule, lessons):
+    teacher, student = make_model(), make_model(layers=2, seed=1)
+    # The student reads every text backwards; the teacher must still be asked about it forwards.
+    backwards = replace(lessons.train, ids=lessons.train.ids.copy(), digest="backwards")
+    for start, end in zip(lessons.train.offsets, lessons.train.offsets[1:], strict=False):
+        backwards.ids[start:end] = lessons.train.ids[start:end][::-1]
+    own = replace(lessons, train=backwards, teacher_train=lessons.train, validation=None)
+    schedule = make_schedule(epochs=8)
+    trained, _ = distill(teacher, student, lessons=own, weights=LossWeights(mse=1.0), schedule=schedule)
+    wanted = evaluate_logits(teacher.network(), lessons.train)
+    error = [np.square(evaluate_logits(one.network(), backwards) - wanted).mean() for one in (student, trained)]
+    assert error[1] < error[0] / 2
+    for weights in (LossWeights(mse=1.0, hidden=1.0), LossWeights(mse=1.0, relations=1.0, relation_heads=4)):
+        with pytest.raises(BadInput, match="tokenizer of its own"):
+            distill(teacher, student, lessons=own, weights=weights, schedule=schedule)
