@@ -26,14 +26,14 @@ from compress.publish import publish
 from compress.recipe import Recipe, make_recipe, merged
 from compress.record import RunResult, StageResult
 from compress.settings import AccuracyGate, AgreementGate, Gates, GateSettings, SearchSettings, SizeGate, SpeedGate
-from compress.sources import load_inputs
+from compress.sources import FOREIGN, load_inputs
 from compress.stages import DISTILL, EXPORT, PRUNE, TRIM
 from compress.trials import Trial, Trials
 from models.errors import BadInput, Unreachable
 from models.files import digest_of
 from models.progress import Progress, silent
 
-FINISHING = tuple(stage for _, stage in ORDER if stage not in (DISTILL, PRUNE))
+FINISHING = tuple(stage for _, stage in ORDER if stage not in (DISTILL, PRUNE, TRIM))
 FALSE_PASS = 0.05  # chance that a search hands over a model that loses more than allowed
 
 
@@ -98,18 +98,18 @@ def search(
         return whole
 
 
-def goals(settings: SearchSettings, agreement: AgreementGate | None = None) -> GateSettings:
-    """Return the gates that every level is judged by."""
+def goals(settings: SearchSettings, agreement: AgreementGate) -> GateSettings:
+    """Return the gates that every level is judged by, and `agreement` for the trimmed model."""
     confidence = 1 - FALSE_PASS / settings.trials
     return GateSettings(
         default=Gates(),
+        trim=Gates(agreement=agreement),
         export=Gates(
             accuracy=None
             if settings.max_drop is None
             else AccuracyGate(max_loss=settings.max_drop, confidence=confidence),
             speed=SpeedGate(max_ms=settings.max_latency),
             size=None if settings.max_size is None else SizeGate(max_mb=settings.max_size),
-            agreement=agreement or AgreementGate(),
         ),
     )
 
@@ -122,15 +122,19 @@ def grow(
     prefix = f"trial-{trial.number}-" if settings.trials > 1 else ""
     folder = state.ledger.directory / trial.folder
     began = time.monotonic()
-    for level, result in enumerate(_levels(state, root, teacher, folder, f"{prefix}level"), start=1):
+    levels = 0
+    for result in _points(state, root, teacher, folder, prefix):
         points.append(result)
         took, began = time.monotonic() - began, time.monotonic()
+        if _changed(result):
+            return Growth(tuple(points), "trimming changes too many answers on texts from elsewhere")
+        levels += _is_bundle(result)
         if _lost(result):
             return Growth(tuple(points), f"{result.stage} loses more than {settings.max_drop:g} points")
         if _modest(settings) and _passed(result):
             return Growth(tuple(points), f"{result.stage} is as fast and as small as asked")
-        if level >= settings.levels:
-            return Growth(tuple(points), f"{level} levels were asked for")
+        if levels >= settings.levels:
+            return Growth(tuple(points), f"{levels} levels were asked for")
         if began + took > deadline:
             return Growth(tuple(points), f"the next level would not end within {settings.minutes:g} minutes", late=True)
     return Growth(tuple(points), "nothing more can be removed")
@@ -147,12 +151,19 @@ def choose(points: Sequence[StageResult], settings: SearchSettings) -> StageResu
     return max(passed, key=_speedup)
 
 
-def _levels(state: Run, root: Made, teacher: StageResult, folder: Path, name: str) -> Iterator[StageResult]:
-    """Yield the levels' results until nothing is left to remove."""
+def _points(state: Run, root: Made, teacher: StageResult, folder: Path, prefix: str) -> Iterator[StageResult]:
+    """Yield what was measured of the trimmed model, where there are texts from elsewhere to judge it on, and of every
+    level until nothing is left to remove.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     parent, recipe = root, state.recipe
     if recipe.distill is not None:
         parent = make_stage(state, folder / "0-distill", DISTILL, recipe.distill, parent)
+    if recipe.trim is not None:
+        # First, so that every level learns the new cuts of rare words.
+        whole, parent = parent, make_stage(state, folder / "0-trim", TRIM, recipe.trim, parent)
+        if FOREIGN in state.inputs.tables:
+            yield judged(state, parent, TRIM.name, teacher, parent=whole, name=f"{prefix}trimmed")
     assert recipe.prune is not None
     level = 0
     while True:
@@ -166,8 +177,7 @@ def _levels(state: Run, root: Made, teacher: StageResult, folder: Path, name: st
             settings = getattr(recipe, stage.name)
             if settings is not None:
                 made = make_stage(state, folder / f"{level}-{stage.name}", stage, settings, made)
-        whole = None if recipe.trim is None else parent  # the model before its vocabulary was trimmed
-        yield judged(state, made, EXPORT.name, teacher, parent=whole, name=f"{name}-{level}")
+        yield judged(state, made, EXPORT.name, teacher, name=f"{prefix}level-{level}")
 
 
 def _settings(recipe: Recipe) -> SearchSettings:
@@ -218,8 +228,17 @@ def _modest(settings: SearchSettings) -> bool:
     return settings.max_latency is not None or settings.max_size is not None
 
 
+def _is_bundle(result: StageResult) -> bool:
+    """Return whether a point is a level, and not the trimmed model that it began with."""
+    return any(verdict.gate == "speed" for verdict in result.verdicts)
+
+
 def _passed(result: StageResult) -> bool:
-    return all(verdict.passed for verdict in result.verdicts)
+    return _is_bundle(result) and all(verdict.passed for verdict in result.verdicts)
+
+
+def _changed(result: StageResult) -> bool:
+    return any(verdict.gate == "agreement" and not verdict.passed for verdict in result.verdicts)
 
 
 def _lost(result: StageResult) -> bool:

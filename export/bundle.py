@@ -178,7 +178,7 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
     graph, shape = contents.graph, contents.shape
     for name, data in {graph.name: graph.data, **graph.extra}.items():
         write_bytes(inside(directory, name), data)
-    contents.tokenizing.save(directory)
+    contents.tokenizing.compact().save(directory)
     write_json(directory / CONFIG_FILE, _config(shape))
     session = open_session(directory / graph.name, threads=1)
     tolerance = INT8_TOLERANCE if shape.int8 else FLOAT_TOLERANCE

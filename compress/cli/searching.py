@@ -21,6 +21,8 @@ WITHOUT_RETRAINING = {
     "prune.round_epochs": 0,
     "prune.recovery.epochs": 0,
     "search.minutes": 10,
+    "trim.min_count": 1,
+    "trim.first": 20000,  # nothing is trained on the new cuts of rare words, so that fewer words may be cut anew
 }
 
 

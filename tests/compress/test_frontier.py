@@ -109,18 +109,24 @@ def test_levels_shrink_and_the_fastest_is_handed_over(plain: dict[str, Any], tmp
     assert [step["stage"] for step in manifest["lineage"]] == ["teacher", result.chosen]
 
 
-def test_every_level_may_have_its_vocabulary_trimmed(plain: dict[str, Any], tmp_path: Path) -> None:
+def test_the_vocabulary_is_trimmed_first_and_judged_on_texts_from_elsewhere(
+    plain: dict[str, Any], tmp_path: Path
+) -> None:
     word_piece_checkpoint(seed=1).save(Path(plain["teacher"]))
     elsewhere = tmp_path / "elsewhere.jsonl"
     elsewhere.write_text("\n".join(json.dumps({"text": f"w{number % 48 + 2}"}) for number in range(120)))
     plain["data"] |= {"foreign": str(elsewhere)}
     result = carry_out(plain | {"trim": {}, "gates": {"default": {"agreement": {"min_share": 0.01}}}}, tmp_path)
     require_passed(result)
-    for level in (1, 2):
-        stage = result.stages[level]
-        assert {"accuracy", "agreement"} <= {verdict.gate for verdict in stage.verdicts}
-        assert stage.foreign is not None
-        assert (tmp_path / "runs" / "tiny" / stage.directory).with_name(f"{level}-trim").is_dir()
+    assert [stage.stage for stage in result.stages] == ["teacher", "trimmed", "level-1", "level-2"]
+    assert [verdict.gate for verdict in result.stages[1].verdicts] == ["agreement"]
+    assert result.stages[1].foreign is not None
+    assert result.chosen in ("level-1", "level-2")
+    plain["search"]["levels"] = 1
+    strict = {"default": {"agreement": {"min_share": 0.999, "confidence": 0.99}}}
+    stopped = carry_out(plain | {"trim": {}, "gates": strict}, tmp_path)
+    assert [stage.stage for stage in stopped.stages] == ["teacher", "trimmed"]
+    assert stopped.chosen is None
 
 
 def test_a_finished_search_computes_nothing_and_more_levels_go_on(

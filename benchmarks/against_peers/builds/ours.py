@@ -24,6 +24,7 @@ def build(checkpoint: Path, texts: list[dict[str, list[int]]], out: Path) -> dic
         teacher=teacher,
         task=TextClassification(),
         examples={"train": examples, "validation": examples},
+        encoded=lambda role, checkpoint: examples,
         seed=0,
         threads=1,
         scratch=out / "scratch",
