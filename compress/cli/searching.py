@@ -14,16 +14,7 @@ from compress.settings import DataSettings, SearchSettings
 app = typer.Typer()
 
 Values = dict[str, Any]
-# Small steps, because each takes a minute or two and the first that loses too much is the end.
-WITHOUT_RETRAINING = {
-    "prune.speedup": 1.1,
-    "prune.rounds": 1,
-    "prune.round_epochs": 0,
-    "prune.recovery.epochs": 0,
-    "search.minutes": 10,
-    "trim.min_count": 1,
-    "trim.first": 20000,  # nothing is trained on the new cuts of rare words, so that fewer words may be cut anew
-}
+WITHOUT_RETRAINING = {"prune.round_epochs": 0, "prune.recovery.epochs": 0}
 
 
 @app.command(
@@ -34,7 +25,10 @@ WITHOUT_RETRAINING = {
 )
 @with_settings(data=DataSettings, own=SearchSettings, common=Basic)
 def search_command(
-    recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a shipped recipe.")] = "search",
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="Recipe file, or the name of a shipped recipe: search (default), search-no-retraining."),
+    ] = None,
     *,
     retraining: Annotated[
         bool,
@@ -63,7 +57,7 @@ def search_command(
     values = {} if retraining else dict(WITHOUT_RETRAINING)
     values |= overrides_of(data, common) | {f"search.{key}": value for key, value in own.items()}
     values |= ({} if name is None else {"name": name}) | parse_assignments(assignments)
-    loaded = load_recipe(recipe, values)
+    loaded = load_recipe(recipe or ("search" if retraining else "search-no-retraining"), values)
     out = Path(common.get("out", "runs"))
     with LiveProgress(quiet=bool(common.get("json"))) as progress:
         result = search(loaded, out=out, cache=cache_of(common), progress=progress, on_stage=progress.stage_done)
