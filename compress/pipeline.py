@@ -270,6 +270,9 @@ def judged(
     foreign = None
     if parent is not None and FOREIGN in state.inputs.tables:
         foreign = _agreement(state, probe, parent, validation)
+    verdicts = []
+    if teacher is not None:
+        verdicts = judge(gates, stage=stage, teacher=teacher.validation, candidate=validation, foreign=foreign)
     result = StageResult(
         stage=name or stage,
         directory=made.directory.relative_to(state.ledger.directory).as_posix(),
@@ -281,9 +284,7 @@ def judged(
         validation=validation,
         test=_measured(state, probe, "test", timed=False) if "test" in state.inputs.tables else None,
         foreign=foreign,
-        verdicts=[]
-        if teacher is None
-        else judge(gates, stage=stage, teacher=teacher.validation, candidate=validation, foreign=foreign),
+        verdicts=[verdict.model_copy(update={"stage": name or stage}) for verdict in verdicts],
     )
     state.on_stage(result)
     return result

@@ -132,7 +132,7 @@ def print_summary(result: RunResult, directory: Path) -> None:
     for stage in result.stages:
         for verdict in stage.verdicts:
             if not verdict.passed or stage is result.last:
-                out.print(_sign(passed=verdict.passed), f"{stage.stage}: {verdict.message}")
+                out.print(_sign(passed=verdict.passed), f"{verdict.stage}: {verdict.message}")
     for note in result.notes:
         out.print(f"The search ended: {note}.")
     # A bundle of an earlier run may stand there: it is this run's only if every gate was passed.

@@ -163,6 +163,16 @@ class Report(Record):
     chosen: str | None = Field(description="name of the point that a search chose; null for a run")
     notes: list[str] = Field(description="why a search ended where it did; empty for a run")
 
+    @property
+    def last(self) -> StageReport:
+        """Return what is told in the headline: the last stage of a run, the chosen point of a search."""
+        return next(stage for stage in self.stages if stage.stage == self.headline.stage)
+
+    @property
+    def is_search(self) -> bool:
+        """Return whether the stages are the points of a search."""
+        return bool(self.notes)
+
 
 def make_report(run: RunResult) -> Report:
     """Return the report of a run.

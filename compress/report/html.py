@@ -40,11 +40,15 @@ def _header(report: Report) -> Markup:
         verdict, kind = f"\N{BALLOT X} Failed at the {first.gate} gate after {first.stage}", "bad"
     elif not report.passed:
         verdict, kind = "\N{BALLOT X} Failed", "bad"
+    elif report.chosen is not None:
+        verdict, kind = f"\N{CHECK MARK} {report.chosen} is chosen", "good"
     elif any(stage.verdicts for stage in stages):
         verdict, kind = "\N{CHECK MARK} Passed every gate", "good"
     else:
         verdict, kind = "No gate was asked", "note"
     line = ARROW.join(stage.stage for stage in stages)
+    if report.is_search:
+        line = f"{len(stages) - 1} points. The search ended: {'; '.join(report.notes)}"
     examples = f"{wording.grouped(head.accuracy.n)} {head.data} examples"
     told = f"{line}. {report.metric.name.capitalize()} is told on {examples}; intervals are two-sided at 95 %."
     return el(
@@ -58,7 +62,7 @@ def _header(report: Report) -> Markup:
 
 
 def _headline(report: Report) -> Iterator[Markup]:
-    head, teacher, last = report.headline, report.stages[0], report.stages[-1]
+    head, teacher, last = report.headline, report.stages[0], report.last
     paired = report.metric.paired_test
     if last.latency is None or head.speedup is None:
         yield _figure("Speed-up", wording.NONE, "", "Latency was not measured.")
@@ -103,18 +107,18 @@ def _stages(report: Report) -> Markup:
         ("p50,\N{NO-BREAK SPACE}ms", [None if one is None else wording.milliseconds(one.p50_ms) for one in latencies]),
         ("p95,\N{NO-BREAK SPACE}ms", [None if one is None else wording.milliseconds(one.p95_ms) for one in latencies]),
         ("Speed\N{NON-BREAKING HYPHEN}up", [_speedup(stage.speedup) for stage in report.stages]),
-        ("Gates", [_gates(stage) for stage in report.stages]),
+        ("Gates", [_chosen() if stage.stage == report.chosen else _gates(stage) for stage in report.stages]),
     ]
     shown = [(head, cells) for head, cells in columns if any(cell is not None for cell in cells)]
     rows: list[list[Cell]] = [
         [stage.stage, *(cells[k] or wording.NONE for _, cells in shown)] for k, stage in enumerate(report.stages)
     ]
-    heads = ["Stage", *(head for head, _ in shown)]
+    heads = ["Point" if report.is_search else "Stage", *(head for head, _ in shown)]
     numbers = {k for k, head in enumerate(heads) if k and head != "Gates"}
     timed = any(latencies)
     return section(
-        "Stages",
-        "Every stage against the original teacher. Small figures are 95 % intervals"
+        f"{heads[0]}s",
+        f"Every {heads[0].lower()} against the original teacher. Small figures are 95 % intervals"
         + ("; latency is one call at batch 1 in ONNX Runtime, timed in turns with the teacher's." if timed else "."),
         table(heads, rows, label="Stages", class_="stacked", numbers=numbers),
     )
@@ -151,6 +155,10 @@ def _gates(stage: StageReport) -> Markup | None:
     return el("span", "\N{CHECK MARK} passed", class_="outcome good") if stage.verdicts else None
 
 
+def _chosen() -> Markup:
+    return el("span", "\N{CHECK MARK} chosen", class_="outcome good")
+
+
 def _journey(report: Report) -> Markup | None:
     wide, narrow = (draw_journey(report, width=width, height=height) for width, height in ((980, 400), (370, 330)))
     if wide is None or narrow is None:
@@ -159,7 +167,8 @@ def _journey(report: Report) -> Markup | None:
     return section(
         "Accuracy, latency and size" if by_time else "Accuracy and size",
         f"{report.metric.name.capitalize()} on {report.headline.data} with its 95 % interval. The area of a point is "
-        "its size; the dashed line is the teacher; a dashed rim marks a failed gate.",
+        "its size; the dashed line is the teacher; a dashed rim marks a failed gate."
+        + (" The steps join the points that no other beats in both." if report.is_search else ""),
         el("figure", wide, class_="wide"),
         el("figure", narrow, class_="narrow"),
     )

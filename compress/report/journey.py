@@ -1,4 +1,4 @@
-"""The path of a run: accuracy over latency, the area of a point its size, arrows from stage to stage."""
+"""The path of a run, or the points of a search: accuracy over latency, the area of a point its size."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def draw_journey(report: Report, *, width: int, height: int) -> Markup | None:
         "svg",
         _frame(report, across, up, width, height, f"{what}, less is better"),
         el("line", x1=LEFT, x2=width - RIGHT, y1=points[0].y, y2=points[0].y, class_="reference"),
-        [_arrow(one, two) for one, two in zip(points, points[1:], strict=False)],
+        _frontier(points) if report.is_search else _arrows(points),
         [_dot(report, point) for point in points],
         _labels(points, width, height),
         viewBox=f"0 0 {width} {height}",
@@ -146,6 +146,20 @@ def _arrow(one: _Point, two: _Point) -> Markup:
         el("line", x1=x1, y1=y1, x2=x2 - ux * 6, y2=y2 - uy * 6, class_="arrow"),
         el("polygon", points=corners, class_="arrowhead"),
     )
+
+
+def _arrows(points: list[_Point]) -> list[Markup]:
+    return [_arrow(one, two) for one, two in zip(points, points[1:], strict=False)]
+
+
+def _frontier(points: list[_Point]) -> Markup:
+    """Return the steps through the points that no other point beats in both accuracy and cost."""
+    best: list[_Point] = []
+    for point in sorted(points, key=lambda one: (one.x, one.y)):
+        if not best or point.y < best[-1].y:  # up is less
+            best.append(point)
+    corners = [f"M{best[0].x:.1f},{best[0].y:.1f}", *(f"H{point.x:.1f}V{point.y:.1f}" for point in best[1:])]
+    return el("path", d="".join(corners), class_="frontier")
 
 
 def _dot(report: Report, point: _Point) -> Markup:

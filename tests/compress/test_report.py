@@ -438,3 +438,49 @@ def test_an_attempt_after_a_failed_gate_is_told() -> None:
 )
 def test_figures_are_written_for_people(told: str, expected: str) -> None:
     assert told == expected
+
+
+def searched() -> RunResult:
+    """Return a search of four points, of which the third is chosen and the last failed."""
+    run = make_run()
+    points = [
+        stage.model_copy(
+            update={
+                "stage": f"level-{number}",
+                "verdicts": [one.model_copy(update={"stage": f"level-{number}"}) for one in stage.verdicts],
+            }
+        )
+        for number, stage in enumerate(run.stages[1:], start=1)
+    ]
+    failed = [one.model_copy(update={"passed": False}) for one in points[3].verdicts]
+    points[3] = points[3].model_copy(update={"verdicts": failed})
+    found = {"chosen": "level-3", "notes": ["level-4 loses more than 1 points"], "passed": True}
+    return run.model_copy(update={"stages": [run.stages[0], *points], **found})
+
+
+def test_a_search_is_told_by_its_chosen_point() -> None:
+    run = searched()
+    report = make_report(run)
+    assert report.chosen == report.headline.stage == "level-3"
+    assert report.headline.failed == []
+    assert report.headline.size_ratio == report.stages[3].size_ratio
+    text = render_html(report)
+    assert "level-3 is chosen" in text
+    assert "The search ended: level-4 loses more than 1 points" in text
+    assert f"{wording.megabytes(report.stages[3].bytes)} MB" in text
+    assert "Accuracy, level-4" in text
+    assert text.count('class="frontier"') == 2
+    assert 'class="arrow"' not in text
+
+
+def test_the_frontier_leaves_out_what_another_point_beats() -> None:
+    run = searched()
+    worse = run.stages[2].validation.model_copy(update={"estimate": 0.5, "low": 0.4, "high": 0.6})
+    spoilt = changed(run, 2, validation=worse, test=None)
+    spoilt = spoilt.model_copy(update={"stages": [one.model_copy(update={"test": None}) for one in spoilt.stages]})
+    corners = [
+        len(re.findall("H", re.findall(r'd="(M[^"]*)" class="frontier"', render_html(make_report(one)))[0]))
+        for one in (run, spoilt)
+    ]
+    assert corners[1] < len(run.stages) - 1
+    assert corners[1] <= corners[0]
