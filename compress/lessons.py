@@ -12,9 +12,12 @@ from teacher_student.schedule import Schedule
 
 
 def schedule_of(settings: ScheduleSettings, *, epochs: float | None = None) -> Schedule:
-    """Return the schedule that the settings ask for, with another number of epochs if one is given."""
+    """Return the schedule that the settings ask for; with another number of epochs, if one is given, nothing rounds:
+    that is for trainings between others.
+    """
     return Schedule(
         epochs=settings.epochs if epochs is None else epochs,
+        int8_epochs=settings.int8_epochs if epochs is None else 0.0,
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         warmup=settings.warmup,

@@ -66,6 +66,9 @@ class ScheduleSettings(Settings):
     weight_decay: Weight = Field(0.01, description="Decay of weight matrices (AdamW).")
     clip: Annotated[float, Field(gt=0)] = Field(1.0, description="Gradient norm above which gradients are scaled down.")
     evaluations_per_epoch: Count = Field(1, description="How often the best-so-far is looked for.")
+    int8_epochs: Weight = Field(
+        0.0, description="Of the epochs, the last so many are trained with the rounding of dynamic int8."
+    )
 
 
 class LossSettings(Settings):

@@ -177,17 +177,15 @@ def distill(
     lessons: Lessons,
     weights: LossWeights,
     schedule: Schedule,
-    fake_quantize: tuple[str, ...] = (),
 ) -> tuple[Checkpoint, History]:
     """Return the student trained on the teacher's outputs, and what happened.
 
-    Serves distillation and the recovery after pruning. With `fake_quantize` the whole training rounds these linear
-    layers as dynamic int8 does (quantization-aware training); to do so only in the last part, call twice, each time
-    with a scratch of its own. Labels are not needed; without labels in the validation data its score is the
-    agreement with the teacher.
+    Serves distillation and the recovery after pruning. In the last `schedule.int8_epochs` every linear layer rounds as
+    dynamic int8 does (quantization-aware training). Labels are not needed; without labels in the validation data its
+    score is the agreement with the teacher.
 
     Raises:
-        BadInput: models of different labels, a quantized student, a path that is no linear layer, no examples, or a
+        BadInput: models of different labels, a quantized student, no examples, or a
             loss on every token where the two have different tokenizers.
     """
     if teacher.shape.labels != student.shape.labels:
@@ -227,7 +225,7 @@ def distill(
         unlabelled = bool((lessons.validation.targets < 0).any())
         agreed = outputs_for(lessons.teacher_validation or lessons.validation, ()) if unlabelled else None
         evaluate = scorer(lessons.task, lessons.validation, agreed)
-    network = _trainable(student, fake_quantize)
+    network = _trainable(student, schedule)
     history = fit(
         network,
         objective=objective,
@@ -252,7 +250,7 @@ def fine_tune(checkpoint: Checkpoint, *, lessons: Lessons, schedule: Schedule) -
         raise BadInput("no example has a label, so there is nothing to train on", where="training data")
     if highest >= len(checkpoint.shape.labels):
         raise BadInput(f"label number {highest}, but the model has {len(checkpoint.shape.labels)} labels")
-    network = _trainable(checkpoint, ())
+    network = _trainable(checkpoint, schedule)
     evaluate = None if lessons.validation is None else scorer(lessons.task, lessons.validation, None)
     history = fit(
         network,
@@ -280,16 +278,13 @@ def scorer(task: Task, data: Encoded, teacher: TeacherOutputs | None) -> Callabl
     return score
 
 
-def _trainable(checkpoint: Checkpoint, fake_quantize: tuple[str, ...]) -> Network:
+def _trainable(checkpoint: Checkpoint, schedule: Schedule) -> Network:
     if checkpoint.shape.int8:
         raise BadInput("a quantized model cannot be trained", where="training", fix="Train first, quantize after.")
     network = checkpoint.network()
-    known = {path for path, module in network.named_modules() if isinstance(module, nn.Linear)}
-    unknown = sorted(set(fake_quantize) - known)
-    if unknown:
-        raise BadInput(f"not linear layers of the network: {', '.join(unknown)}", where="quantization-aware training")
-    for path in fake_quantize:
-        linear = network.get_submodule(path)
-        assert isinstance(linear, nn.Linear)
-        network.set_submodule(path, FakeQuantizedLinear(linear), strict=True)
+    if schedule.int8_epochs:
+        linear = [(path, module) for path, module in network.named_modules() if isinstance(module, nn.Linear)]
+        for path, module in linear:
+            if module.weight.numel():
+                network.set_submodule(path, FakeQuantizedLinear(module), strict=True)
     return network

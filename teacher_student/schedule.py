@@ -23,7 +23,8 @@ class Schedule:
     """Everything about a training run but the network, the data and the loss.
 
     `warmup` is the share of the steps in which the learning rate rises; it then falls linearly to 0. `token_budget`
-    ends the run early, at the step that reaches so many tokens. Weights whose names start with one of `frozen` are not
+    ends the run early, at the step that reaches so many tokens. In the last `int8_epochs` of the epochs linear layers
+    round as dynamic int8 does. Weights whose names start with one of `frozen` are not
     trained.
     """
 
@@ -35,6 +36,7 @@ class Schedule:
     clip: float = 1.0
     evaluations_per_epoch: int = 1
     token_budget: int | None = None
+    int8_epochs: float = 0.0
     frozen: tuple[str, ...] = ()
     save_every_s: float = SAVE_EVERY_S
     compute: Compute = field(default_factory=Compute.best)
@@ -50,6 +52,7 @@ class Schedule:
                 ("weight_decay", self.weight_decay, self.weight_decay >= 0),
                 ("clip", self.clip, self.clip > 0),
                 ("evaluations_per_epoch", self.evaluations_per_epoch, self.evaluations_per_epoch >= 1),
+                ("int8_epochs", self.int8_epochs, 0 <= self.int8_epochs <= self.epochs),
                 ("token_budget", self.token_budget, self.token_budget is None or self.token_budget > 0),
             )
             if not good
@@ -71,10 +74,13 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The rows of every step, and the numbers of finished steps after which the network is evaluated."""
+    """The rows of every step, the numbers of finished steps after which the network is evaluated, and the first step
+    that rounds.
+    """
 
     batches: tuple[Rows, ...]
     evaluations: frozenset[int]
+    rounds_from: int
 
     @property
     def steps(self) -> int:
@@ -108,7 +114,9 @@ def make_plan(lengths: npt.NDArray[np.int64], schedule: Schedule, *, seed: int) 
         for start, end in zip(ends, ends[1:], strict=False)
         for part in range(1, parts + 1)
     }
-    return Plan(tuple(batches[:steps]), frozenset({point for point in points if 0 < point < steps} | {steps}))
+    evaluations = frozenset({point for point in points if 0 < point < steps} | {steps})
+    rounds_from = round(steps * (1 - schedule.int8_epochs / schedule.epochs))
+    return Plan(tuple(batches[:steps]), evaluations, rounds_from)
 
 
 def derived_seed(*numbers: int) -> int:

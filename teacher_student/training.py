@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from models.encoded import Batch, Encoded
 from models.errors import BadInput
 from models.files import digest_of, sha256_bytes
+from models.layers.quantized import FakeQuantizedLinear
 from models.memory import give_back
 from models.network import Network
 from models.progress import Progress, silent
@@ -114,10 +115,11 @@ def fit(
     """Train `network` in place and leave it on the CPU, in evaluation mode, with its best weights.
 
     `evaluate` returns a score, higher is better, of the network in evaluation mode; the best-scored weights are kept
-    (the last of equals), or the final ones without it. Every `schedule.save_every_s` seconds the whole state is kept in
-    `scratch`; called again with the same arguments after a kill, the run goes on there and ends with exactly the
-    weights of an undisturbed one. Under `accelerate launch` every process takes its share of each batch; `scratch`
-    must then be one directory that all of them see, and only the first writes.
+    (the last of equals), or the final ones without it. Where the last steps round, only weights of these steps count.
+    Every `schedule.save_every_s` seconds the whole state is kept in `scratch`; called again with the same arguments
+    after a kill, the run goes on there and ends with exactly the weights of an undisturbed one. Under `accelerate
+    launch` every process takes its share of each batch; `scratch` must then be one directory that all of them see, and
+    only the first writes.
 
     Raises:
         BadInput: no examples, nothing to train, or a loss that is no longer a number.
@@ -173,6 +175,7 @@ class _Training:
         self.weights = list(self.named.values())
         self.optimizer = _optimizer(self.named, schedule)
         self.words = WordGradient(network)
+        self.rounded = [module for module in network.modules() if isinstance(module, FakeQuantizedLinear)]
 
     def fingerprint(self) -> str:
         """Return the digest of everything that decides the outcome."""
@@ -223,6 +226,7 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.learning_rate_at(course.step, self.plan.steps)
         self.network.train()
+        self._round(rounding=course.step >= self.plan.rounds_from)
         values = self._gradients(rows)
         self._clip()
         self.optimizer.step()
@@ -234,6 +238,10 @@ class _Training:
         course.examples += len(rows)
         course.tokens += int(self.lengths[rows].sum())
         course.seconds += time.perf_counter() - began
+
+    def _round(self, *, rounding: bool) -> None:
+        for module in self.rounded:
+            module.rounding = rounding
 
     def _gradients(self, rows: Rows) -> dict[str, float]:
         """Leave the gradients of the loss over `rows`, and return the loss's parts, unweighted."""
@@ -270,7 +278,9 @@ class _Training:
             score = self.processes.of_first(float(evaluate(self.network)) if self.processes.first else 0.0)
         course.points.append(Point(course.step, score, course.means()))
         course.sums, course.since = {}, 0
-        if score is None or course.best_score is None or score >= course.best_score:
+        # What was scored without rounding is another model than the one that is wanted.
+        outdated = course.best_step <= self.plan.rounds_from < course.step
+        if score is None or course.best_score is None or outdated or score >= course.best_score:
             course.best_step, course.best_score = course.step, score
             # Without scores the last weights are the best, and they are in the network at the end.
             self.best = {} if score is None else _copies(self.network)

@@ -110,15 +110,21 @@ class QuantizedLinear(nn.Module):
 
 
 class FakeQuantizedLinear(nn.Module):
-    """A float linear layer that rounds as QuantizedLinear would, with a straight-through gradient (for training)."""
+    """A float linear layer that rounds as QuantizedLinear would, with a straight-through gradient (for training).
+
+    With `rounding` off it is the float layer.
+    """
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.weight = linear.weight
         self.bias = linear.bias
+        self.rounding = True
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return (..., out_features)."""
+        if not self.rounding:
+            return nn.functional.linear(hidden, self.weight, self.bias)
         with torch.no_grad():
             scale, zero_point = dynamic_range(hidden)
             _, weight_scale = quantize_weight(self.weight)

@@ -117,22 +117,23 @@ def test_the_teachers_outputs_are_computed_once(make_model, lessons, make_schedu
 
 def test_rounding_while_training_is_what_int8_does(make_model, lessons, make_schedule, monkeypatch):
     teacher = make_model(layers=2)
-    used = []
+    rounded = []
     original = FakeQuantizedLinear.forward
-    monkeypatch.setattr(FakeQuantizedLinear, "forward", lambda self, x: used.append(1) or original(self, x))
-    paths = ("layers.0.ffn.up", "layers.1.attention.query")
-    trained, _ = distill(
-        teacher, teacher, lessons=lessons, weights=LossWeights(), schedule=make_schedule(epochs=1), fake_quantize=paths
+    monkeypatch.setattr(
+        FakeQuantizedLinear, "forward", lambda self, x: rounded.append(self.rounding) or original(self, x)
     )
-    assert used and trained.weights.keys() == teacher.weights.keys()
+    schedule = make_schedule(epochs=2, int8_epochs=1)
+    trained, history = distill(teacher, teacher, lessons=lessons, weights=LossWeights(), schedule=schedule)
+    assert rounded == sorted(rounded)  # first none, then all
+    assert {True, False} == set(rounded)
+    assert history.best_step == history.points[-1].step  # only the last evaluation is of what rounds
+    assert trained.weights.keys() == teacher.weights.keys()
     assert not torch.equal(trained.weights["layers.0.ffn.up.weight"], teacher.weights["layers.0.ffn.up.weight"])
 
 
 def test_what_cannot_be_is_refused(make_model, lessons, make_schedule):
     teacher = make_model(layers=2)
     options = {"lessons": lessons, "weights": LossWeights(), "schedule": make_schedule()}
-    with pytest.raises(BadInput, match="not linear layers of the network: layers.9.ffn.up"):
-        distill(teacher, teacher, fake_quantize=("layers.9.ffn.up",), **options)
     with pytest.raises(BadInput, match="labels"):
         distill(teacher, make_model(head=HeadShape(("a", "b"))), **options)
     with pytest.raises(BadInput, match="quantized"):
@@ -171,6 +172,31 @@ def test_a_killed_distillation_resumes_only_with_the_same_losses(make_model, les
     assert all(torch.equal(fresh[name], other[name]) for name in fresh)
     got, _ = trained("killed", EVERYTHING)
     assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+@pytest.mark.parametrize("step", [3, 6, 9])
+def test_killed_before_or_while_it_rounds_it_ends_the_same(make_model, lessons, make_schedule, step):
+    teacher = make_model(layers=1)
+
+    def killing(label):
+        def tick(done, total):
+            if label == "training" and done == step:
+                raise KilledError
+
+        return tick
+
+    def trained(scratch, progress=silent):
+        given = replace(lessons, scratch=lessons.scratch / scratch, progress=progress)
+        schedule = make_schedule(epochs=2, int8_epochs=1, save_every_s=0)
+        return distill(teacher, teacher, lessons=given, weights=LossWeights(), schedule=schedule)
+
+    expected, told = trained("whole")
+    with pytest.raises(KilledError):
+        trained("killed", killing)
+    got, history = trained("killed")
+    assert all(torch.equal(expected.weights[name], got.weights[name]) for name in expected.weights)
+    assert history.points == told.points
+    assert history.best_step == told.best_step
 
 
 def test_a_student_with_a_tokenizer_of_its_own_learns_from_logits_alone(make_model, make_schedule, lessons):
