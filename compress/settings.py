@@ -113,8 +113,8 @@ class TrainSettings(ScheduleSettings):
 class DistillSettings(ScheduleSettings):
     """Build a student out of the teacher and train it on the teacher's outputs."""
 
-    layers: Count | tuple[int, ...] = Field(
-        3, description="How many of the teacher's layers the student keeps, or which (from 0)."
+    layers: Count | Annotated[float, Field(gt=0.0, lt=1.0)] | tuple[int, ...] = Field(
+        3, description="How many of the teacher's layers the student keeps, what share of them, or which (from 0)."
     )
     ffn: Count | None = Field(None, description="FFN neurons per layer; the teacher's if left out.")
     architecture: ArchitectureSettings | None = Field(

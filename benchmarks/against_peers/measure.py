@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ import numpy.typing as npt
 from against_peers.tools import HERE, ONNXRUNTIME, Failed, Failure, Model, last_line
 
 ROUNDS_PER_LAUNCH: Final = 4
+QUIET_S: Final = 0.2
 ROWS_AT_ONCE: Final = 500
 Call = Mapping[str, list[list[int]]]
 
@@ -212,6 +214,8 @@ def _round(
             if name in failures:
                 continue
             with _noting(name, failures):
+                # The threads of the process before spin for a while, on cores that this one is timed on.
+                time.sleep(QUIET_S)
                 answer = running[name].ask({"do": "time", "name": load, "settle": given[name][load].settle})
                 passes[name].append([ns / 1e6 for ns in answer["ns"]])
                 found[name][load].tokenising += [ns / 1e6 for ns in answer.get("tokenise_ns", ())]

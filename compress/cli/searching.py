@@ -14,7 +14,7 @@ from compress.settings import DataSettings, SearchSettings
 app = typer.Typer()
 
 Values = dict[str, Any]
-WITHOUT_RETRAINING = {"prune.round_epochs": 0, "prune.recovery.epochs": 0}
+WITHOUT_RETRAINING = {"distill": None, "prune.round_epochs": 0, "prune.recovery.epochs": 0}
 
 
 @app.command(

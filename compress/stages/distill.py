@@ -19,8 +19,10 @@ def plan(teacher: ModelShape, settings: DistillSettings) -> StudentPlan | ModelS
     """Return the student's shape, with the teacher's layers it is made of where it is made of them."""
     if settings.architecture is not None:
         return _of_its_own(teacher, settings.architecture)
-    layers = settings.layers if isinstance(settings.layers, int) else list(settings.layers)
-    return student_shape(teacher, layers=layers, ffn=settings.ffn)
+    layers = settings.layers
+    if isinstance(layers, float):
+        layers = max(1, round(layers * len(teacher.layers)))
+    return student_shape(teacher, layers=layers if isinstance(layers, int) else list(layers), ffn=settings.ffn)
 
 
 def run(parent: Checkpoint, settings: DistillSettings, context: Context) -> Output[Checkpoint]:
