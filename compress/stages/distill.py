@@ -19,10 +19,17 @@ def plan(teacher: ModelShape, settings: DistillSettings) -> StudentPlan | ModelS
     """Return the student's shape, with the teacher's layers it is made of where it is made of them."""
     if settings.architecture is not None:
         return _of_its_own(teacher, settings.architecture)
-    layers = settings.layers
-    if isinstance(layers, float):
-        layers = max(1, round(layers * len(teacher.layers)))
-    return student_shape(teacher, layers=layers if isinstance(layers, int) else list(layers), ffn=settings.ffn)
+    asked = settings.layers
+    layers = list(asked) if isinstance(asked, tuple) else kept_layers(settings, len(teacher.layers))
+    return student_shape(teacher, layers=layers, ffn=settings.ffn)
+
+
+def kept_layers(settings: DistillSettings, layers: int) -> int:
+    """Return how many of a teacher's `layers` layers the student keeps: a number, a share of them, or a list."""
+    asked = settings.layers
+    if isinstance(asked, tuple):
+        return len(asked)
+    return max(1, round(asked * layers)) if asked < 1 else int(asked)
 
 
 def run(parent: Checkpoint, settings: DistillSettings, context: Context) -> Output[Checkpoint]:
@@ -40,8 +47,9 @@ def run(parent: Checkpoint, settings: DistillSettings, context: Context) -> Outp
 
 def milder(settings: DistillSettings, details: dict[str, Any]) -> DistillSettings | None:
     """Return a student with one more layer, as long as the teacher has more."""
-    kept = settings.layers if isinstance(settings.layers, int) else len(settings.layers)
-    if settings.architecture is not None or kept + 1 >= int(details["teacher_layers"]):
+    layers = int(details["teacher_layers"])
+    kept = kept_layers(settings, layers)
+    if settings.architecture is not None or kept + 1 >= layers:
         return None
     return settings.model_copy(update={"layers": kept + 1})
 
