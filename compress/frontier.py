@@ -8,25 +8,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
-from compress.ledger import Ledger
-from compress.machine import torch_threads
 from compress.pipeline import (
     ORDER,
     TEACHER,
     Made,
     Run,
+    concluded,
     judged,
-    locked,
     make_root,
     make_stage,
+    opened,
     summary,
-    task_of,
 )
-from compress.publish import publish
 from compress.recipe import Recipe, make_recipe, merged
 from compress.record import RunResult, StageResult
 from compress.settings import AccuracyGate, AgreementGate, Gates, GateSettings, SearchSettings, SizeGate, SpeedGate
-from compress.sources import FOREIGN, load_inputs
+from compress.sources import FOREIGN
 from compress.stages import DISTILL, EXPORT, PRUNE, TRIM
 from compress.trials import Trial, Trials
 from models.errors import BadInput, Unreachable
@@ -67,23 +64,11 @@ def search(
     """
     settings = _settings(recipe)
     deadline = time.monotonic() + 60 * settings.minutes
-    ledger = Ledger(out / recipe.name)
-    ledger.check()
-    ledger.directory.mkdir(parents=True, exist_ok=True)
-    with locked(ledger.directory), torch_threads(recipe.threads):
-        inputs = load_inputs(recipe, task_of(recipe), cache=cache, progress=progress)
-        inputs.require("validation", wanted_by="a search")
-        state = Run(
-            recipe.model_copy(update={"gates": goals(settings, recipe.gates.of(TRIM.name).agreement)}),
-            inputs,
-            ledger,
-            cache,
-            progress,
-            on_stage,
-        )
+    judging = recipe.model_copy(update={"gates": goals(settings, recipe.gates.of(TRIM.name).agreement)})
+    with opened(judging, out=out, cache=cache, progress=progress, on_stage=on_stage, wanted_by="a search") as state:
         root = make_root(state)
         teacher = judged(state, root, TEACHER, None)
-        trials = Trials(settings, name=_study(recipe, root), directory=ledger.directory, seed=recipe.seed)
+        trials = Trials(settings, name=_study(recipe, root), directory=state.ledger.directory, seed=recipe.seed)
 
         def grown_from(trial: Trial) -> Growth:
             return grow(_of(state, trial), root, teacher, settings, trial=trial, deadline=deadline)
@@ -92,10 +77,7 @@ def search(
         while not any(growth.late for growth in grown) and (trial := trials.next()) is not None:
             grown.append(grown_from(trial))
             trials.tell(trial, _score(grown[-1].points))
-        whole = _told(state, teacher, grown, settings)
-        ledger.finish(whole)
-        publish(ledger.directory, whole)
-        return whole
+        return concluded(state, _told(state, teacher, grown, settings))
 
 
 def goals(settings: SearchSettings, agreement: AgreementGate) -> GateSettings:

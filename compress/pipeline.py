@@ -92,13 +92,9 @@ def execute(
     on_stage: Callable[[StageResult], None] = lambda result: None,
 ) -> RunResult:
     """Carry out a recipe as `run` does, but return a failed result instead of raising GateFailed."""
-    ledger = Ledger(out / recipe.name)
-    ledger.check()
-    ledger.directory.mkdir(parents=True, exist_ok=True)
-    with locked(ledger.directory), torch_threads(recipe.threads):
-        inputs = load_inputs(recipe, task_of(recipe), cache=cache, progress=progress)
-        inputs.require("validation", wanted_by="a run with gates")
-        state = Run(recipe, inputs, ledger, cache, progress, on_stage)
+    with opened(
+        recipe, out=out, cache=cache, progress=progress, on_stage=on_stage, wanted_by="a run with gates"
+    ) as state:
         parent = make_root(state)
         results = [judged(state, parent, TEACHER if recipe.train is None else TRAIN.name, None)]
         computed = [results[0].stage] if parent.computed else []
@@ -109,10 +105,40 @@ def execute(
             parent, result = _attempts(state, number, stage, settings, parent, results[0])
             results.append(result)
             computed += [stage.name] if parent.computed else []
-        whole = summary(state, results, computed)
-        ledger.finish(whole)
-        publish(ledger.directory, whole)
-        return whole
+        return concluded(state, summary(state, results, computed))
+
+
+@contextmanager
+def opened(
+    recipe: Recipe,
+    *,
+    out: Path,
+    cache: Path,
+    progress: Progress,
+    on_stage: Callable[[StageResult], None],
+    wanted_by: str,
+) -> Iterator[Run]:
+    """Yield the run of a recipe in `out/<name>` with its inputs read; nobody else is at work there meanwhile.
+
+    Raises:
+        BadInput: the directory holds something else, another run is at work in it, or there are no validation data;
+            `wanted_by` says who needs them.
+        CompressError: as the data and the files raise.
+    """
+    ledger = Ledger(out / recipe.name)
+    ledger.check()
+    ledger.directory.mkdir(parents=True, exist_ok=True)
+    with locked(ledger.directory), torch_threads(recipe.threads):
+        inputs = load_inputs(recipe, task_of(recipe), cache=cache, progress=progress)
+        inputs.require("validation", wanted_by=wanted_by)
+        yield Run(recipe, inputs, ledger, cache, progress, on_stage)
+
+
+def concluded(state: Run, whole: RunResult) -> RunResult:
+    """Write what came of a run, hand over its bundle, and return it."""
+    state.ledger.finish(whole)
+    publish(state.ledger.directory, whole)
+    return whole
 
 
 def summary(state: Run, results: list[StageResult], computed: list[str]) -> RunResult:

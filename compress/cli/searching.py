@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from compress.cli.options import Basic, Set, parse_assignments, with_settings
-from compress.cli.stages import cache_of, overrides_of
+from compress.cli.stages import carry_out, overrides_of
 from compress.settings import DataSettings, SearchSettings
 
 app = typer.Typer()
@@ -48,22 +47,11 @@ def search_command(
     One gradual run gives a family of models, each pruned from the one before. The report draws them all, every one has
     its bundle, and the best is handed over. A search that was stopped goes on.
     """
-    from compress.cli.render import LiveProgress, print_summary
     from compress.frontier import search
-    from compress.pipeline import require_passed
     from compress.recipe import load_recipe
-    from compress.report.files import write_report
 
     values = {} if retraining else dict(WITHOUT_RETRAINING)
     values |= overrides_of(data, common) | {f"search.{key}": value for key, value in own.items()}
     values |= ({} if name is None else {"name": name}) | parse_assignments(assignments)
     loaded = load_recipe(recipe or ("search" if retraining else "search-no-retraining"), values)
-    out = Path(common.get("out", "runs"))
-    with LiveProgress(quiet=bool(common.get("json"))) as progress:
-        result = search(loaded, out=out, cache=cache_of(common), progress=progress, on_stage=progress.stage_done)
-    text = write_report(result, out / loaded.name)
-    if common.get("json"):
-        typer.echo(text)
-    else:
-        print_summary(result, out / loaded.name)
-    require_passed(result)
+    carry_out(search, loaded, common)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,10 @@ from compress.settings import (
     TrainSettings,
     TrimSettings,
 )
+
+if TYPE_CHECKING:
+    from compress.recipe import Recipe
+    from compress.record import RunResult
 
 app = typer.Typer()
 
@@ -47,22 +51,12 @@ def run_command(
 
     A second run goes on where the first stopped and redoes nothing whose inputs are unchanged.
     """
-    from compress.cli.render import LiveProgress, print_summary
-    from compress.pipeline import execute, require_passed
+    from compress.pipeline import execute
     from compress.recipe import load_recipe
-    from compress.report.files import write_report
 
     named = {} if name is None else {"name": name}
     loaded = load_recipe(recipe, overrides_of(data, common) | named | parse_assignments(assignments))
-    out = Path(common.get("out", "runs"))
-    with LiveProgress(quiet=bool(common.get("json"))) as progress:
-        result = execute(loaded, out=out, cache=cache_of(common), progress=progress, on_stage=progress.stage_done)
-    text = write_report(result, out / loaded.name)
-    if common.get("json"):
-        typer.echo(text)
-    else:
-        print_summary(result, out / loaded.name)
-    require_passed(result)
+    carry_out(execute, loaded, common)
 
 
 @app.command("train", epilog="Example: `compress train bert-base-uncased --train train.csv --validation dev.csv`")
@@ -115,6 +109,23 @@ def quantize_command(model: Model, *, data: Values, own: Values, common: Values)
 def export_command(model: Model, *, data: Values, own: Values, common: Values) -> None:
     """Write the ONNX bundle that a device gets, checked against PyTorch."""
     _one("export", model, own, data, common)
+
+
+def carry_out(work: Callable[..., RunResult], recipe: Recipe, common: Values) -> None:
+    """Do what the recipe says, `work` being the whole run or a search, tell of it, and fail where a gate did."""
+    from compress.cli.render import LiveProgress, print_summary
+    from compress.pipeline import require_passed
+    from compress.report.files import write_report
+
+    out = Path(common.get("out", "runs"))
+    with LiveProgress(quiet=bool(common.get("json"))) as progress:
+        result = work(recipe, out=out, cache=cache_of(common), progress=progress, on_stage=progress.stage_done)
+    text = write_report(result, out / recipe.name)
+    if common.get("json"):
+        typer.echo(text)
+    else:
+        print_summary(result, out / recipe.name)
+    require_passed(result)
 
 
 def overrides_of(data: Values, common: Values) -> Values:
