@@ -8,18 +8,17 @@ over several pairs of processes, because the layout of memory makes one launch f
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, final
+from typing import Any, Final, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from export.line_process import Ask, EndedError, line_process
 from models.errors import BadFile, BadInput
 from models.progress import Progress, silent
 
@@ -165,10 +164,9 @@ def _latency(rounds: list[list[list[int]]]) -> Latency:
 class _Worker:
     """A running process that times one model."""
 
-    def __init__(self, model: Path, process: subprocess.Popen[str], errors: IO[str]) -> None:
+    def __init__(self, model: Path, ask: Ask) -> None:
         self.model = model
-        self.process = process
-        self.errors = errors
+        self._ask = ask
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return the answer to a request.
@@ -176,21 +174,12 @@ class _Worker:
         Raises:
             BadFile: the process ended; the message is what it wrote to standard error.
         """
-        if self.process.stdin is None or self.process.stdout is None:
-            raise TypeError("a worker is started with pipes")
         try:
-            self.process.stdin.write(json.dumps(request) + "\n")
-            self.process.stdin.flush()
-            line = self.process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            code = self.process.wait()
-            self.errors.seek(0)
-            said = self.errors.read().strip().splitlines() or ["it said nothing"]
-            raise BadFile(f"the process that timed it ended with code {code}: {said[-1]}", where=str(self.model))
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+            return self._ask(request)
+        except EndedError as ended:
+            said = ended.said.strip().splitlines() or ["it said nothing"]
+            what = f"the process that timed it ended with code {ended.code}: {said[-1]}"
+            raise BadFile(what, where=str(self.model)) from None
 
     def one_pass(self) -> list[int]:
         """Return the nanoseconds of one call per text."""
@@ -201,21 +190,9 @@ class _Worker:
 @contextmanager
 def _worker(model: Path, texts: list[list[int]], *, threads: int) -> Iterator[_Worker]:
     """Yield a warm process for `model`; it is ended on the way out."""
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
-        # Isolated mode, and our own search path: a folder with the user's own `export.py` must not be taken for ours.
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-c", _START, json.dumps(sys.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            encoding="utf-8",
-        )
-        try:
-            worker = _Worker(model, process, errors)
-            order = {"model": str(model.resolve()), "threads": threads, "warm_up": WARM_UP_CALLS, "sequences": texts}
-            worker.ask(order)
-            yield worker
-        finally:
-            process.kill()
-            process.communicate()
+    # Isolated mode, and our own search path: a folder with the user's own `export.py` must not be taken for ours.
+    with line_process([sys.executable, "-I", "-c", _START, json.dumps(sys.path)]) as ask:
+        worker = _Worker(model, ask)
+        order = {"model": str(model.resolve()), "threads": threads, "warm_up": WARM_UP_CALLS, "sequences": texts}
+        worker.ask(order)
+        yield worker

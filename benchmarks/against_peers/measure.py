@@ -7,19 +7,17 @@ rounds are spread over several launches, because the layout of memory makes one 
 
 from __future__ import annotations
 
-import json
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import IO, Any, Final, final
+from typing import Any, Final, final
 
 import numpy as np
 import numpy.typing as npt
 
 from against_peers.tools import HERE, ONNXRUNTIME, Failed, Failure, Model, last_line
+from export.line_process import Ask, EndedError, line_process
 
 ROUNDS_PER_LAUNCH: Final = 4
 QUIET_S: Final = 0.2
@@ -65,9 +63,8 @@ class Times:
 class Worker:
     """A running process with one model."""
 
-    def __init__(self, process: subprocess.Popen[str], errors: IO[str]) -> None:
-        self.process = process
-        self.errors = errors
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return the answer to a request.
@@ -75,20 +72,10 @@ class Worker:
         Raises:
             Failed: the process ended; the reason is what it said last.
         """
-        if self.process.stdin is None or self.process.stdout is None:
-            raise TypeError("a worker is started with pipes")
         try:
-            self.process.stdin.write(json.dumps(request) + "\n")
-            self.process.stdin.flush()
-            line = self.process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            code = self.process.wait()
-            self.errors.seek(0)
-            raise Failed("run", f"ended with code {code}: {last_line(self.errors.read())}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+            return self._ask(request)
+        except EndedError as ended:
+            raise Failed("run", f"ended with code {ended.code}: {last_line(ended.said)}") from None
 
 
 @contextmanager
@@ -101,22 +88,10 @@ def worker(model: Model, python: str, *, threads: int) -> Iterator[tuple[Worker,
         Failed: the model does not load.
     """
     command = python if model.runtime == ONNXRUNTIME else model.python
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
-        process = subprocess.Popen(
-            [command, "-I", str(HERE / "worker.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            encoding="utf-8",
-        )
-        try:
-            one = Worker(process, errors)
-            order = {"runtime": model.runtime, "model": str(model.file.resolve()), "threads": threads}
-            yield one, one.ask(order)
-        finally:
-            process.kill()
-            process.communicate()
+    with line_process([command, "-I", str(HERE / "worker.py")]) as ask:
+        one = Worker(ask)
+        order = {"runtime": model.runtime, "model": str(model.file.resolve()), "threads": threads}
+        yield one, one.ask(order)
 
 
 def answers(model: Model, python: str, rows: Sequence[Call]) -> tuple[npt.NDArray[np.float64], dict[str, float]]:
