@@ -211,6 +211,10 @@ class QuantizeSettings(Settings):
         99.99, description="Share of activations that a percentile range covers."
     )
     calibration_examples: Count = Field(512, description="Training examples that calibration and sensitivity run on.")
+    weights: Literal["int8", "int4"] = Field(
+        "int8",
+        description="How the weights of linear layers are kept; int4 halves the file, the arithmetic stays int8.",
+    )
     embeddings: Literal["int8", "int4", "float"] = Field(
         "int8", description="How the embedding tables are kept, one scale per row; int4 is for the words alone."
     )

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from compress.quantization.rounding import round_to_four_bits
 from models.checkpoint import Checkpoint
 from models.errors import BadInput, nearest
 from models.layers.packed import pack_rows
@@ -96,23 +97,32 @@ def forms_of(
 
 
 def quantize(
-    checkpoint: Checkpoint, forms: Mapping[str, Int8Form], ranges: Mapping[str, Range] | None = None
+    checkpoint: Checkpoint,
+    forms: Mapping[str, Int8Form],
+    ranges: Mapping[str, Range] | None = None,
+    four_bits: Mapping[str, Tensor] | None = None,
 ) -> Checkpoint:
     """Return the checkpoint with these modules in int8; `ranges` holds what each STATIC module reads.
 
-    Weights are symmetric with one scale per output channel, tables have one per row.
+    Weights are symmetric with one scale per output channel, tables have one per row. The linear layers that
+    `four_bits` holds the curvature of use 16 of the 256 levels, -8..7.
 
     Raises:
         BadInput: a STATIC module has no range.
     """
-    given = ranges or {}
+    given, curvatures = ranges or {}, four_bits or {}
     missing = [path for path, form in forms.items() if form is Int8Form.STATIC and path not in given]
     if missing:
         raise BadInput(f"no calibrated range for {', '.join(missing)}", where="quantize")
     weights: dict[str, Tensor] = dict(checkpoint.weights)
     for path, form in forms.items():
-        rounded = pack_rows if form is Int8Form.TABLE4 else quantize_weight
-        weights[f"{path}.weight"], weights[f"{path}.weight_scale"] = rounded(weights[f"{path}.weight"])
+        weight, scale, bias = (f"{path}.{name}" for name in ("weight", "weight_scale", "bias"))
+        if path in curvatures:
+            found = round_to_four_bits(weights[weight], weights[bias], curvatures[path])
+            weights[weight], weights[scale], weights[bias] = found
+        else:
+            rounded = pack_rows if form is Int8Form.TABLE4 else quantize_weight
+            weights[weight], weights[scale] = rounded(weights[weight])
         if form is Int8Form.STATIC:
             weights[f"{path}.input_scale"] = torch.tensor(given[path].scale, dtype=torch.float32)
             weights[f"{path}.input_zero_point"] = torch.tensor(given[path].zero_point, dtype=torch.uint8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Final, final
@@ -16,11 +16,8 @@ from models.checkpoint import Checkpoint
 from models.encoded import Encoded
 from models.evaluation import unpadded_batches
 from models.layers.attention import EVERY_TOKEN, FIRST_TOKEN
-from models.layers.packed import PackedEmbedding, pack_rows
-from models.layers.quantized import QuantizedEmbedding, QuantizedLinear, quantize_weight
 from models.network import Block, Network
 from models.progress import Progress, silent
-from models.shape import Int8Form
 from models.task import Task
 
 TOKENS_PER_BATCH: Final = 4096
@@ -30,7 +27,7 @@ WORK: Final = 5e11  # multiply-adds that a table may take: about 20 s on two idl
 @final
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """What a module alone in its form changes; a static one is taken as dynamic.
+    """What a module alone in its form changes.
 
     `kl` is the mean KL divergence of the answers from the float model's, in nats; `mse` the mean squared change of the
     logits; `score_change` that of the task's metric, None where rows have no label.
@@ -47,15 +44,18 @@ class Sensitivity:
 
 
 def sensitivities(
-    checkpoint: Checkpoint, forms: Mapping[str, Int8Form], data: Encoded, task: Task, *, progress: Progress = silent
+    checkpoint: Checkpoint, quantized: Checkpoint, data: Encoded, task: Task, *, progress: Progress = silent
 ) -> tuple[Sensitivity, ...]:
-    """Return what each module of `forms` costs on all rows of `data`, the most sensitive first.
+    """Return what each module of `quantized` costs in the float `checkpoint`, on all rows of `data`.
+
+    The most sensitive comes first.
 
     Within a batch the float model runs once, and each module only from its own layer on.
     """
     network = checkpoint.network()
-    paths = list(forms)
-    modules = {path: _int8(network.get_submodule(path), form) for path, form in forms.items()}
+    paths = list(quantized.shape.int8_forms)
+    rounded = quantized.network()
+    modules = {path: rounded.get_submodule(path) for path in paths}
     kl, mse, change = (dict.fromkeys(paths, 0.0) for _ in range(3))
     labelled = len(data) > 0 and bool((data.targets >= 0).all())
     tick, done = progress("sensitivity"), 0
@@ -91,20 +91,6 @@ def affordable(checkpoint: Checkpoint, modules: int, data: Encoded) -> int:
     weights = sum(value.numel() for name, value in checkpoint.weights.items() if not name.startswith("embeddings."))
     per_row = max(1.0, float(data.lengths.mean())) * weights * max(1, modules) / 2 if len(data) else 1.0
     return min(len(data), max(1, int(WORK / per_row)))
-
-
-def _int8(module: nn.Module, form: Int8Form) -> nn.Module:
-    """Return the int8 form of a linear layer (dynamic), or the form of a table."""
-    assert isinstance(module, (nn.Linear, nn.Embedding))
-    if isinstance(module, nn.Embedding):
-        packed = form is Int8Form.TABLE4
-        table = (PackedEmbedding if packed else QuantizedEmbedding)(module.num_embeddings, module.embedding_dim)
-        table.weight, table.weight_scale = (pack_rows if packed else quantize_weight)(module.weight)
-        return table
-    weight, scale = quantize_weight(module.weight)
-    linear = QuantizedLinear(module.in_features, module.out_features, form=Int8Form.DYNAMIC)
-    linear.weight, linear.weight_scale, linear.bias = weight, scale, module.bias.detach()
-    return linear
 
 
 @contextmanager

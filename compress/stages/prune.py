@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from compress.curvature import curvature
 from compress.lessons import lessons_of, schedule_of, weights_of
-from compress.pruning.compensation import compensated, curvature
+from compress.pruning.compensation import compensated, output_projections
 from compress.pruning.importance import Scores, score_units
 from compress.pruning.latency_table import Clock
 from compress.pruning.plan import Plan
@@ -156,6 +157,7 @@ def _compensated(
         return smaller, told
     known = curvature(
         model,
+        output_projections(model.shape),
         context.train,
         examples=settings.examples,
         seed=context.seed + number,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from compress.curvature import curvature
 from compress.quantization.calibration import calibrate
 from compress.quantization.schemes import forms_of, linear_paths, quantize
 from compress.quantization.sensitivity import affordable, sensitivities
@@ -22,7 +23,7 @@ STEP = 2  # layers that a milder attempt leaves in float besides
 def run(parent: Checkpoint, settings: QuantizeSettings, context: Context) -> Output[Checkpoint]:
     """Return the checkpoint in int8; details hold the form of every module and what each alone costs.
 
-    Training examples are needed for static ranges and for the sensitivity table only.
+    Training examples are needed for static ranges, weights in 4 bits and the sensitivity table only.
 
     Raises:
         BadInput: the model is in int8 already, `keep_float` names no layer, or examples are needed and missing.
@@ -44,12 +45,23 @@ def run(parent: Checkpoint, settings: QuantizeSettings, context: Context) -> Out
             percentile=settings.percentile,
             progress=context.progress,
         )
+    curvatures = {}
+    if settings.weights == "int4":
+        curvatures = curvature(
+            parent,
+            [path for path, form in forms.items() if form not in TABLES],
+            context.train,
+            examples=settings.calibration_examples,
+            seed=context.seed,
+            progress=context.progress,
+        )
+    product = quantize(parent, forms, ranges, curvatures)
     table, examples = [], 0
     if settings.sensitivity and forms:
         data = drawn(context, settings.calibration_examples)
         data = drawn(context, affordable(parent, len(forms), data))
         examples = len(data)
-        found = sensitivities(parent, forms, data, context.task, progress=context.progress)
+        found = sensitivities(parent, product, data, context.task, progress=context.progress)
         table = [one.to_json() for one in found]
     details: dict[str, Any] = {
         "sensitivity": table,
@@ -58,16 +70,20 @@ def run(parent: Checkpoint, settings: QuantizeSettings, context: Context) -> Out
         "linear": len(linear_paths(parent.shape)),
         "float": [path for path in linear_paths(parent.shape) if path not in forms],
     }
-    return Output(quantize(parent, forms, ranges), details)
+    return Output(product, details)
 
 
 def milder(settings: QuantizeSettings, details: dict[str, Any]) -> QuantizeSettings | None:
-    """Return settings that keep a word table in 8 bits which is the most sensitive in 4, or else leave the two most
-    sensitive linear layers in float too, up to half of all layers.
+    """Return settings that give 8 bits back to what has 4, or else leave more layers in float.
+
+    First a word table that is the most sensitive, then the weights of the linear layers, and then the two most
+    sensitive linear layers, up to half of all.
     """
     names = [row["name"] for row in details["sensitivity"]]
     if names and details["forms"].get(names[0]) == Int8Form.TABLE4.value:
         return settings.model_copy(update={"embeddings": "int8"})
+    if settings.weights == "int4":
+        return settings.model_copy(update={"weights": "int8"})
     tables = {form.value for form in TABLES}
     candidates = [name for name in names if details["forms"].get(name) not in tables]
     more = tuple(candidates[:STEP])

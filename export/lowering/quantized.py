@@ -10,7 +10,7 @@ import torch
 
 from export.emit import Emit
 from export.values import Value
-from models.layers.packed import LOWEST, PackedEmbedding
+from models.layers.packed import HIGHEST, LOWEST, PackedEmbedding, pack
 from models.layers.quantized import QuantizedEmbedding, QuantizedLinear
 from models.shape import Int8Form
 
@@ -52,7 +52,7 @@ def _quantize(module: QuantizedLinear, emit: Emit, hidden: Value) -> Activation:
 
 
 def _product(module: QuantizedLinear, emit: Emit, activation: Activation) -> Value:
-    weight = emit.constant(module.weight.t(), "weight")
+    weight = _weight(module, emit)
     weight_scale = emit.constant(module.weight_scale, "weight_scale")
     bias = emit.constant(module.bias, "bias")
     levels, scale, zero_point = activation
@@ -66,6 +66,18 @@ def _product(module: QuantizedLinear, emit: Emit, activation: Activation) -> Val
     return emit.node("Add", scaled, bias, role="output")
 
 
+def _weight(module: QuantizedLinear, emit: Emit) -> Value:
+    """Return the int8 weight (in, out); one whose levels fit in 4 bits is packed in the file.
+
+    ONNX Runtime folds what unpacks it when a session starts, so that every call multiplies with plain int8.
+    """
+    levels = module.weight.t()
+    if levels.numel() == 0 or int(levels.min()) < LOWEST or int(levels.max()) > HIGHEST:
+        return emit.constant(levels, "weight")
+    unpacked = _unpacked(emit, emit.constant(pack(levels), "weight"), module.out_features)
+    return emit.node("Cast", unpacked, role="int8_levels", to=3)
+
+
 def lower_quantized_embedding(module: QuantizedEmbedding, emit: Emit, indices: Value) -> Value:
     """Return rows (..., width) in float32 for whole numbers (...)."""
     rows = emit.node("Gather", emit.constant(module.weight, "weight"), indices, role="levels")
@@ -75,22 +87,27 @@ def lower_quantized_embedding(module: QuantizedEmbedding, emit: Emit, indices: V
 
 
 def lower_packed_embedding(module: PackedEmbedding, emit: Emit, indices: Value) -> Value:
-    """Return rows (..., width) in float32 for whole numbers (...).
+    """Return rows (..., width) in float32 for whole numbers (...)."""
+    pairs = emit.node("Gather", emit.constant(module.weight, "weight"), indices, role="pairs")
+    levels = _unpacked(emit, pairs, module.width)
+    scales = emit.node("Gather", emit.constant(module.weight_scale[:, None], "weight_scale"), indices, role="scales")
+    return emit.node("Mul", levels, scales, role="rows")
+
+
+def _unpacked(emit: Emit, pairs: Value, width: int) -> Value:
+    """Return levels -8..7 in float32, (..., width), for what `pack` made of them.
 
     The halves of a byte are taken apart in float: on CPU that is faster than BitShift and than a lookup, and every
     runtime has the operators.
     """
-    pairs = emit.node("Gather", emit.constant(module.weight, "weight"), indices, role="pairs")
     both = emit.node("Cast", pairs, role="float_pairs", to=1)
     high = emit.node("Floor", emit.node("Mul", both, _number(emit, 1 / 16, "sixteenth"), role="shifted"), role="high")
     low = emit.node("Sub", both, emit.node("Mul", high, _number(emit, 16, "sixteen"), role="high_part"), role="low")
     levels = emit.node("Concat", low, high, role="halves", axis=-1)
-    if module.width % 2:
-        ends = [emit.integers([number], role) for number, role in ((0, "first"), (module.width, "width"), (-1, "axis"))]
+    if width % 2:
+        ends = [emit.integers([number], role) for number, role in ((0, "first"), (width, "width"), (-1, "axis"))]
         levels = emit.node("Slice", levels, *ends, role="levels")
-    centred = emit.node("Add", levels, _number(emit, LOWEST, "lowest"), role="centred")
-    scales = emit.node("Gather", emit.constant(module.weight_scale[:, None], "weight_scale"), indices, role="scales")
-    return emit.node("Mul", centred, scales, role="rows")
+    return emit.node("Add", levels, _number(emit, LOWEST, "lowest"), role="centred")
 
 
 def _number(emit: Emit, value: float, role: str) -> Value:

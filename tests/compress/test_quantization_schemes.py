@@ -86,11 +86,34 @@ def test_the_word_table_may_be_in_4_bits(tmp_path: Path) -> None:
     again = Checkpoint.load(tmp_path)
     ids = torch.arange(2, 12)[None]
     assert torch.equal(again.network()(ids), network(ids))
-    found = sensitivities(
-        checkpoint, forms_of(checkpoint, embeddings="int4"), random_rows(40, labels=0), TextClassification()
-    )
+    found = sensitivities(checkpoint, quantized, random_rows(40, labels=0), TextClassification())
     costs = {one.name: one.mse for one in found}
     assert costs["embeddings.word"] > 10 * costs["embeddings.position"]
+
+
+def test_weights_in_4_bits_have_16_levels_and_the_same_form(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint()
+    context = tiny_context(tmp_path, checkpoint, train=random_rows(200))
+    settings = QuantizeSettings(weights="int4", keep_float=("layers.0.ffn.up",), sensitivity=False)
+    product = QUANTIZE.run(checkpoint, settings, context).product
+    assert product.shape == quantize(checkpoint, forms_of(checkpoint, keep_float=settings.keep_float)).shape
+    for path in linear_paths(checkpoint.shape):
+        levels = product.weights[f"{path}.weight"]
+        if path == "layers.0.ffn.up":
+            assert torch.equal(levels, checkpoint.weights[f"{path}.weight"])
+        else:
+            assert levels.dtype is torch.int8
+            assert -8 <= int(levels.min()) < 0 < int(levels.max()) <= 7
+    assert np.abs(answers(product) - answers(checkpoint)).max() < 1.0
+
+
+def test_milder_gives_weights_their_8_bits_back() -> None:
+    details = {"sensitivity": [{"name": "head.dense"}], "forms": {"head.dense": "dynamic"}, "float": [], "linear": 9}
+    milder = QUANTIZE.milder(QuantizeSettings(weights="int4"), details)
+    assert milder == QuantizeSettings()
+    assert QUANTIZE.milder(milder, details) == QuantizeSettings(keep_float=("head.dense",))
+    unmeasured = {"sensitivity": [], "forms": {}, "float": [], "linear": 9}
+    assert QUANTIZE.milder(QuantizeSettings(weights="int4"), unmeasured) == QuantizeSettings()
 
 
 def test_milder_gives_a_sensitive_table_its_8_bits_back() -> None:
@@ -185,7 +208,7 @@ def test_sensitivity_is_the_cost_of_one_module_alone() -> None:
     for pre_norm in (False, True):
         checkpoint = tiny_checkpoint(pre_norm=pre_norm)
         forms = forms_of(checkpoint)
-        found = sensitivities(checkpoint, forms, ROWS, TextClassification())
+        found = sensitivities(checkpoint, quantize(checkpoint, forms), ROWS, TextClassification())
         assert {one.name for one in found} == set(forms)
         assert [one.kl for one in found] == sorted((one.kl for one in found), reverse=True)
         right = TextClassification().score(answers(checkpoint), ROWS.targets).mean()
@@ -203,12 +226,10 @@ def test_a_spoilt_layer_is_the_most_sensitive() -> None:
     spoilt = weights["layers.1.ffn.down.weight"].clone()
     spoilt[:, 0] = 40.0  # one column so large that the others fall into few levels
     weights["layers.1.ffn.down.weight"] = spoilt
-    found = sensitivities(
-        replace(checkpoint, weights=weights),
-        dict.fromkeys(linear_paths(checkpoint.shape), Int8Form.DYNAMIC),
-        random_rows(24, labels=0),
-        TextClassification(),
-    )
+    spoilt_checkpoint = replace(checkpoint, weights=weights)
+    forms = dict.fromkeys(linear_paths(checkpoint.shape), Int8Form.DYNAMIC)
+    quantized = quantize(spoilt_checkpoint, forms)
+    found = sensitivities(spoilt_checkpoint, quantized, random_rows(24, labels=0), TextClassification())
     assert found[0].name == "layers.1.ffn.down"
     assert found[0].score_change is None
 

@@ -156,6 +156,35 @@ def test_the_word_table_may_be_in_4_bits(target: Target) -> None:
     parity.compare(network, lower(network, target).SerializeToString(), [batch(2, 12), batch(1, 5)]).check(FLOAT)
 
 
+@targets
+def test_weights_with_16_levels_are_packed_and_unpacked_once(target: Target, tmp_path: Path) -> None:
+    shape = tiny_shape()
+    names = {"layers.0.ffn.up": "layers.0/ffn/up", "head.output": "head/output"}
+    network = random_network(shape.with_int8(dict.fromkeys(names, Int8Form.DYNAMIC)))
+    for path in names:
+        module = network.get_submodule(path)
+        module.weight.copy_(torch.randint(-8, 8, module.weight.shape))
+        module.weight_scale.uniform_(-0.2, 0.2)
+    model = lower(network, target)
+    parity.compare(network, model.SerializeToString(), [batch(1, 12), batch(1, 5)]).check(FLOAT)
+    kept = {weight.name: weight for weight in model.graph.initializer}
+    for path, name in names.items():
+        module = network.get_submodule(path)
+        pairs = kept[f"{name}/weight"]
+        assert pairs.data_type == onnx.TensorProto.UINT8
+        assert list(pairs.dims) == [module.in_features, (module.out_features + 1) // 2]
+    # The runtime unpacks them when it starts a session: no call does.
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    graph = onnx.load(options.optimized_model_filepath).graph
+    assert not [node.name for node in graph.node if node.op_type == "Floor"]
+    whole = [one for one in graph.initializer if one.data_type == onnx.TensorProto.INT8]
+    sizes = [network.get_submodule(path).weight.numel() for path in names]
+    assert sorted(int(np.prod(one.dims)) for one in whole) == sorted(sizes)
+
+
 @pytest.mark.parametrize("width", [1, 7, 8])
 def test_a_table_in_4_bits_may_have_an_odd_width(width: int) -> None:
     table = PackedEmbedding(20, width)

@@ -1,0 +1,97 @@
+"""How much the answer depends on what each linear layer reads: the curvature of the loss, one matrix a layer.
+
+Changing a weight W of a linear layer by dW changes what it writes for a token by dy = dW x. To second order the answer
+then changes by the sum over tokens of (g . dy)^2, with g the gradient of the answer with respect to what is written.
+Factored as K-FAC does (Martens and Grosse 2015) into |g|^2 x x^T, that is a least-squares problem in which every token
+counts as much as the answer depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.checkpoint import Checkpoint
+from models.encoded import Batch, Encoded
+from models.evaluation import unpadded_batches
+from models.memory import give_back
+from models.network import Network
+from models.progress import Progress, silent
+
+TOKENS_PER_BATCH = 2048
+
+
+def curvature(
+    checkpoint: Checkpoint,
+    paths: Sequence[str],
+    data: Encoded,
+    *,
+    examples: int,
+    seed: int,
+    progress: Progress = silent,
+) -> dict[str, Tensor]:
+    """Return path -> second moments of what that linear layer reads, (in + 1, in + 1) in double precision.
+
+    The last feature is the constant 1 that the bias is multiplied with. A token's weight is |g|^2, with g the gradient
+    of one random projection of the logits per example (Hutchinson 1989) with respect to what the layer writes for it.
+    They are taken on up to `examples` rows of `data`, drawn from `seed`; labels are not read.
+    """
+    rows = np.sort(np.random.default_rng(seed).permutation(len(data))[:examples])
+    generator = torch.Generator().manual_seed(seed)
+    network = checkpoint.network()
+    layers = [_linear(network, path) for path in paths]
+    totals = [torch.zeros(one.in_features + 1, one.in_features + 1, dtype=torch.float64) for one in layers]
+    tick, done = progress("curvature"), 0
+    for batch_rows in unpadded_batches(data.lengths[rows], batch_tokens=TOKENS_PER_BATCH):
+        batch = data.batch(rows[batch_rows])
+        for total, weighted in zip(totals, _weighted(network, batch, layers, generator), strict=True):
+            total += (weighted.t() @ weighted).double()
+        done += len(batch_rows)
+        tick(done, len(rows))
+    give_back()
+    return dict(zip(paths, totals, strict=True))
+
+
+def damped(moments: Tensor, share: float) -> Tensor:
+    """Return the moments with `share` of their mean diagonal added to every feature but the constant one.
+
+    Fewer tokens than features leave directions that were never seen.
+    """
+    added = torch.zeros(len(moments), dtype=torch.float64)
+    added[:-1] = share * moments.diagonal()[:-1].mean()
+    return moments + added.clamp(min=torch.finfo(torch.float64).tiny).diag()
+
+
+def _linear(network: Network, path: str) -> nn.Linear:
+    module = network.get_submodule(path)
+    assert isinstance(module, nn.Linear)
+    return module
+
+
+def _weighted(network: Network, batch: Batch, layers: list[nn.Linear], generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield what each layer reads for every token, with a 1 appended, times the token's |g|: (tokens, in + 1)."""
+    seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def keep(module: nn.Module, given: tuple[Tensor, ...], written: Tensor) -> None:
+        seen[module] = (given[0].detach(), written)
+
+    hooks = [module.register_forward_hook(keep) for module in layers]
+    try:
+        logits = network(batch.input_ids, None, batch.token_type_ids)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    drawn = torch.randn(logits.shape, generator=generator)
+    target = (logits * (drawn - drawn.mean(dim=1, keepdim=True))).sum()  # softmax sees only differences
+    live = [module for module in layers if module in seen]
+    gradients = dict(zip(live, torch.autograd.grad(target, [seen[module][1] for module in live]), strict=True))
+    for module in layers:
+        if module not in seen:  # it runs for no token: nothing is left of its sublayer
+            yield torch.zeros(0, module.in_features + 1)
+            continue
+        read = seen[module][0].flatten(0, -2)
+        size = gradients[module].flatten(0, -2).norm(dim=1, keepdim=True)
+        yield torch.cat([read, torch.ones_like(size)], dim=1) * size
