@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from compress.settings import LossSettings, ScheduleSettings
+from compress.settings import LessonSettings, LossSettings, ScheduleSettings
 from compress.stage import Context
+from models.checkpoint import Checkpoint
 from teacher_student.distillation import Lessons
 from teacher_student.losses import LossWeights
 from teacher_student.schedule import Schedule
@@ -39,17 +40,19 @@ def weights_of(settings: LossSettings) -> LossWeights:
     )
 
 
-def lessons_of(context: Context, scratch: Path, *, select: bool) -> Lessons:
-    """Return what is taught on; with `select` the best weights on the validation data, where there is any, are kept."""
-    theirs = {role: context.encoded(role, context.teacher) for role in context.examples}
+def lessons_of(
+    context: Context, scratch: Path, *, student: Checkpoint, settings: LessonSettings, select: bool
+) -> Lessons:
+    """Return what the teacher teaches; with `select` the best weights on the validation data, if any, are kept."""
+    validation = "validation" in context.examples
     return Lessons(
         task=context.task,
-        train=context.train,
-        validation=context.examples.get("validation") if select else None,
+        train=context.lessons(settings.copies, student),
+        validation=context.encoded("validation", student) if validation and select else None,
         seed=context.seed,
         cache=context.cache,
         scratch=scratch,
         progress=context.progress,
-        teacher_train=theirs.get("train"),
-        teacher_validation=theirs.get("validation"),
+        teacher_train=context.lessons(settings.copies, context.teacher),
+        teacher_validation=context.encoded("validation", context.teacher) if validation else None,
     )

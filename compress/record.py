@@ -134,7 +134,7 @@ class LayerRecord(Record):
 class DataRecord(Record):
     """One table of examples."""
 
-    role: Literal["train", "validation", "test", "foreign"] = Field(description="what it is used for")
+    role: Literal["train", "validation", "test", "extra", "foreign"] = Field(description="what it is used for")
     source: str = Field(description="file or hub data set, as given")
     digest: str = Field(description="digest of the texts, the classes and the longest length")
     examples: int = Field(ge=0, description="rows")

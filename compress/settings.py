@@ -37,6 +37,9 @@ class DataSettings(Settings):
     train: str | None = Field(None, description="File or hub data set to learn from; labels are optional for distill.")
     validation: str | None = Field(None, description="Labelled file or hub data set that the gates judge on.")
     test: str | None = Field(None, description="Labelled file or hub data set that only the report is made on.")
+    extra: str | None = Field(
+        None, description="More texts of the task, labels not needed, that students learn from besides."
+    )
     foreign: str | None = Field(
         None, description="Texts from elsewhere, unlabelled, on which a smaller vocabulary must change few answers."
     )
@@ -46,6 +49,7 @@ class DataSettings(Settings):
     train_split: str = Field("train", description="Split of a hub data set to train on.")
     validation_split: str = Field("validation", description="Split of a hub data set that the gates judge on.")
     test_split: str = Field("test", description="Split of a hub data set that the report is made on.")
+    extra_split: str = Field("train", description="Split of a hub data set of more texts.")
     foreign_split: str = Field("train", description="Split of a hub data set of texts from elsewhere.")
     foreign_text: str | None = Field(
         None, description="Column of the text in the texts from elsewhere; found by name if left out."
@@ -59,7 +63,7 @@ class DataSettings(Settings):
 class ScheduleSettings(Settings):
     """How long and how fast a network is trained."""
 
-    epochs: Annotated[float, Field(gt=0)] = Field(3.0, description="Passes over the training data.")
+    epochs: Annotated[float, Field(gt=0)] = Field(3.0, description="Passes over the training data, copies included.")
     batch_size: Count = Field(32, description="Examples per step.")
     learning_rate: Annotated[float, Field(gt=0)] = Field(1e-4, description="Highest learning rate (AdamW).")
     warmup: Share = Field(0.06, description="Share of the steps in which the learning rate rises.")
@@ -68,6 +72,15 @@ class ScheduleSettings(Settings):
     evaluations_per_epoch: Count = Field(1, description="How often the best-so-far is looked for.")
     int8_epochs: Weight = Field(
         0.0, description="Of the epochs, the last so many are trained with the rounding of dynamic int8."
+    )
+
+
+class LessonSettings(ScheduleSettings):
+    """What a student learns from, and how long."""
+
+    copies: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Copies of every text with words changed, labelled by the teacher, to learn from besides.",
     )
 
 
@@ -110,7 +123,7 @@ class TrainSettings(ScheduleSettings):
     dropout: Share | None = Field(None, description="Dropout while training; the checkpoint's own if left out.")
 
 
-class DistillSettings(ScheduleSettings):
+class DistillSettings(LessonSettings):
     """Build a student out of the teacher and train it on the teacher's outputs."""
 
     layers: Count | Annotated[float, Field(gt=0.0, lt=1.0)] | tuple[int, ...] = Field(
@@ -124,7 +137,7 @@ class DistillSettings(ScheduleSettings):
     dropout: Share | None = Field(None, description="Dropout while training; the teacher's if left out.")
 
 
-class RecoverySettings(ScheduleSettings):
+class RecoverySettings(LessonSettings):
     """Distillation from the teacher after units were cut out."""
 
     epochs: Annotated[float, Field(ge=0)] = Field(1.0, description="Passes over the training data at the end.")

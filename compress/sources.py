@@ -15,7 +15,7 @@ from export.bundle import Bundle
 from models.bert_encoder import even_layers
 from models.checkpoint import Checkpoint, local_directory
 from models.data import Table, label_names, read_table
-from models.encoded import Encoded, encode_table
+from models.encoded import Encoded, encode_table, joined
 from models.errors import BadInput
 from models.files import digest_of, new_directory, sha256_file
 from models.progress import Progress, silent
@@ -23,10 +23,14 @@ from models.shape import Activation, HeadShape, ModelShape
 from models.task import Task
 from models.tokenizing import Tokenizing, train_byte_level_bpe
 from models.zoo import standard_library
+from teacher_student.augmentation import changed_copies, near_words
 
 EMBEDDED = "standard-library"
 ROLES = ("train", "validation", "test")
 FOREIGN = "foreign"
+EXTRA = "extra"
+LEARNERS = ("distill", "prune", "trim")  # the stages in which a student learns from a teacher
+COPIES_FORMAT = 1  # of changed copies: another number makes them, and what learned from them, anew
 CHECKPOINT_FILES = ("*.json", "*.safetensors")
 
 
@@ -43,8 +47,10 @@ class Inputs:
     tables: Mapping[str, Table]
     max_length: int | None
     cache: Path
+    seed: int
     progress: Progress = silent
-    _read: dict[tuple[str, str, int], Encoded] = field(default_factory=dict, compare=False)
+    _read: dict[tuple[str, bool, str, int], Encoded] = field(default_factory=dict, compare=False)
+    _copies: dict[int, Table] = field(default_factory=dict, compare=False)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -57,11 +63,44 @@ class Inputs:
         Raises:
             BadInput: as `encode_table` raises.
         """
+        return self._encoded(self.tables[role], reader)
+
+    def lessons(self, copies: int, reader: Checkpoint) -> Encoded:
+        """Return what a student learns from, as `reader` reads it: the training examples, the extra texts, and so many
+        changed copies of each; all but the training examples are unlabelled.
+
+        Raises:
+            BadInput: there are no training examples, or as `encode_table` raises.
+        """
+        self.require("train", wanted_by="a student")
+        parts = [self.encoded(role, reader) for role in ("train", EXTRA) if role in self.tables]
+        if copies:
+            parts.append(self._encoded(self._copies_of(copies), reader))
+        return joined(parts)
+
+    def _copies_of(self, copies: int) -> Table:
+        """Return the changed copies of the training texts and the extra ones, without labels."""
+        if copies not in self._copies:
+            tables = [self.tables[role] for role in ("train", EXTRA) if role in self.tables]
+            firsts = [text for table in tables for text in table.texts]
+            seconds = [text for table in tables for text in table.pairs or ()]
+            words = self.base.weights["embeddings.word.weight"]
+            near = near_words([*firsts, *seconds], self.base.tokenizing, words)
+            kind = [COPIES_FORMAT, copies, self.seed, self.teacher_digest, *(table.digest for table in tables)]
+            self._copies[copies] = Table(
+                texts=list(changed_copies(firsts, near, copies=copies, seed=self.seed)),
+                pairs=list(changed_copies(seconds, near, copies=copies, seed=self.seed + 1)) if seconds else None,
+                labels=None,
+                source=f"changed copies of {tables[0].source}",
+                digest=digest_of(kind),
+            )
+        return self._copies[copies]
+
+    def _encoded(self, table: Table, reader: Checkpoint | Bundle) -> Encoded:
         positions = reader.shape.usable_positions
         longest = min(self.max_length or positions, positions)
-        key = (role, reader.tokenizing.digest, longest)
+        key = (table.digest, table.labels is None, reader.tokenizing.digest, longest)
         if key not in self._read:
-            table = self.tables[role]
             self._read[key] = encode_table(
                 table,
                 reader.tokenizing,
@@ -87,7 +126,8 @@ class Inputs:
 
     def keys(self, stage: str) -> dict[str, str]:
         """Return the digests of what a stage reads besides its parent."""
-        return {"teacher": self.teacher_digest, **{role: self.name(role) for role in self.read_by(stage)}}
+        roles = [*self.read_by(stage), *([EXTRA] if EXTRA in self.tables and stage in LEARNERS else [])]
+        return {"teacher": self.teacher_digest, **{role: self.name(role) for role in roles}}
 
     def require(self, role: str, *, wanted_by: str) -> None:
         """Check that there are examples of a role.
@@ -130,7 +170,7 @@ def load_inputs(recipe: Recipe, task: Task, *, cache: Path, progress: Progress =
             where=str(recipe.teacher),
             fix="Fine-tune it first: compress train.",
         )
-    inputs = Inputs(task, base, digest, tables, recipe.data.max_length, cache, progress)
+    inputs = Inputs(task, base, digest, tables, recipe.data.max_length, cache, recipe.seed, progress)
     for role in tables:  # what is wrong with the data is said before anything is computed
         inputs.encoded(role, base)
     return inputs
@@ -150,11 +190,24 @@ def _tables(settings: DataSettings, cache: Path) -> dict[str, Table]:
         if role != "train" and table.labels is None:
             raise BadInput("has no label column, so nothing can be judged on it", where=table.source)
         tables[role] = table.first(settings.limit) if role == "train" and settings.limit is not None else table
+    if settings.extra is not None:
+        source = embedded_table(settings.extra, "train", cache)
+        extra = read_table(source, text=settings.text, text_pair=settings.text_pair, split=settings.extra_split)
+        _check_pairs(extra, tables.get("train"))
+        tables[EXTRA] = replace(extra, labels=None)
     if settings.foreign is not None:
         source = embedded_table(settings.foreign, "test", cache)
         foreign = read_table(source, text=settings.foreign_text, split=settings.foreign_split)
         tables[FOREIGN] = replace(foreign, labels=None)  # what a label says elsewhere means nothing here
     return tables
+
+
+def _check_pairs(extra: Table, train: Table | None) -> None:
+    if train is None:
+        raise BadInput("more texts are read only besides training data", where="data.extra", fix="Give --train FILE.")
+    if (extra.pairs is None) != (train.pairs is None):
+        counts = ["one text" if table.pairs is None else "two texts" for table in (extra, train)]
+        raise BadInput(f"has {counts[0]} a row, and {train.source} has {counts[1]}", where=extra.source)
 
 
 def _base(recipe: Recipe, tables: Mapping[str, Table], cache: Path) -> tuple[Checkpoint, str]:

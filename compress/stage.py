@@ -22,15 +22,17 @@ class Context:
     """What every stage may use: never a gate, a sibling, the ledger, or its own directory.
 
     `examples` holds "train" and "validation" where the recipe names them, as the stage's input reads them, and
-    `encoded` gives those of a role as another checkpoint does. `scratch` survives a kill and is deleted when the
-    stage's artifact is sealed. `cache` is shared between runs and holds only what can be computed again. `threads` is
-    what ONNX Runtime will be given on the device.
+    `encoded` gives those of a role as another checkpoint does. `lessons` gives what a checkpoint learns from: the
+    training examples, the extra texts, and so many changed copies of both, unlabelled. `scratch` survives a kill and is
+    deleted when the stage's artifact is sealed. `cache` is shared between runs and holds only what can be computed
+    again. `threads` is what ONNX Runtime will be given on the device.
     """
 
     teacher: Checkpoint
     task: Task
     examples: Mapping[str, Encoded]
     encoded: Callable[[str, Checkpoint], Encoded]
+    lessons: Callable[[int, Checkpoint], Encoded]
     seed: int
     threads: int
     scratch: Path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -114,6 +114,23 @@ def equal_lengths(lengths: Rows, *, batch_size: int) -> list[Rows]:
 
 def _cut(rows: Rows, size: int) -> list[Rows]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def joined(parts: Sequence[Encoded]) -> Encoded:
+    """Return the rows of all parts, one part after the other, in memory; a single part is returned as it is."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = np.cumsum([0, *(part.offsets[-1] for part in parts)])
+    offsets = [part.offsets[:-1] + start for part, start in zip(parts, starts[:-1], strict=True)]
+    return Encoded(
+        ids=np.concatenate([part.ids for part in parts]),
+        offsets=np.concatenate([*offsets, starts[-1:]]).astype(np.int64),
+        second=np.concatenate([part.second for part in parts]),
+        targets=np.concatenate([part.targets for part in parts]),
+        truncated=sum(part.truncated for part in parts),
+        pad_token_id=parts[0].pad_token_id,
+        digest=digest_of([part.digest for part in parts]),
+    )
 
 
 def encode_table(

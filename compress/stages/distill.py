@@ -38,7 +38,7 @@ def run(parent: Checkpoint, settings: DistillSettings, context: Context) -> Outp
     trained, history = distill(
         context.teacher,
         with_dropout(student, settings.dropout),
-        lessons=lessons_of(context, context.scratch, select=True),
+        lessons=lessons_of(context, context.scratch, student=student, settings=settings, select=True),
         weights=weights_of(settings.losses),
         schedule=schedule_of(settings),
     )

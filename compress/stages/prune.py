@@ -63,7 +63,9 @@ def run(parent: Checkpoint, settings: PruneSettings, context: Context) -> Output
     details: dict[str, Any] = {"rounds": rounds, "parent": layers_of(parent)}
     details |= {key: value for key, value in rounds[-1].items() if key != "training"}
     if settings.recovery.epochs > 0:
-        lessons = lessons_of(context, context.scratch / "recovery", select=True)
+        lessons = lessons_of(
+            context, context.scratch / "recovery", student=model, settings=settings.recovery, select=True
+        )
         model, history = distill(
             context.teacher,
             model,
@@ -139,7 +141,13 @@ def _round(
         trained, history = distill(
             context.teacher,
             smaller,
-            lessons=lessons_of(context, context.scratch / f"training-{number}", select=False),
+            lessons=lessons_of(
+                context,
+                context.scratch / f"training-{number}",
+                student=smaller,
+                settings=settings.recovery,
+                select=False,
+            ),
             weights=weights_of(settings.recovery.losses),
             schedule=schedule_of(settings.recovery, epochs=settings.round_epochs),
         )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from compress.lessons import lessons_of, schedule_of
+from compress.lessons import schedule_of
 from compress.settings import TrainSettings
 from compress.stage import Context, Output, Stage
 from models.checkpoint import Checkpoint
-from teacher_student.distillation import fine_tune
+from teacher_student.distillation import Lessons, fine_tune
 from teacher_student.student import with_dropout
 
 
@@ -16,7 +16,15 @@ def train(checkpoint: Checkpoint, settings: TrainSettings, context: Context) -> 
     """Return the checkpoint trained on the labels of the training data."""
     trained, history = fine_tune(
         with_dropout(checkpoint, settings.dropout),
-        lessons=lessons_of(context, context.scratch, select=True),
+        lessons=Lessons(
+            task=context.task,
+            train=context.train,
+            validation=context.examples.get("validation"),
+            seed=context.seed,
+            cache=context.cache,
+            scratch=context.scratch,
+            progress=context.progress,
+        ),
         schedule=schedule_of(settings),
     )
     return Output(trained, {"training": history.to_json()})

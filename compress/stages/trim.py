@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -59,17 +58,14 @@ def run(parent: Checkpoint, settings: TrimSettings, context: Context) -> Output[
         trimmed, history = distill(
             context.teacher,
             trimmed,
-            lessons=lessons_of(read_by(trimmed, context), context.scratch / "recovery", select=True),
+            lessons=lessons_of(
+                context, context.scratch / "recovery", student=trimmed, settings=settings.recovery, select=True
+            ),
             weights=weights_of(settings.recovery.losses),
             schedule=schedule_of(settings.recovery),
         )
         details["training"] = history.to_json()
     return Output(trimmed, details)
-
-
-def read_by(checkpoint: Checkpoint, context: Context) -> Context:
-    """Return the context with the examples as this checkpoint reads them."""
-    return replace(context, examples={role: context.encoded(role, checkpoint) for role in context.examples})
 
 
 def milder(settings: TrimSettings, details: dict[str, Any]) -> TrimSettings | None:

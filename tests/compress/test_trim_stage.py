@@ -47,7 +47,7 @@ def make_context(parent: Checkpoint, tmp_path: Path) -> MakeContext:
             return encode_table(table, reader.tokenizing, None, max_length=longest, cache=tmp_path / "cache")
 
         context = tiny_context(tmp_path, parent, **{role: encoded(role, parent) for role in texts})
-        return replace(context, encoded=encoded)
+        return replace(context, encoded=encoded, lessons=lambda copies, reader: encoded("train", reader))
 
     return make
 

@@ -53,6 +53,7 @@ def tiny_context(folder: Path, teacher: Checkpoint, **data: Encoded) -> Context:
         task=TextClassification(),
         examples=data,
         encoded=lambda role, checkpoint: data[role],
+        lessons=lambda copies, checkpoint: data["train"],
         seed=0,
         threads=1,
         scratch=folder / "scratch",

@@ -25,6 +25,7 @@ def build(checkpoint: Path, texts: list[dict[str, list[int]]], out: Path) -> dic
         task=TextClassification(),
         examples={"train": examples, "validation": examples},
         encoded=lambda role, checkpoint: examples,
+        lessons=lambda copies, checkpoint: examples,
         seed=0,
         threads=1,
         scratch=out / "scratch",
