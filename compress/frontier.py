@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
+from compress.pacing import scaled, share_for
 from compress.pipeline import (
     ORDER,
     TEACHER,
@@ -31,15 +32,20 @@ from models.files import digest_of
 from models.progress import Progress, silent
 
 FINISHING = tuple(stage for _, stage in ORDER if stage not in (DISTILL, PRUNE, TRIM))
+SCALED = " (trainings were {:.2g} times as long as the recipe says: what {:g} minutes on this machine allow)"
 FALSE_PASS = 0.05  # chance that a search hands over a model that loses more than allowed
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """One family: what was measured of every level, mildest first, why it ended, and whether only time was short."""
+    """One family: what was measured of every level, mildest first, why it ended, and whether only time was short.
+
+    `computed` names the levels of which something was not there yet.
+    """
 
     points: tuple[StageResult, ...]
+    computed: tuple[str, ...]
     ended: str
     late: bool = False
 
@@ -70,14 +76,16 @@ def search(
         teacher = judged(state, root, TEACHER, None)
         trials = Trials(settings, name=_study(recipe, root), directory=state.ledger.directory, seed=recipe.seed)
 
+        share = trials.remembered("share", lambda: share_for(state, root))
+
         def grown_from(trial: Trial) -> Growth:
-            return grow(_of(state, trial), root, teacher, settings, trial=trial, deadline=deadline)
+            return grow(_of(state, trial, share), root, teacher, settings, trial=trial, deadline=deadline)
 
         grown = [grown_from(trial) for trial in trials.finished()]
         while not any(growth.late for growth in grown) and (trial := trials.next()) is not None:
             grown.append(grown_from(trial))
             trials.tell(trial, _score(grown[-1].points))
-        return concluded(state, _told(state, teacher, grown, settings))
+        return concluded(state, _told(state, root, teacher, grown, share))
 
 
 def goals(settings: SearchSettings, agreement: AgreementGate) -> GateSettings:
@@ -101,25 +109,31 @@ def grow(
 ) -> Growth:
     """Return the levels of one family, each pruned from the one before and finished into a bundle."""
     points: list[StageResult] = []
+    computed: list[str] = []
+
+    def ended(why: str, *, late: bool = False) -> Growth:
+        return Growth(tuple(points), tuple(computed), why, late)
+
     prefix = f"trial-{trial.number}-" if settings.trials > 1 else ""
     folder = state.ledger.directory / trial.folder
     began = time.monotonic()
     levels = 0
-    for result in _points(state, root, teacher, folder, prefix):
+    for result, anew in _points(state, root, teacher, folder, prefix):
         points.append(result)
+        computed += [result.stage] * anew
         took, began = time.monotonic() - began, time.monotonic()
         if _changed(result):
-            return Growth(tuple(points), "trimming changes too many answers on texts from elsewhere")
+            return ended("trimming changes too many answers on texts from elsewhere")
         levels += _is_bundle(result)
         if _lost(result):
-            return Growth(tuple(points), f"{result.stage} loses more than {settings.max_drop:g} points")
+            return ended(f"{result.stage} loses more than {settings.max_drop:g} points")
         if _modest(settings) and _passed(result):
-            return Growth(tuple(points), f"{result.stage} is as fast and as small as asked")
+            return ended(f"{result.stage} is as fast and as small as asked")
         if levels >= settings.levels:
-            return Growth(tuple(points), f"{levels} levels were asked for")
+            return ended(f"{levels} levels were asked for")
         if began + took > deadline:
-            return Growth(tuple(points), f"the next level would not end within {settings.minutes:g} minutes", late=True)
-    return Growth(tuple(points), "nothing more can be removed")
+            return ended(f"the next level would not end within {settings.minutes:g} minutes", late=True)
+    return ended("nothing more can be removed")
 
 
 def choose(points: Sequence[StageResult], settings: SearchSettings) -> StageResult | None:
@@ -133,19 +147,24 @@ def choose(points: Sequence[StageResult], settings: SearchSettings) -> StageResu
     return max(passed, key=_speedup)
 
 
-def _points(state: Run, root: Made, teacher: StageResult, folder: Path, prefix: str) -> Iterator[StageResult]:
+def _points(
+    state: Run, root: Made, teacher: StageResult, folder: Path, prefix: str
+) -> Iterator[tuple[StageResult, bool]]:
     """Yield what was measured of the trimmed model, where there are texts from elsewhere to judge it on, and of every
-    level until nothing is left to remove.
+    level until nothing is left to remove; and whether anything was computed for it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    parent, recipe = root, state.recipe
+    parent, recipe, anew = root, state.recipe, False
     if recipe.distill is not None:
         parent = make_stage(state, folder / "0-distill", DISTILL, recipe.distill, parent)
+        anew = parent.computed
     if recipe.trim is not None:
         # First, so that every level learns the new cuts of rare words.
         whole, parent = parent, make_stage(state, folder / "0-trim", TRIM, recipe.trim, parent)
+        anew |= parent.computed
         if FOREIGN in state.inputs.tables:
-            yield judged(state, parent, TRIM.name, teacher, parent=whole, name=f"{prefix}trimmed")
+            yield judged(state, parent, TRIM.name, teacher, parent=whole, name=f"{prefix}trimmed"), anew
+            anew = False
     assert recipe.prune is not None
     level = 0
     while True:
@@ -154,12 +173,14 @@ def _points(state: Run, root: Made, teacher: StageResult, folder: Path, prefix: 
             parent = make_stage(state, folder / f"{level}-prune", PRUNE, recipe.prune, parent)
         except Unreachable:
             return
-        made = parent
+        made, anew = parent, anew or parent.computed
         for stage in FINISHING:
             settings = getattr(recipe, stage.name)
             if settings is not None:
                 made = make_stage(state, folder / f"{level}-{stage.name}", stage, settings, made)
-        yield judged(state, made, EXPORT.name, teacher, name=f"{prefix}level-{level}")
+                anew |= made.computed
+        yield judged(state, made, EXPORT.name, teacher, name=f"{prefix}level-{level}"), anew
+        anew = False
 
 
 def _settings(recipe: Recipe) -> SearchSettings:
@@ -180,22 +201,23 @@ def _study(recipe: Recipe, root: Made) -> str:
     return f"{recipe.name}-{digest_of([plain, root.record.digest])[:12]}"
 
 
-def _of(state: Run, trial: Trial) -> Run:
-    """Return the run with the trial's keys in its recipe."""
-    if not trial.keys:
-        return state
+def _of(state: Run, trial: Trial, share: float) -> Run:
+    """Return the run with the trial's keys in its recipe, and trainings so many times as long."""
     value = merged(state.recipe.model_dump(mode="json"), trial.keys)
-    return replace(state, recipe=make_recipe(value, where="search.space"))
+    return replace(state, recipe=scaled(make_recipe(value, where="search.space"), share))
 
 
-def _told(state: Run, teacher: StageResult, grown: Sequence[Growth], settings: SearchSettings) -> RunResult:
+def _told(state: Run, root: Made, teacher: StageResult, grown: Sequence[Growth], share: float) -> RunResult:
+    settings = _settings(state.recipe)
     points = [point for growth in grown for point in growth.points]
     chosen = choose(points, settings)
-    told = summary(state, [teacher, *points], [])
+    computed = [TEACHER] * root.computed + [name for growth in grown for name in growth.computed]
+    told = summary(state, [teacher, *points], computed)
+    length = SCALED.format(share, settings.minutes) if share != 1 else ""
     update = {
         "passed": chosen is not None,
         "chosen": None if chosen is None else chosen.stage,
-        "notes": [growth.ended for growth in grown],
+        "notes": [growth.ended + length for growth in grown],
     }
     return told.model_copy(update=update)
 

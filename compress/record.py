@@ -169,7 +169,7 @@ class RunResult(Record):
     data: list[DataRecord] = Field(description="the tables of examples")
     stages: list[StageResult] = Field(description="the teacher first, then every stage in order")
     passed: bool = Field(description="whether every gate was passed; of a search, whether a point was chosen")
-    computed: list[str] = Field(description="stages computed by this call; the others were found finished")
+    computed: list[str] = Field(description="stages and levels computed by this call; the others were found finished")
     chosen: str | None = Field(default=None, description="name of the point that a search chose; null for a run")
     notes: list[str] = Field(default_factory=list, description="why a search ended where it did")
 

@@ -338,6 +338,9 @@ class SearchSettings(Settings):
     minutes: Annotated[float, Field(gt=0.0)] = Field(
         60.0, description="No level is begun that would end later than this after the start of the call."
     )
+    fit: bool = Field(
+        True, description="Shorten trainings that would take longer than the minutes, and lengthen those on few texts."
+    )
     levels: Count = Field(12, description="Most levels of a family.")
     trials: Count = Field(1, description="Families that are grown: the recipe's own, then others drawn from the space.")
     space: dict[str, tuple[Any, ...]] = Field(

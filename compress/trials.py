@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
@@ -63,6 +63,12 @@ class Trials:
                 fix="Give a database URL such as sqlite:///search.db.",
             ) from None
         self._give_up_stale()
+
+    def remembered(self, name: str, make: Callable[[], float]) -> float:
+        """Return a number that all who share this study use: the one that was made first."""
+        if name not in self.study.user_attrs:
+            self.study.set_user_attr(name, make())
+        return float(self.study.user_attrs[name])
 
     def next(self) -> Trial | None:
         """Return the next family to grow, or None when there were enough."""

@@ -69,6 +69,20 @@ class Encoded:
         """Return the number of tokens of every row, int64 (n)."""
         return np.diff(self.offsets)
 
+    def drawn(self, count: int, *, seed: int) -> Encoded:
+        """Return `count` rows drawn from the seed, in their order, in memory; all of them where there are fewer."""
+        rows = np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
+        spans = [self.ids[self.offsets[row] : self.offsets[row + 1]] for row in rows]
+        return Encoded(
+            ids=np.concatenate(spans) if spans else self.ids[:0],
+            offsets=np.concatenate([[0], np.cumsum(self.lengths[rows])]).astype(np.int64),
+            second=self.second[rows],
+            targets=self.targets[rows],
+            truncated=self.truncated,
+            pad_token_id=self.pad_token_id,
+            digest=f"{self.digest}-{seed}-{count}",
+        )
+
     def batch(self, indices: Rows) -> Batch:
         """Return the rows of these numbers, in this order, padded to the longest of them."""
         chosen = np.asarray(indices, dtype=np.int64)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from compress.curvature import curvature
 from compress.quantization.calibration import calibrate
@@ -14,7 +11,6 @@ from compress.quantization.sensitivity import affordable, sensitivities
 from compress.settings import QuantizeSettings
 from compress.stage import Context, Output, Stage
 from models.checkpoint import Checkpoint
-from models.encoded import Encoded
 from models.shape import TABLES, Int8Form
 
 STEP = 2  # layers that a milder attempt leaves in float besides
@@ -40,7 +36,7 @@ def run(parent: Checkpoint, settings: QuantizeSettings, context: Context) -> Out
         ranges = calibrate(
             parent,
             static,
-            drawn(context, settings.calibration_examples),
+            context.train.drawn(settings.calibration_examples, seed=context.seed),
             method=settings.calibration,
             percentile=settings.percentile,
             progress=context.progress,
@@ -58,8 +54,8 @@ def run(parent: Checkpoint, settings: QuantizeSettings, context: Context) -> Out
     product = quantize(parent, forms, ranges, curvatures)
     table, examples = [], 0
     if settings.sensitivity and forms:
-        data = drawn(context, settings.calibration_examples)
-        data = drawn(context, affordable(parent, len(forms), data))
+        data = context.train.drawn(settings.calibration_examples, seed=context.seed)
+        data = context.train.drawn(affordable(parent, len(forms), data), seed=context.seed)
         examples = len(data)
         found = sensitivities(parent, product, data, context.task, progress=context.progress)
         table = [one.to_json() for one in found]
@@ -90,23 +86,6 @@ def milder(settings: QuantizeSettings, details: dict[str, Any]) -> QuantizeSetti
     if not more or len(details["float"]) + len(more) > details["linear"] / 2:
         return None
     return settings.model_copy(update={"keep_float": (*settings.keep_float, *more)})
-
-
-def drawn(context: Context, count: int) -> Encoded:
-    """Return `count` training examples drawn from the seed, all of them where there are fewer."""
-    data = context.train
-    rows = np.sort(np.random.default_rng(context.seed).permutation(len(data))[:count])
-    lengths = data.lengths[rows]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    spans = [data.ids[data.offsets[row] : data.offsets[row + 1]] for row in rows]
-    return replace(
-        data,
-        ids=np.concatenate(spans) if spans else data.ids[:0],
-        offsets=offsets,
-        second=data.second[rows],
-        targets=data.targets[rows],
-        digest=f"{data.digest}-{context.seed}-{count}",
-    )
 
 
 QUANTIZE: Stage[QuantizeSettings, Checkpoint] = Stage("quantize", QuantizeSettings, run, milder)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.examples import tiny_checkpoint, write_data
+from support.examples import TINY_PRUNING, tiny_recipe
 from support.vocabularies import word_piece_checkpoint
 
 from compress import frontier, measure
@@ -37,24 +37,10 @@ def one_thread() -> None:
 @pytest.fixture
 def plain(tmp_path: Path) -> dict[str, Any]:
     """Return the recipe of a short search whose levels are counted in weights, on a random teacher."""
-    (tmp_path / "teacher").mkdir()
-    tiny_checkpoint().save(tmp_path / "teacher")
-    return {
-        "name": "tiny",
-        "teacher": str(tmp_path / "teacher"),
-        "data": write_data(tmp_path),
-        "prune": {
-            "sparsity": 0.3,
-            "rounds": 1,
-            "examples": 32,
-            "ffn_multiple": 4,
-            "round_epochs": 0,
-            "recovery": RECOVERY,
-        },
+    return tiny_recipe(tmp_path) | {
+        "prune": TINY_PRUNING | {"round_epochs": 0, "recovery": RECOVERY},
         "quantize": {"sensitivity": False},
-        "export": {"golden": 2},
         "search": {"max_drop": 99.0, "levels": 2},
-        "measure": {"rounds": 4, "texts": 4},
     }
 
 
@@ -144,10 +130,13 @@ def test_a_finished_search_computes_nothing_and_more_levels_go_on(
     again = carry_out(plain, tmp_path)
     assert not pruned
     assert again.stages == first.stages
+    assert first.computed == ["teacher", "level-1", "level-2"]
+    assert again.computed == []
     plain["search"]["levels"] = 3
     further = carry_out(plain, tmp_path)
     assert len(pruned) == 1
     assert further.stages[:3] == first.stages
+    assert further.computed == ["level-3"]
 
 
 def test_a_search_that_was_killed_goes_on(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.examples import tiny_checkpoint, write_data
+from support.examples import TINY_PRUNING, tiny_recipe
 from support.vocabularies import word_piece_checkpoint
 
 import compress
@@ -30,18 +30,11 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def plain(tmp_path: Path) -> dict[str, Any]:
     """Return the recipe of a short run on a random teacher, with gates that nothing fails."""
-    (tmp_path / "teacher").mkdir()
-    tiny_checkpoint().save(tmp_path / "teacher")
-    return {
-        "name": "tiny",
-        "teacher": str(tmp_path / "teacher"),
-        "data": write_data(tmp_path),
+    return tiny_recipe(tmp_path) | {
         "distill": {"layers": 1, "epochs": 1.0, "batch_size": 16},
-        "prune": {"sparsity": 0.3, "rounds": 1, "examples": 32, "ffn_multiple": 4, "recovery": {"epochs": 0.5}},
+        "prune": TINY_PRUNING | {"recovery": {"epochs": 0.5}},
         "quantize": {"calibration_examples": 16},
-        "export": {"golden": 2},
         "gates": {"default": {"accuracy": {"max_loss": 99.0}, "size": {"min_ratio": 0.01}}},
-        "measure": {"rounds": 4, "texts": 4},
     }
 
 
@@ -303,3 +296,36 @@ def test_a_trimmed_model_can_be_pruned_and_recover_from_the_teacher(
     capsys.readouterr()
     assert exit_code([*prune, "--recovery-losses-hidden", "1"]) == 2
     assert "tokenizer of its own" in capsys.readouterr().err
+
+
+def test_a_student_learns_from_extra_texts_and_changed_copies(plain: dict[str, Any], tmp_path: Path) -> None:
+    extra = tmp_path / "extra.jsonl"
+    rows = [
+        json.dumps({"text": f"w{number % 40 + 2} w{number % 9 + 3}", "label": "unheard of"}) for number in range(20)
+    ]
+    extra.write_text("\n".join(rows) + "\n")
+    plain["data"] |= {"extra": str(extra)}
+    plain["distill"] |= {"copies": 2}
+    result = carry_out(plain, tmp_path)
+    require_passed(result)
+    distilled = result.stages[1].artifact.details["training"]
+    pruned = result.stages[2].artifact.details["training"]
+    assert distilled["examples"] == 3 * (96 + 20)  # one epoch
+    assert pruned["examples"] == 64  # half of the four steps that 96 + 20 texts take without copies
+    assert [(data.role, data.examples) for data in result.data][-1] == ("extra", 20)
+    assert carry_out(plain, tmp_path).computed == []
+    extra.write_text("\n".join(rows[:-1]) + "\n")
+    assert carry_out(plain, tmp_path).computed[:2] == ["distill", "prune"]
+
+
+def test_extra_texts_are_like_the_training_texts(plain: dict[str, Any], tmp_path: Path) -> None:
+    extra = tmp_path / "extra.jsonl"
+    extra.write_text(json.dumps({"text": "w3", "text2": "w4"}) + "\n")
+    plain["data"] |= {"extra": str(extra), "text": "text", "text_pair": "text2"}
+    train = Path(plain["data"]["train"])
+    with pytest.raises(BadInput, match="text2"):
+        carry_out(plain, tmp_path)
+    plain["data"] = {key: value for key, value in plain["data"].items() if key not in ("train", "text_pair")}
+    with pytest.raises(BadInput, match="data.extra"):
+        carry_out(plain, tmp_path)
+    assert train.exists()

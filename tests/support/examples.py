@@ -73,3 +73,19 @@ def write_data(folder: Path) -> dict[str, str]:
         paths[role] = str(folder / f"{role}.jsonl")
         Path(paths[role]).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return paths
+
+
+TINY_PRUNING = {"sparsity": 0.3, "rounds": 1, "examples": 32, "ffn_multiple": 4}
+
+
+def tiny_recipe(folder: Path) -> dict[str, Any]:
+    """Write a random teacher and data into `folder` and return what every recipe for them has."""
+    (folder / "teacher").mkdir()
+    tiny_checkpoint().save(folder / "teacher")
+    return {
+        "name": "tiny",
+        "teacher": str(folder / "teacher"),
+        "data": write_data(folder),
+        "export": {"golden": 2},
+        "measure": {"rounds": 4, "texts": 4},
+    }

@@ -1,0 +1,128 @@
+"""Trainings as long as the time of a search allows and its texts are worth, by how fast this machine trains."""
+
+from __future__ import annotations
+
+import bisect
+import math
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar, final
+
+from compress.pipeline import Made, Run, context_of
+from compress.recipe import Recipe
+from compress.settings import DistillSettings, LessonSettings
+from compress.stages import DISTILL
+from models.checkpoint import Checkpoint
+from teacher_student.teacher_cache import teacher_outputs
+
+L = TypeVar("L", bound=LessonSettings)
+
+STEPS = 12  # of training that are timed
+LEVELS = 4  # that there is to be time for
+LIGHTER = 1.2  # times as fast a level is trained as the one before
+LEVEL_SECONDS = 60.0  # of a level besides training and evaluation: scores, latency tables, rounds of timing
+RESERVE = 0.1  # of the time, for what is not foreseen
+ENOUGH = 240_000  # texts of one training, repeated or changed ones counted anew: what few texts are lengthened to
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How many texts a second the teacher answers, and the student that a search begins with is trained on."""
+
+    teacher: float
+    student: float
+
+
+def share_for(state: Run, root: Made) -> float:
+    """Return how many times as long as the recipe says its trainings should be, to fit into the search's time here."""
+    recipe = state.recipe
+    assert recipe.search is not None
+    texts, validation = (len(state.inputs.tables.get(role, ())) for role in ("train", "validation"))
+    if not recipe.search.fit or not _passes(recipe) or not texts:
+        return 1.0
+    seconds = 60 * recipe.search.minutes / recipe.search.trials * (1 - RESERVE)
+    return affordable_share(recipe, _pace(state, root), texts=texts, validation=validation, seconds=seconds)
+
+
+def affordable_share(recipe: Recipe, pace: Pace, *, texts: int, validation: int, seconds: float) -> float:
+    """Return the largest share of the trainings, in hundredths, with which a search takes no longer than `seconds`.
+
+    It is above 1 only as far as no training sees more than ENOUGH texts. `texts` are learned from, copies not counted,
+    and every level is evaluated on `validation` of them.
+    """
+    most = max(1.0, ENOUGH / (texts * max(_passes(recipe))))
+    hundredths = range(1, int(100 * most) + 1)
+    fitting = bisect.bisect_right(
+        hundredths, seconds, key=lambda one: _seconds(scaled(recipe, one / 100), pace, texts, validation)
+    )
+    return max(1, fitting) / 100
+
+
+def scaled(recipe: Recipe, share: float) -> Recipe:
+    """Return the recipe with trainings so many times as long.
+
+    Shorter ones give up copies before passes over the texts, longer ones take more copies where they had some.
+    """
+    if share == 1:
+        return recipe
+    assert recipe.prune is not None
+    recovery = recipe.prune.recovery
+    other = _scaled(recovery, share)
+    between = recipe.prune.round_epochs * share * (1 + recovery.copies) / (1 + other.copies)
+    prune = recipe.prune.model_copy(update={"recovery": other, "round_epochs": round(between, 4)})
+    distill = None if recipe.distill is None else _scaled(recipe.distill, share)
+    return recipe.model_copy(update={"prune": prune, "distill": distill})
+
+
+def _scaled(settings: L, share: float) -> L:
+    passes = settings.epochs * (1 + settings.copies) * share  # over the texts, copies among them
+    most = math.ceil((1 + settings.copies) * max(1.0, share)) - 1 if settings.copies else 0
+    copies = min(most, max(0, math.ceil(passes) - 1))
+    return settings.model_copy(update={"epochs": round(passes / (1 + copies), 4), "copies": copies})
+
+
+def _passes(recipe: Recipe) -> list[float]:
+    """Return over how many texts each training goes for every text there is; nothing for those that are not done."""
+    assert recipe.prune is not None
+    settings = [recipe.prune.recovery] if recipe.distill is None else [recipe.distill, recipe.prune.recovery]
+    return [one.epochs * (1 + one.copies) for one in settings if one.epochs]
+
+
+def _seconds(recipe: Recipe, pace: Pace, texts: int, validation: int) -> float:
+    """Return how long a search for LEVELS levels takes."""
+    assert recipe.search is not None
+    assert recipe.prune is not None
+    levels = range(1, 1 + min(LEVELS, recipe.search.levels))
+    recovery = recipe.prune.recovery
+    epochs = recovery.epochs + recipe.prune.round_epochs * (recipe.prune.rounds - 1)
+    lessons = texts * (1 + recovery.copies)
+    answered = lessons if epochs else 0
+    trained = sum(epochs * lessons / LIGHTER**level for level in levels)
+    if recipe.distill is not None:
+        answered += texts * (1 + recipe.distill.copies)
+        trained += recipe.distill.epochs * texts * (1 + recipe.distill.copies)
+    evaluated = 2 * validation * len(levels)
+    return (answered + evaluated) / pace.teacher + trained / pace.student + LEVEL_SECONDS * len(levels)
+
+
+def _pace(state: Run, root: Made) -> Pace:
+    """Return the pace on a few steps of the training that the search begins with; nothing of it is kept."""
+    checkpoint = Checkpoint.load(root.directory)
+    prune = state.recipe.prune
+    assert prune is not None
+    settings = state.recipe.distill or DistillSettings(
+        layers=len(checkpoint.shape.layers), batch_size=prune.recovery.batch_size, losses=prune.recovery.losses
+    )
+    with tempfile.TemporaryDirectory(dir=state.ledger.scratch("pace")) as scratch:
+        context = context_of(state, DISTILL.name, checkpoint, checkpoint, Path(scratch))
+        few = context.train.drawn(STEPS * settings.batch_size, seed=context.seed)
+        began = time.perf_counter()
+        teacher_outputs(checkpoint, few, cache=Path(scratch))
+        teacher = len(few) / (time.perf_counter() - began)
+        short = settings.model_copy(update={"epochs": 1.0, "int8_epochs": 0.0, "copies": 0})
+        trial = replace(context, examples={"train": few}, lessons=lambda copies, reader: few, cache=Path(scratch))
+        training = DISTILL.run(checkpoint, short, trial).details["training"]
+    return Pace(teacher, training["examples_per_second"])
