@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +209,8 @@ def make_stage(state: Run, directory: Path, stage: Stage[Any, Any], settings: Se
 
     def work(scratch: Path) -> tuple[Product, dict[str, Any]]:
         checkpoint = Checkpoint.load(parent.directory)
-        context = context_of(state, stage.name, checkpoint, Checkpoint.load(state.root), scratch)
+        teacher = Checkpoint.load(state.root)
+        context = context_of(state, stage.name, checkpoint, teacher, scratch, draw=parent.record.digest)
         output = stage.run(checkpoint, settings, context)
         return output.product, output.details
 
@@ -216,15 +218,17 @@ def make_stage(state: Run, directory: Path, stage: Stage[Any, Any], settings: Se
     return make(state, directory, origin, work)
 
 
-def context_of(state: Run, stage: str, parent: Checkpoint, teacher: Checkpoint, scratch: Path) -> Context:
-    """Return what a stage may use."""
+def context_of(
+    state: Run, stage: str, parent: Checkpoint, teacher: Checkpoint, scratch: Path, *, draw: str = ""
+) -> Context:
+    """Return what a stage may use; every `draw` changes other words of the copies that students learn from."""
     inputs = state.inputs
     return Context(
         teacher=teacher,
         task=inputs.task,
         examples={role: inputs.encoded(role, parent) for role in inputs.read_by(stage)},
         encoded=inputs.encoded,
-        lessons=inputs.lessons,
+        lessons=partial(inputs.lessons, draw=draw),
         seed=state.recipe.seed,
         threads=state.recipe.measure.threads,
         scratch=scratch,

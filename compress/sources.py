@@ -50,7 +50,8 @@ class Inputs:
     seed: int
     progress: Progress = silent
     _read: dict[tuple[str, bool, str, int], Encoded] = field(default_factory=dict, compare=False)
-    _copies: dict[int, Table] = field(default_factory=dict, compare=False)
+    _near: dict[str, list[str]] = field(default_factory=dict, compare=False)
+    _made: dict[str, Table] = field(default_factory=dict, compare=False)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -65,9 +66,9 @@ class Inputs:
         """
         return self._encoded(self.tables[role], reader)
 
-    def lessons(self, copies: int, reader: Checkpoint) -> Encoded:
+    def lessons(self, copies: int, reader: Checkpoint, *, draw: str) -> Encoded:
         """Return what a student learns from, as `reader` reads it: the training examples, the extra texts, and so many
-        changed copies of each; all but the training examples are unlabelled.
+        changed copies of each; all but the training examples are unlabelled. Another `draw` changes other words.
 
         Raises:
             BadInput: there are no training examples, or as `encode_table` raises.
@@ -75,26 +76,31 @@ class Inputs:
         self.require("train", wanted_by="a student")
         parts = [self.encoded(role, reader) for role in ("train", EXTRA) if role in self.tables]
         if copies:
-            parts.append(self._encoded(self._copies_of(copies), reader))
+            parts.append(self._encoded(self._copies(copies, draw), reader))
         return joined(parts)
 
-    def _copies_of(self, copies: int) -> Table:
+    def _copies(self, copies: int, draw: str) -> Table:
         """Return the changed copies of the training texts and the extra ones, without labels."""
-        if copies not in self._copies:
-            tables = [self.tables[role] for role in ("train", EXTRA) if role in self.tables]
-            firsts = [text for table in tables for text in table.texts]
-            seconds = [text for table in tables for text in table.pairs or ()]
-            words = self.base.weights["embeddings.word.weight"]
-            near = near_words([*firsts, *seconds], self.base.tokenizing, words)
-            kind = [COPIES_FORMAT, copies, self.seed, self.teacher_digest, *(table.digest for table in tables)]
-            self._copies[copies] = Table(
-                texts=list(changed_copies(firsts, near, copies=copies, seed=self.seed)),
-                pairs=list(changed_copies(seconds, near, copies=copies, seed=self.seed + 1)) if seconds else None,
+        tables = [self.tables[role] for role in ("train", EXTRA) if role in self.tables]
+        firsts = [text for table in tables for text in table.texts]
+        seconds = [text for table in tables for text in table.pairs or ()]
+        digest = digest_of(
+            [COPIES_FORMAT, copies, draw, self.seed, self.teacher_digest, *(one.digest for one in tables)]
+        )
+        if digest not in self._made:
+            if not self._near:
+                words = self.base.weights["embeddings.word.weight"]
+                self._near.update(near_words([*firsts, *seconds], self.base.tokenizing, words))
+            seed = int(digest[:12], 16)
+            self._made.clear()  # a stage asks for one draw
+            self._made[digest] = Table(
+                texts=list(changed_copies(firsts, self._near, copies=copies, seed=seed)),
+                pairs=list(changed_copies(seconds, self._near, copies=copies, seed=seed + 1)) if seconds else None,
                 labels=None,
                 source=f"changed copies of {tables[0].source}",
-                digest=digest_of(kind),
+                digest=digest,
             )
-        return self._copies[copies]
+        return self._made[digest]
 
     def _encoded(self, table: Table, reader: Checkpoint | Bundle) -> Encoded:
         positions = reader.shape.usable_positions

@@ -32,8 +32,11 @@ from teacher_student.losses import (
 )
 from teacher_student.processes import Processes
 from teacher_student.schedule import Schedule
-from teacher_student.teacher_cache import TeacherOutputs, teacher_outputs
+from teacher_student.teacher_cache import HIDDEN_BYTES, TeacherOutputs, teacher_outputs
 from teacher_student.training import History, fit
+
+KEPT_BYTES = 4 * 2**30  # of hidden states that may be kept on disk; more are computed anew for every batch
+States = Callable[[int], Tensor]  # number into Features.hidden -> (tokens, width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +81,17 @@ class LabelObjective:
 
 @final
 class DistillationObjective:
-    """The student's outputs against the teacher's kept ones, as LossWeights says.
+    """The student's outputs against the teacher's, as LossWeights says.
 
-    Where the widths of hidden states differ, the student's are first projected by linear layers that are learned along
-    (Jiao et al. 2020). Query, key and value of the teacher's last layer are computed from its kept input.
+    The teacher's logits are kept ones; its hidden states too where `outputs` has them, else they are computed batch by
+    batch. Where the widths of hidden states differ, the student's are first projected by linear layers that are learned
+    along (Jiao et al. 2020). Query, key and value of the teacher's last layer are computed from its input.
     """
 
     def __init__(
         self, *, task: Task, teacher: Network, student: ModelShape, outputs: TeacherOutputs, weights: LossWeights
     ) -> None:
-        self.task, self.outputs, self.weights = task, outputs, weights
+        self.task, self.outputs, self.weights, self.teacher = task, outputs, weights, teacher
         self.settings: Mapping[str, Any] = {"task": task.name, "teacher": outputs.key, "weights": asdict(weights)}
         self.pairs = hidden_pairs(weights, student, teacher.shape)
         self.learned: nn.Module = nn.Module()
@@ -115,26 +119,38 @@ class DistillationObjective:
                 terms["mse"] = logits_mse(features.logits, wanted)._replace(weight=weights.mse)
         if weights.labels:
             terms["labels"] = hard_labels(self.task, features.logits, batch.targets)._replace(weight=weights.labels)
-        mask = batch.attention_mask.bool()
-        if weights.hidden:
-            terms["hidden"] = self._hidden(features, batch, mask)._replace(weight=weights.hidden)
-        if self.last is not None:
-            terms["relations"] = self._relations(network, features, batch, mask)._replace(weight=weights.relations)
+        if weights.hidden or self.last is not None:
+            mask = batch.attention_mask.bool()
+            states = self._teacher_states(batch, mask)
+            if weights.hidden:
+                terms["hidden"] = self._hidden(features, states, mask)._replace(weight=weights.hidden)
+            if self.last is not None:
+                part = self._relations(network, features, states, mask)
+                terms["relations"] = part._replace(weight=weights.relations)
         return terms
 
-    def _hidden(self, features: Features, batch: Batch, mask: Tensor) -> Term:
+    def _teacher_states(self, batch: Batch, mask: Tensor) -> States:
+        """Return what gives the teacher's hidden state of a number for the tokens of a batch, row after row."""
+        if self.outputs.hidden:
+            return lambda layer: self.outputs.hidden_of(layer, batch.indices).to(mask.device)
+        with torch.no_grad():
+            teacher = self.teacher.to(mask.device)
+            hidden = teacher.features(batch.input_ids, batch.attention_mask, batch.token_type_ids).hidden
+        return lambda layer: hidden[layer][mask].float()
+
+    def _hidden(self, features: Features, teacher: States, mask: Tensor) -> Term:
         parts = []
         for place, (ours, theirs) in enumerate(self.pairs):
             states = features.hidden[ours][mask]  # (tokens, width): row after row, as the teacher's are kept
             if isinstance(self.learned, nn.ModuleList):
                 states = self.learned[place](states)
-            parts.append(hidden_mse(states, self.outputs.hidden_of(theirs, batch.indices).to(states.device)))
+            parts.append(hidden_mse(states, teacher(theirs)))
         total = torch.stack([part.total for part in parts]).mean()
         return Term(total, parts[0].size)
 
-    def _relations(self, network: Network, features: Features, batch: Batch, mask: Tensor) -> Term:
+    def _relations(self, network: Network, features: Features, teacher: States, mask: Tensor) -> Term:
         assert self.last is not None
-        flat = self.outputs.hidden_of(self.relation_input, batch.indices).to(mask.device)
+        flat = teacher(self.relation_input)
         states = flat.new_zeros(*mask.shape, flat.shape[-1])  # (batch, time, width)
         states[mask] = flat
         with torch.no_grad():
@@ -158,10 +174,14 @@ def relation_input(teacher: ModelShape) -> int:
     return len(teacher.layers) - 1
 
 
-def kept_hidden(weights: LossWeights, student: ModelShape, teacher: ModelShape) -> tuple[int, ...]:
-    """Return the numbers of the teacher's hidden states that a loss needs."""
+def kept_hidden(weights: LossWeights, student: ModelShape, teacher: ModelShape, *, tokens: int) -> tuple[int, ...]:
+    """Return the numbers of the teacher's hidden states that are kept of so many tokens: all that a loss needs, or none
+    where they would take more than KEPT_BYTES.
+    """
     needed = {theirs for _, theirs in hidden_pairs(weights, student, teacher)}
-    return tuple(sorted(needed | ({relation_input(teacher)} if weights.relations else set())))
+    needed |= {relation_input(teacher)} if weights.relations else set()
+    size = len(needed) * tokens * teacher.hidden_size * HIDDEN_BYTES
+    return tuple(sorted(needed)) if size <= KEPT_BYTES else ()
 
 
 def _block(network: Network, index: int) -> Block:
@@ -211,13 +231,12 @@ def distill(
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(lessons.seed)  # the projections of the hidden loss are drawn here
+        read = lessons.teacher_train or lessons.train
         objective = DistillationObjective(
             task=lessons.task,
             teacher=teacher.network(),
             student=student.shape,
-            outputs=outputs_for(
-                lessons.teacher_train or lessons.train, kept_hidden(weights, student.shape, teacher.shape)
-            ),
+            outputs=outputs_for(read, kept_hidden(weights, student.shape, teacher.shape, tokens=int(read.offsets[-1]))),
             weights=weights,
         )
     evaluate = None

@@ -26,6 +26,7 @@ from teacher_student.compute import Compute
 FORMAT = 1
 RECORD = "record.json"
 LOGITS = "logits.npy"
+HIDDEN_BYTES = 2  # float16
 HALF_LIMIT = float(np.finfo(np.float16).max)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from support.examples import TINY_PRUNING, tiny_recipe
@@ -19,10 +20,12 @@ from compress.cli import main
 from compress.pipeline import execute, require_passed
 from compress.recipe import Recipe, make_recipe
 from compress.record import RunResult
+from compress.sources import load_inputs
 from export.bundle import Bundle
 from export.verify import verify_bundle
 from models.checkpoint import Checkpoint
 from models.errors import BadFile, BadInput, GateFailed
+from models.tasks.text_classification import TextClassification
 
 ROOT = Path(__file__).parents[2]
 
@@ -314,6 +317,13 @@ def test_a_student_learns_from_extra_texts_and_changed_copies(plain: dict[str, A
     assert pruned["examples"] == 64  # half of the four steps that 96 + 20 texts take without copies
     assert [(data.role, data.examples) for data in result.data][-1] == ("extra", 20)
     assert carry_out(plain, tmp_path).computed == []
+    # Another input is taught on other copies, the same one always on the same.
+    inputs = load_inputs(make_recipe(plain, where="test"), TextClassification(), cache=tmp_path / "cache")
+    first, again, other = (inputs.lessons(2, inputs.base, draw=draw) for draw in ("a", "a", "b"))
+    assert np.array_equal(first.ids, again.ids)
+    assert first.digest == again.digest != other.digest
+    assert first.ids.tolist() != other.ids.tolist()
+    assert first.targets.tolist() == [0] * 96 + [-1] * (3 * 116 - 96)
     extra.write_text("\n".join(rows[:-1]) + "\n")
     assert carry_out(plain, tmp_path).computed[:2] == ["distill", "prune"]
 

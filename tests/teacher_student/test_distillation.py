@@ -12,9 +12,11 @@ from models.layers.quantized import FakeQuantizedLinear
 from models.network import Network
 from models.progress import silent
 from models.shape import HeadShape, Int8Form, LayerShape
+from teacher_student import distillation
 from teacher_student.compute import Compute
 from teacher_student.distillation import DistillationObjective, distill, kept_hidden
 from teacher_student.losses import LossWeights
+from teacher_student.schedule import Schedule
 from teacher_student.student import build_student, student_shape
 from teacher_student.teacher_cache import teacher_outputs
 
@@ -35,7 +37,7 @@ def objective_for(teacher, student, lessons, weights):
     outputs = teacher_outputs(
         teacher,
         lessons.train,
-        hidden=kept_hidden(weights, student.shape, teacher.shape),
+        hidden=kept_hidden(weights, student.shape, teacher.shape, tokens=int(lessons.train.offsets[-1])),
         cache=lessons.cache,
         compute=Compute(),
     )
@@ -53,6 +55,23 @@ def test_a_student_equal_to_its_teacher_has_nothing_to_learn(make_model, lessons
     for name, term in terms.items():
         # Hidden states are kept in float16, whose error is 2^-11 of a value.
         assert float(term.total.detach()) / term.size == pytest.approx(0, abs=2e-5 if name != "hidden" else 1e-6)
+
+
+def test_hidden_states_that_are_too_many_are_computed_instead(make_model, lessons, monkeypatch):
+    teacher, student = make_model(layers=4), make_model(layers=2, seed=1)
+    terms = []
+    for limit in (1e9, 0):
+        monkeypatch.setattr(distillation, "KEPT_BYTES", limit)
+        objective = objective_for(teacher, student, lessons, EVERYTHING)
+        assert bool(objective.outputs.hidden) == bool(limit)
+        terms.append(objective(student.network(), lessons.train.batch(np.arange(10))))
+    for name, kept in terms[0].items():
+        torch.testing.assert_close(terms[1][name].total, kept.total, rtol=2e-3, atol=1e-5)
+        assert terms[1][name].size == kept.size
+    trained, _ = distill(
+        teacher, student, lessons=lessons, weights=LossWeights(hidden=1.0), schedule=Schedule(epochs=0.2, batch_size=8)
+    )
+    assert not torch.equal(trained.weights["layers.0.ffn.up.weight"], student.weights["layers.0.ffn.up.weight"])
 
 
 def test_every_part_moves_what_it_should(make_model, lessons):
