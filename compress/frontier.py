@@ -74,7 +74,7 @@ def search(
     with opened(judging, out=out, cache=cache, progress=progress, on_stage=on_stage, wanted_by="a search") as state:
         root = make_root(state)
         teacher = judged(state, root, TEACHER, None)
-        trials = Trials(settings, name=_study(recipe, root), directory=state.ledger.directory, seed=recipe.seed)
+        trials = Trials(settings, name=_study(state, root), directory=state.ledger.directory, seed=recipe.seed)
 
         share = trials.remembered("share", lambda: share_for(state, root))
 
@@ -191,14 +191,15 @@ def _settings(recipe: Recipe) -> SearchSettings:
     return recipe.search
 
 
-def _study(recipe: Recipe, root: Made) -> str:
+def _study(state: Run, root: Made) -> str:
     """Return a name that only searches for the same thing share, wherever their files are."""
-    elsewhere = {"name", "teacher", "data", "threads"}
+    recipe = state.recipe
+    elsewhere = {"name", "teacher", "ensemble", "data", "threads"}
     plain = recipe.model_dump(mode="json", exclude=elsewhere)
     plain["search"] = {
         key: value for key, value in plain["search"].items() if key not in ("minutes", "trials", "storage")
     }
-    return f"{recipe.name}-{digest_of([plain, root.record.digest])[:12]}"
+    return f"{recipe.name}-{digest_of([plain, root.record.digest, state.inputs.ensemble_digest])[:12]}"
 
 
 def _of(state: Run, trial: Trial, share: float) -> Run:

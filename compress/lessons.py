@@ -7,7 +7,7 @@ from pathlib import Path
 from compress.settings import LessonSettings, LossSettings, ScheduleSettings
 from compress.stage import Context
 from models.checkpoint import Checkpoint
-from teacher_student.distillation import Lessons
+from teacher_student.distillation import Lessons, Reading
 from teacher_student.losses import LossWeights
 from teacher_student.schedule import Schedule
 
@@ -45,6 +45,12 @@ def lessons_of(
 ) -> Lessons:
     """Return what the teacher teaches; with `select` the best weights on the validation data, if any, are kept."""
     validation = "validation" in context.examples
+
+    def read_by(teacher: Checkpoint) -> Reading:
+        judged = context.encoded("validation", teacher) if validation else None
+        return Reading(teacher, context.lessons(settings.copies, teacher), judged)
+
+    own = read_by(context.teacher)
     return Lessons(
         task=context.task,
         train=context.lessons(settings.copies, student),
@@ -53,6 +59,7 @@ def lessons_of(
         cache=context.cache,
         scratch=scratch,
         progress=context.progress,
-        teacher_train=context.lessons(settings.copies, context.teacher),
-        teacher_validation=context.encoded("validation", context.teacher) if validation else None,
+        teacher_train=own.train,
+        teacher_validation=own.validation,
+        ensemble=tuple(read_by(teacher) for teacher in context.ensemble),
     )

@@ -234,6 +234,7 @@ def context_of(
         scratch=scratch,
         cache=state.cache,
         progress=state.progress,
+        ensemble=inputs.ensemble,
     )
 
 

@@ -34,6 +34,9 @@ class Recipe(Settings):
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="Name of the run's folder.")
     teacher: str | None = Field(None, description="Checkpoint directory, hub name, or `standard-library`.")
+    ensemble: tuple[str, ...] = Field(
+        (), description="More teachers with the same labels: students learn from the mean of all their logits."
+    )
     task: Literal["text-classification"] = Field("text-classification", description="What the model does.")
     data: DataSettings = Field(default_factory=DataSettings, description="The examples.")
     train: TrainSettings | None = Field(None, description="Fine-tune or train the teacher first.")

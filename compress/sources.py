@@ -36,7 +36,7 @@ CHECKPOINT_FILES = ("*.json", "*.safetensors")
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Everything a run reads. `teacher_digest` says which files `base` came from.
+    """Everything a run reads. `teacher_digest` says which files `base` came from; `ensemble` teaches besides.
 
     Models with tokenizers of their own read the same tables: `encoded` gives the examples as one of them does.
     """
@@ -49,6 +49,8 @@ class Inputs:
     cache: Path
     seed: int
     progress: Progress = silent
+    ensemble: tuple[Checkpoint, ...] = ()
+    ensemble_digest: str = ""
     _read: dict[tuple[str, bool, str, int], Encoded] = field(default_factory=dict, compare=False)
     _near: dict[str, list[str]] = field(default_factory=dict, compare=False)
     _made: dict[str, Table] = field(default_factory=dict, compare=False)
@@ -133,7 +135,8 @@ class Inputs:
     def keys(self, stage: str) -> dict[str, str]:
         """Return the digests of what a stage reads besides its parent."""
         roles = [*self.read_by(stage), *([EXTRA] if EXTRA in self.tables and stage in LEARNERS else [])]
-        return {"teacher": self.teacher_digest, **{role: self.name(role) for role in roles}}
+        others = {"ensemble": self.ensemble_digest} if self.ensemble and stage in LEARNERS else {}
+        return {"teacher": self.teacher_digest, **others, **{role: self.name(role) for role in roles}}
 
     def require(self, role: str, *, wanted_by: str) -> None:
         """Check that there are examples of a role.
@@ -176,7 +179,9 @@ def load_inputs(recipe: Recipe, task: Task, *, cache: Path, progress: Progress =
             where=str(recipe.teacher),
             fix="Fine-tune it first: compress train.",
         )
-    inputs = Inputs(task, base, digest, tables, recipe.data.max_length, cache, recipe.seed, progress)
+    others, others_digest = _ensemble(recipe, base)
+    length = recipe.data.max_length
+    inputs = Inputs(task, base, digest, tables, length, cache, recipe.seed, progress, others, others_digest)
     for role in tables:  # what is wrong with the data is said before anything is computed
         inputs.encoded(role, base)
     return inputs
@@ -238,6 +243,20 @@ def _base(recipe: Recipe, tables: Mapping[str, Table], cache: Path) -> tuple[Che
     if labels is not None and not set(labels) <= set(base.shape.labels):
         base = Checkpoint.load(directory, labels=labels, seed=recipe.seed)
     return base, digest
+
+
+def _ensemble(recipe: Recipe, base: Checkpoint) -> tuple[tuple[Checkpoint, ...], str]:
+    """Return the teachers besides the first, and the digest of the files they were read from."""
+    directories = [local_directory(source) for source in recipe.ensemble]
+    teachers = tuple(Checkpoint.load(directory) for directory in directories)
+    for source, teacher in zip(recipe.ensemble, teachers, strict=True):
+        if teacher.shape.labels != base.shape.labels:
+            raise BadInput(
+                f"its labels {list(teacher.shape.labels)} are not the first teacher's {list(base.shape.labels)}",
+                where=source,
+                fix="All teachers need the same labels in the same order: see id2label in config.json.",
+            )
+    return teachers, digest_of([tree_digest(directory) for directory in directories])
 
 
 def tree_digest(directory: Path) -> str:

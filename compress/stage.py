@@ -25,7 +25,7 @@ class Context:
     `encoded` gives those of a role as another checkpoint does. `lessons` gives what a checkpoint learns from: the
     training examples, the extra texts, and so many changed copies of both, unlabelled. `scratch` survives a kill and is
     deleted when the stage's artifact is sealed. `cache` is shared between runs and holds only what can be computed
-    again. `threads` is what ONNX Runtime will be given on the device.
+    again. `threads` is what ONNX Runtime will be given on the device. `ensemble` holds the teachers besides the first.
     """
 
     teacher: Checkpoint
@@ -38,6 +38,7 @@ class Context:
     scratch: Path
     cache: Path
     progress: Progress = silent
+    ensemble: tuple[Checkpoint, ...] = ()
 
     @property
     def train(self) -> Encoded:

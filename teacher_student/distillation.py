@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -39,12 +39,21 @@ KEPT_BYTES = 4 * 2**30  # of hidden states that may be kept on disk; more are co
 States = Callable[[int], Tensor]  # number into Features.hidden -> (tokens, width)
 
 
+class Reading(NamedTuple):
+    """A teacher, and the rows of the lessons as its tokenizer reads them."""
+
+    teacher: Checkpoint
+    train: Encoded
+    validation: Encoded | None
+
+
 @dataclass(frozen=True, slots=True)
 class Lessons:
     """What is taught on: the task, the data, the seed, and where files may be written.
 
     `validation` chooses the best weights; None keeps the last. `teacher_train` and `teacher_validation` are the same
-    rows as the teacher's tokenizer reads them, where the student has another one. `cache` holds what can be computed
+    rows as the teacher's tokenizer reads them, where the student has another one. `ensemble` holds more teachers: what
+    is learned are the mean logits of all, and the hidden states of the first. `cache` holds what can be computed
     again and is shared; `scratch` belongs to this one training, which resumes from it.
     """
 
@@ -57,6 +66,7 @@ class Lessons:
     progress: Progress = silent
     teacher_train: Encoded | None = None
     teacher_validation: Encoded | None = None
+    ensemble: tuple[Reading, ...] = ()
 
     @property
     def one_tokenizer(self) -> bool:
@@ -222,27 +232,33 @@ def distill(
     compute = schedule.compute
     processes = Processes.join(compute)
 
-    def outputs_for(data: Encoded, hidden: tuple[int, ...]) -> TeacherOutputs:
+    def outputs_of(one: Checkpoint, data: Encoded, hidden: tuple[int, ...] = ()) -> TeacherOutputs:
         return processes.first_goes_ahead(
             lambda: teacher_outputs(
-                teacher, data, hidden=hidden, cache=lessons.cache, compute=compute, progress=lessons.progress
+                one, data, hidden=hidden, cache=lessons.cache, compute=compute, progress=lessons.progress
             )
         )
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(lessons.seed)  # the projections of the hidden loss are drawn here
         read = lessons.teacher_train or lessons.train
+        kept = kept_hidden(weights, student.shape, teacher.shape, tokens=int(read.offsets[-1]))
+        others = [outputs_of(one.teacher, one.train) for one in lessons.ensemble]
         objective = DistillationObjective(
             task=lessons.task,
             teacher=teacher.network(),
             student=student.shape,
-            outputs=outputs_for(read, kept_hidden(weights, student.shape, teacher.shape, tokens=int(read.offsets[-1]))),
+            outputs=outputs_of(teacher, read, kept).averaged(others),
             weights=weights,
         )
     evaluate = None
     if lessons.validation is not None:
         unlabelled = bool((lessons.validation.targets < 0).any())
-        agreed = outputs_for(lessons.teacher_validation or lessons.validation, ()) if unlabelled else None
+        agreed = None
+        if unlabelled:
+            read = lessons.teacher_validation or lessons.validation
+            others = [outputs_of(one.teacher, one.validation) for one in lessons.ensemble if one.validation is not None]
+            agreed = outputs_of(teacher, read).averaged(others)
         evaluate = scorer(lessons.task, lessons.validation, agreed)
     network = _trainable(student, schedule)
     history = fit(

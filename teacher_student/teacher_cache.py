@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,13 @@ class TeacherOutputs:
         table = np.load(self.hidden[layer], mmap_mode="r", allow_pickle=False)
         spans = [table[self.offsets[row] : self.offsets[row + 1]] for row in rows.tolist()]
         return torch.from_numpy(np.concatenate(spans)).float()
+
+    def averaged(self, others: Sequence[TeacherOutputs]) -> TeacherOutputs:
+        """Return these outputs with the mean of all logits, in memory; with no others they are returned as they are."""
+        if not others:
+            return self
+        mean = np.stack([self.logits, *(one.logits for one in others)]).mean(axis=0, dtype=np.float32)
+        return replace(self, logits=mean, key=digest_of([self.key, *(one.key for one in others)]))
 
 
 def weights_digest(checkpoint: Checkpoint) -> str:

@@ -20,7 +20,11 @@ from models.errors import BadInput
 class Basic(Settings):
     """Options of every command that makes something."""
 
-    teacher: str | None = Field(None, description="Checkpoint directory, hub name (org/name), or `standard-library`.")
+    teacher: list[str] | None = Field(
+        None,
+        description="Checkpoint directory, hub name (org/name), or `standard-library`. The first is compressed and "
+        "compared with; students learn from the mean of all.",
+    )
     out: Path | None = Field(None, description="Directory to write; it must not hold anything else.")
     seed: int | None = Field(None, description="Seed of everything that is drawn.")
     threads: int | None = Field(None, description="Threads for training; all cores if left out.")
@@ -84,7 +88,7 @@ def with_settings(**groups: type[BaseModel]) -> Callable[[Callable[..., None]], 
             values: dict[str, dict[str, Any]] = {group: {} for group in groups}
             for name, (group, key, annotation, _) in table.items():
                 given = arguments.pop(name)
-                if given is not None:
+                if given not in (None, []):
                     values[group][key] = parse(given, annotation)
             command(**arguments, **values)
 
@@ -140,6 +144,8 @@ def _option(key: str, annotation: Any, text: str) -> Any:
     if bool in choices:
         words = flag if flag == "--json" else f"{flag}/--no-{flag[2:]}"
         return Annotated[bool | None, typer.Option(words, help=text, show_default=False)]
+    if any(get_origin(choice) is list for choice in choices):
+        return Annotated[list[str] | None, typer.Option(flag, help=text, show_default=False)]
     if not _has_tuple(annotation):
         kind = float if float in choices else int if int in choices else str
     return Annotated[Union[kind, None], typer.Option(flag, help=text, show_default=False)]  # noqa: UP007

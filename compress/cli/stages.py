@@ -71,7 +71,7 @@ def train_command(
     common: Values,
 ) -> None:
     """Fine-tune a checkpoint, or train a new network (`--architecture-...`), into a teacher."""
-    _one("train", None, own, data, {"teacher": model} | common)
+    _one("train", None, own, data, {"teacher": [model] if model else []} | common)
 
 
 @app.command("distill", epilog="Example: `compress distill --teacher DIR --train texts.csv --validation dev.csv`")
@@ -131,7 +131,10 @@ def carry_out(work: Callable[..., RunResult], recipe: Recipe, common: Values) ->
 def overrides_of(data: Values, common: Values) -> Values:
     """Return what the options say, by the recipe's dotted keys."""
     values = {f"data.{key}": value for key, value in data.items()}
-    values |= {key: common[key] for key in ("teacher", "seed", "threads") if common.get(key) is not None}
+    values |= {key: common[key] for key in ("seed", "threads") if common.get(key) is not None}
+    teachers = common.get("teacher") or []
+    values |= {"teacher": teachers[0]} if teachers else {}
+    values |= {"ensemble": teachers[1:]} if teachers[1:] else {}
     return values | {key: common[name] for name, key in GATES.items() if name in common}
 
 

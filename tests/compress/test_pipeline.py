@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.examples import TINY_PRUNING, tiny_recipe
+from support.examples import TINY_PRUNING, tiny_checkpoint, tiny_recipe
 from support.vocabularies import word_piece_checkpoint
 
 import compress
@@ -25,6 +25,7 @@ from export.bundle import Bundle
 from export.verify import verify_bundle
 from models.checkpoint import Checkpoint
 from models.errors import BadFile, BadInput, GateFailed
+from models.shape import HeadShape
 from models.tasks.text_classification import TextClassification
 
 ROOT = Path(__file__).parents[2]
@@ -339,3 +340,30 @@ def test_extra_texts_are_like_the_training_texts(plain: dict[str, Any], tmp_path
     with pytest.raises(BadInput, match="data.extra"):
         carry_out(plain, tmp_path)
     assert train.exists()
+
+
+def test_several_teachers_may_teach(plain: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tiny_checkpoint(seed=3)
+    (tmp_path / "other").mkdir()
+    other.save(tmp_path / "other")
+    alone = carry_out(plain, tmp_path)
+    plain["ensemble"] = [str(tmp_path / "other")]
+    together = carry_out(plain, tmp_path)
+    assert together.computed == ["distill", "prune", "quantize", "export"]
+    assert together.stages[0] == alone.stages[0]  # the first is what everything is compared with
+    assert carry_out(plain, tmp_path).computed == []
+    (tmp_path / "recipe.yaml").write_text(
+        json.dumps({key: plain[key] for key in plain if key not in ("teacher", "ensemble")})
+    )
+    both = ["--teacher", plain["teacher"], "--teacher", str(tmp_path / "other"), "--threads", "1"]
+    places = ["--out", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache"), "--json"]
+    assert exit_code(["run", str(tmp_path / "recipe.yaml"), *both, *places]) == 0
+    assert json.loads(capsys.readouterr().out)["computed"] == []
+
+
+def test_teachers_must_agree_on_their_labels(plain: dict[str, Any], tmp_path: Path) -> None:
+    head = HeadShape(("yes", "no", "perhaps"))
+    (tmp_path / "other").mkdir()
+    tiny_checkpoint(head=head).save(tmp_path / "other")
+    with pytest.raises(BadInput, match="perhaps.*are not the first teacher's"):
+        carry_out(plain | {"ensemble": [str(tmp_path / "other")]}, tmp_path)

@@ -14,7 +14,7 @@ from models.progress import silent
 from models.shape import HeadShape, Int8Form, LayerShape
 from teacher_student import distillation
 from teacher_student.compute import Compute
-from teacher_student.distillation import DistillationObjective, distill, kept_hidden
+from teacher_student.distillation import DistillationObjective, Reading, distill, kept_hidden
 from teacher_student.losses import LossWeights
 from teacher_student.schedule import Schedule
 from teacher_student.student import build_student, student_shape
@@ -72,6 +72,24 @@ def test_hidden_states_that_are_too_many_are_computed_instead(make_model, lesson
         teacher, student, lessons=lessons, weights=LossWeights(hidden=1.0), schedule=Schedule(epochs=0.2, batch_size=8)
     )
     assert not torch.equal(trained.weights["layers.0.ffn.up.weight"], student.weights["layers.0.ffn.up.weight"])
+
+
+def test_several_teachers_teach_the_mean_of_their_logits(make_model, lessons):
+    teachers = [make_model(layers=3, seed=seed) for seed in (0, 5)]
+    student = make_model(layers=2, seed=1)
+    readings = tuple(Reading(one, lessons.train, lessons.validation) for one in teachers[1:])
+    taught = replace(lessons, ensemble=readings)
+    schedule = Schedule(epochs=12.0, batch_size=16, learning_rate=3e-3)
+
+    def distances(many):
+        trained, _ = distill(teachers[0], student, lessons=many, weights=LossWeights(), schedule=schedule)
+        found = evaluate_logits(trained.network(), lessons.train)
+        answers = [evaluate_logits(one.network(), lessons.train) for one in teachers]
+        return [float(np.square(found - wanted).mean()) for wanted in (answers[0], sum(answers) / 2)]
+
+    alone, together = distances(replace(lessons, scratch=lessons.scratch / "alone")), distances(taught)
+    assert alone[0] < alone[1]
+    assert together[1] < together[0]
 
 
 def test_every_part_moves_what_it_should(make_model, lessons):
