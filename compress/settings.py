@@ -228,8 +228,8 @@ class QuantizeSettings(Settings):
         "int8",
         description="How the weights of linear layers are kept; int4 halves the file, the arithmetic stays int8.",
     )
-    embeddings: Literal["int8", "int4", "float"] = Field(
-        "int8", description="How the embedding tables are kept, one scale per row; int4 is for the words alone."
+    embeddings: Literal["int8", "int4", "int2", "float"] = Field(
+        "int8", description="How the embedding tables are kept, one scale per row; int4 and int2 are for words alone."
     )
     keep_float: tuple[str, ...] = Field(
         (), description="Linear layers that stay in float, by name or pattern (layers.0.*)."

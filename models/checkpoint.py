@@ -58,7 +58,7 @@ class Checkpoint:
         """Return the number of weights, scales left out."""
         counted = {name: value.numel() for name, value in self.weights.items() if name.endswith(("weight", "bias"))}
         for path, form in self.shape.int8:
-            if form is Int8Form.TABLE4:  # two in a byte
+            if form in (Int8Form.TABLE4, Int8Form.TABLE2):  # several in a byte
                 counted[f"{path}.weight"] = len(self.weights[f"{path}.weight"]) * self.shape.hidden_size
         return sum(counted.values())
 

@@ -12,7 +12,7 @@ from models.layers.embeddings import Embeddings
 from models.layers.feedforward import FeedForward
 from models.layers.heads import ClassificationHead
 from models.layers.norm import make_norm
-from models.layers.packed import PackedEmbedding
+from models.layers.packed import PackedEmbedding, TwoBitEmbedding
 from models.layers.quantized import QuantizedEmbedding, QuantizedLinear
 from models.shape import TABLES, Int8Form, ModelShape
 
@@ -135,6 +135,8 @@ def _int8(module: nn.Module, form: Int8Form, path: str) -> nn.Module:
         return QuantizedEmbedding(module.num_embeddings, module.embedding_dim)
     if isinstance(module, nn.Embedding) and form is Int8Form.TABLE4:
         return PackedEmbedding(module.num_embeddings, module.embedding_dim)
+    if isinstance(module, nn.Embedding) and form is Int8Form.TABLE2:
+        return TwoBitEmbedding(module.num_embeddings, module.embedding_dim)
     if isinstance(module, nn.Linear) and form not in TABLES:
         return QuantizedLinear(module.in_features, module.out_features, form=form)
     raise BadInput(f"a {type(module).__name__} has no int8 form {form.value!r}", where=path)

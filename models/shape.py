@@ -39,16 +39,17 @@ class Positions(str, Enum):
 
 class Int8Form(str, Enum):
     """How a module is kept in whole numbers: int8 with an activation scale per call or from calibration, or a table in
-    8 or in 4 bits.
+    8, 4 or 2 bits.
     """
 
     DYNAMIC = "dynamic"
     STATIC = "static"
     TABLE = "table"
     TABLE4 = "table4"
+    TABLE2 = "table2"
 
 
-TABLES = (Int8Form.TABLE, Int8Form.TABLE4)
+TABLES = (Int8Form.TABLE, Int8Form.TABLE4, Int8Form.TABLE2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from compress.quantization.rounding import round_to_four_bits
 from models.checkpoint import Checkpoint
 from models.errors import BadInput, nearest
-from models.layers.packed import pack_rows
+from models.layers.packed import pack_rows, pack_rows_in_two_bits
 from models.layers.quantized import ACTIVATION_LEVELS, quantize_weight
 from models.network import Network
 from models.shape import Int8Form, ModelShape, Positions
 
 WORDS = "embeddings.word"
+SMALLER = {"int4": Int8Form.TABLE4, "int2": Int8Form.TABLE2}
+ROUNDED = {Int8Form.TABLE4: pack_rows, Int8Form.TABLE2: pack_rows_in_two_bits}
 
 
 class Range(NamedTuple):
@@ -63,13 +65,13 @@ def forms_of(
     checkpoint: Checkpoint,
     *,
     activations: Literal["dynamic", "static"] = "dynamic",
-    embeddings: Literal["int8", "int4", "float"] = "int8",
+    embeddings: Literal["int8", "int4", "int2", "float"] = "int8",
     keep_float: Iterable[str] = (),
 ) -> dict[str, Int8Form]:
     """Return module path -> form for everything that is to be in int8.
 
-    With "int4" the word table is kept in 4 bits; the other tables are small and stay in int8. `keep_float` are paths
-    or patterns (`layers.0.*`), of linear layers and tables.
+    With "int4" or "int2" the word table is kept in 4 or 2 bits; the other tables are small and stay in int8.
+    `keep_float` are paths or patterns (`layers.0.*`), of linear layers and tables.
 
     Raises:
         BadInput: the model is quantized already, or a pattern fits no linear layer and no table.
@@ -91,8 +93,8 @@ def forms_of(
     forms = {path: Int8Form(activations) for path in linear if path not in kept}
     if embeddings != "float":
         forms |= {path: Int8Form.TABLE for path in tables if path not in kept}
-    if embeddings == "int4" and WORDS in forms:
-        forms[WORDS] = Int8Form.TABLE4
+    if WORDS in forms:
+        forms[WORDS] = SMALLER.get(embeddings, Int8Form.TABLE)
     return forms
 
 
@@ -121,8 +123,7 @@ def quantize(
             found = round_to_four_bits(weights[weight], weights[bias], curvatures[path])
             weights[weight], weights[scale], weights[bias] = found
         else:
-            rounded = pack_rows if form is Int8Form.TABLE4 else quantize_weight
-            weights[weight], weights[scale] = rounded(weights[weight])
+            weights[weight], weights[scale] = ROUNDED.get(form, quantize_weight)(weights[weight])
         if form is Int8Form.STATIC:
             weights[f"{path}.input_scale"] = torch.tensor(given[path].scale, dtype=torch.float32)
             weights[f"{path}.input_zero_point"] = torch.tensor(given[path].zero_point, dtype=torch.uint8)

@@ -70,14 +70,14 @@ def run(parent: Checkpoint, settings: QuantizeSettings, context: Context) -> Out
 
 
 def milder(settings: QuantizeSettings, details: dict[str, Any]) -> QuantizeSettings | None:
-    """Return settings that give 8 bits back to what has 4, or else leave more layers in float.
+    """Return settings that give bits back to what has few, or else leave more layers in float.
 
     First a word table that is the most sensitive, then the weights of the linear layers, and then the two most
     sensitive linear layers, up to half of all.
     """
     names = [row["name"] for row in details["sensitivity"]]
-    if names and details["forms"].get(names[0]) == Int8Form.TABLE4.value:
-        return settings.model_copy(update={"embeddings": "int8"})
+    if names and details["forms"].get(names[0]) in (Int8Form.TABLE4.value, Int8Form.TABLE2.value):
+        return settings.model_copy(update={"embeddings": "int4" if settings.embeddings == "int2" else "int8"})
     if settings.weights == "int4":
         return settings.model_copy(update={"weights": "int8"})
     tables = {form.value for form in TABLES}

@@ -15,13 +15,18 @@ from export.lowering.heads import lower_classification_head
 from export.lowering.linear import lower_linears
 from export.lowering.network import lower_block, lower_network
 from export.lowering.norm import lower_elementwise_norm, lower_layer_norm, lower_rms_norm
-from export.lowering.quantized import lower_packed_embedding, lower_quantized_embedding, lower_quantized_linears
+from export.lowering.quantized import (
+    lower_packed_embedding,
+    lower_quantized_embedding,
+    lower_quantized_linears,
+    lower_two_bit_embedding,
+)
 from models.layers.attention import Attention
 from models.layers.embeddings import Embeddings, SinusoidalPositions
 from models.layers.feedforward import FeedForward
 from models.layers.heads import ClassificationHead
 from models.layers.norm import ElementwiseNorm
-from models.layers.packed import PackedEmbedding
+from models.layers.packed import PackedEmbedding, TwoBitEmbedding
 from models.layers.quantized import QuantizedEmbedding, QuantizedLinear
 from models.network import Block, Network
 
@@ -35,6 +40,7 @@ LOWERINGS: Mapping[type[nn.Module], Lowering] = {
     SinusoidalPositions: lower_embedding,
     QuantizedEmbedding: lower_quantized_embedding,
     PackedEmbedding: lower_packed_embedding,
+    TwoBitEmbedding: lower_two_bit_embedding,
     nn.LayerNorm: lower_layer_norm,
     nn.RMSNorm: lower_rms_norm,
     ElementwiseNorm: lower_elementwise_norm,

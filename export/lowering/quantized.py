@@ -10,7 +10,7 @@ import torch
 
 from export.emit import Emit
 from export.values import Value
-from models.layers.packed import HIGHEST, LOWEST, PackedEmbedding, pack
+from models.layers.packed import HIGHEST, LOWEST, PackedEmbedding, TwoBitEmbedding, pack
 from models.layers.quantized import QuantizedEmbedding, QuantizedLinear
 from models.shape import Int8Form
 
@@ -90,6 +90,24 @@ def lower_packed_embedding(module: PackedEmbedding, emit: Emit, indices: Value) 
     """Return rows (..., width) in float32 for whole numbers (...)."""
     pairs = emit.node("Gather", emit.constant(module.weight, "weight"), indices, role="pairs")
     levels = _unpacked(emit, pairs, module.width)
+    scales = emit.node("Gather", emit.constant(module.weight_scale[:, None], "weight_scale"), indices, role="scales")
+    return emit.node("Mul", levels, scales, role="rows")
+
+
+def lower_two_bit_embedding(module: TwoBitEmbedding, emit: Emit, indices: Value) -> Value:
+    """Return rows (..., width) in float32 for whole numbers (...): each byte is looked up as the four levels it holds.
+
+    The levels of all 256 bytes are 4 kB; taking a byte apart by arithmetic needs three times as many operators.
+    """
+    quads = emit.node("Gather", emit.constant(module.weight, "weight"), indices, role="quads")
+    bytes_ = np.arange(256)[:, None] >> np.array([0, 2, 4, 6])
+    fours = emit.constant((bytes_ & 3).astype(np.float32) - np.float32(1.5), "fours")
+    looked_up = emit.node("Gather", fours, emit.node("Cast", quads, role="numbers", to=6), role="looked_up")
+    # (..., bytes, 4) -> (..., 4 * bytes): the two axes of indices stay.
+    levels = emit.node("Reshape", looked_up, emit.integers([0, 0, -1], "flat"), role="levels")
+    if module.width % 4:
+        ends = [emit.integers([number], role) for number, role in ((0, "first"), (module.width, "width"), (-1, "axis"))]
+        levels = emit.node("Slice", levels, *ends, role="kept_levels")
     scales = emit.node("Gather", emit.constant(module.weight_scale[:, None], "weight_scale"), indices, role="scales")
     return emit.node("Mul", levels, scales, role="rows")
 

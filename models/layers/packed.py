@@ -1,12 +1,16 @@
-"""Weights in 4 bits, two values in a byte."""
+"""Weights in 4 bits, two values in a byte, and tables in 2 bits, four in a byte."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 LOWEST, HIGHEST = -8, 7
+_SHIFTS = torch.arange(0, 8, 2, dtype=torch.uint8)
 CLIPS = 25  # scales that are tried for every row and sign
+Levels = Callable[[Tensor, Tensor], Tensor]  # (values, scale) -> the nearest levels, in float32
 
 
 def pack_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -16,12 +20,23 @@ def pack_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     for every 32 values, which takes half a bit more for each.
     """
     values = weight.detach().float()
-    scale = four_bit_scale(values)
-    levels = four_bit_levels(values, scale[:, None])
-    length = levels.square().sum(dim=1)
-    # The best scale for these levels, by least squares.
-    scale = torch.where(length > 0, (levels * values).sum(dim=1) / length.clamp(min=1), scale)
+    scale = _refined(values, four_bit_scale(values), four_bit_levels)
     return pack(four_bit_levels(values, scale[:, None])), scale
+
+
+def pack_rows_in_two_bits(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return 2-bit levels and one scale per row: (rows, width) -> uint8 (rows, ceil(width / 4)), float32 (rows,).
+
+    The squared error is 12 % of the variance of MiniLM's word table. That of the logits grows less than by cutting rare
+    words into pieces: 0.38 to 0.41 for a student of SST-2's, 0.50 with half of the pieces dropped.
+    """
+    values = weight.detach().float()
+    limit = values.abs().amax(dim=1)
+    scales = [share * limit / 2 for share in torch.linspace(0.2, 1.1, CLIPS).tolist()]
+    scale = _refined(values, _best_of(scales, values, limit, two_bit_levels), two_bit_levels)
+    codes = (two_bit_levels(values, scale[:, None]) + 1.5).to(torch.uint8)
+    codes = torch.nn.functional.pad(codes, (0, -codes.shape[1] % 4)).reshape(len(codes), -1, 4)
+    return (codes << _SHIFTS).sum(dim=2, dtype=torch.uint8), scale
 
 
 def four_bit_scale(values: Tensor) -> Tensor:
@@ -30,20 +45,38 @@ def four_bit_scale(values: Tensor) -> Tensor:
     A scale may be negative, so that the larger side of a row has the larger range, and it clips as much as pays.
     """
     limit = values.abs().amax(dim=1)
+    shares = torch.linspace(0.5, 1.1, CLIPS).tolist()
+    scales = [sign * share * limit / 7.5 for share in shares for sign in (1.0, -1.0)]
+    return _best_of(scales, values, limit, four_bit_levels)
+
+
+def _best_of(scales: Sequence[Tensor], values: Tensor, limit: Tensor, levels: Levels) -> Tensor:
+    """Return for every row the scale with the least squared error; rows of zeros get 1."""
     best = torch.ones_like(limit)
     least = torch.full_like(limit, torch.inf)
-    for share in torch.linspace(0.5, 1.1, CLIPS).tolist():
-        for sign in (1.0, -1.0):
-            scale = torch.where(limit > 0, sign * share * limit / 7.5, torch.ones_like(limit))
-            error = (four_bit_levels(values, scale[:, None]) * scale[:, None] - values).square().sum(dim=1)
-            better = error < least
-            best, least = torch.where(better, scale, best), torch.where(better, error, least)
+    for candidate in scales:
+        scale = torch.where(limit > 0, candidate, torch.ones_like(limit))
+        error = (levels(values, scale[:, None]) * scale[:, None] - values).square().sum(dim=1)
+        better = error < least
+        best, least = torch.where(better, scale, best), torch.where(better, error, least)
     return best
+
+
+def _refined(values: Tensor, scale: Tensor, levels: Levels) -> Tensor:
+    """Return the best scale for the levels that `scale` gives, by least squares; rows of zeros keep theirs."""
+    near = levels(values, scale[:, None])
+    products = (near * values).sum(dim=1)
+    return torch.where(products != 0, products / near.square().sum(dim=1).clamp(min=0.25), scale)
 
 
 def four_bit_levels(values: Tensor, scale: Tensor) -> Tensor:
     """Return whole numbers -8..7 in float32 whose products with `scale` come nearest to `values`."""
     return torch.round(values / scale).clamp(LOWEST, HIGHEST)
+
+
+def two_bit_levels(values: Tensor, scale: Tensor) -> Tensor:
+    """Return -1.5, -0.5, 0.5 or 1.5 whose products with `scale` come nearest to `values`."""
+    return (torch.floor(values / scale) + 0.5).clamp(-1.5, 1.5)
 
 
 def pack(levels: Tensor) -> Tensor:
@@ -75,4 +108,26 @@ class PackedEmbedding(nn.Module):
         """Return (..., width) float32 for whole-number `indices` (...)."""
         pairs = self.weight[indices]
         levels = torch.cat([pairs & 15, pairs >> 4], dim=-1)[..., : self.width].float() + LOWEST
+        return levels * self.weight_scale[indices].unsqueeze(-1)
+
+
+class TwoBitEmbedding(nn.Module):
+    """An embedding table in 2 bits: weight uint8 (rows, ceil(width / 4)), weight_scale (rows,).
+
+    A byte holds four neighbours of a row, the first in its lowest bits.
+    """
+
+    weight: Tensor
+    weight_scale: Tensor
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.register_buffer("weight", torch.zeros(rows, (width + 3) // 4, dtype=torch.uint8))
+        self.register_buffer("weight_scale", torch.ones(rows))
+
+    def forward(self, indices: Tensor) -> Tensor:
+        """Return (..., width) float32 for whole-number `indices` (...)."""
+        codes = (self.weight[indices].unsqueeze(-1) >> _SHIFTS.to(indices.device)) & 3
+        levels = codes.flatten(-2)[..., : self.width].float() - 1.5
         return levels * self.weight_scale[indices].unsqueeze(-1)

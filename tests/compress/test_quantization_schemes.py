@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from models.checkpoint import Checkpoint
 from models.encoded import Encoded
 from models.errors import BadInput
 from models.evaluation import evaluate_logits
-from models.layers.packed import PackedEmbedding
+from models.layers.packed import PackedEmbedding, TwoBitEmbedding
 from models.layers.quantized import QuantizedEmbedding, QuantizedLinear, quantize_weight
 from models.shape import Int8Form, Positions
 from models.tasks.text_classification import TextClassification
@@ -75,11 +76,12 @@ def test_every_linear_layer_and_table_is_quantized_by_default() -> None:
     assert checkpoint.shape.int8 == ()  # the parent is as it was
 
 
-def test_the_word_table_may_be_in_4_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("bits", "kind"), [("int4", PackedEmbedding), ("int2", TwoBitEmbedding)])
+def test_the_word_table_may_be_in_few_bits(tmp_path: Path, bits: Literal["int4", "int2"], kind: type) -> None:
     checkpoint = tiny_checkpoint()
-    quantized = quantize(checkpoint, forms_of(checkpoint, embeddings="int4"))
+    quantized = quantize(checkpoint, forms_of(checkpoint, embeddings=bits))
     network = quantized.network()
-    assert isinstance(network.embeddings.word, PackedEmbedding)
+    assert isinstance(network.embeddings.word, kind)
     assert isinstance(network.embeddings.position, QuantizedEmbedding)
     assert quantized.parameters == quantize(checkpoint, forms_of(checkpoint)).parameters == checkpoint.parameters
     quantized.save(tmp_path)
@@ -114,6 +116,11 @@ def test_milder_gives_weights_their_8_bits_back() -> None:
     assert QUANTIZE.milder(milder, details) == QuantizeSettings(keep_float=("head.dense",))
     unmeasured = {"sensitivity": [], "forms": {}, "float": [], "linear": 9}
     assert QUANTIZE.milder(QuantizeSettings(weights="int4"), unmeasured) == QuantizeSettings()
+
+
+def test_milder_doubles_the_bits_of_a_sensitive_table() -> None:
+    details = {"sensitivity": [{"name": "embeddings.word"}], "forms": {"embeddings.word": "table2"}}
+    assert QUANTIZE.milder(QuantizeSettings(embeddings="int2"), details) == QuantizeSettings(embeddings="int4")
 
 
 def test_milder_gives_a_sensitive_table_its_8_bits_back() -> None:

@@ -25,13 +25,13 @@ from export import parity
 from export.emit import Emit
 from export.lower import lower
 from export.lowering import GROUPS, LOWERINGS
-from export.lowering.quantized import lower_packed_embedding
+from export.lowering.quantized import lower_packed_embedding, lower_two_bit_embedding
 from export.session import open_session
 from export.target import CPU, TARGETS, Target
 from export.values import Port, Value, build
 from models.errors import Unsupported
 from models.layers.activation import make_activation
-from models.layers.packed import PackedEmbedding, pack_rows
+from models.layers.packed import PackedEmbedding, TwoBitEmbedding, pack_rows, pack_rows_in_two_bits
 from models.network import Network
 from models.shape import Activation, HeadShape, Int8Form, LayerShape, ModelShape, Norm, Positions
 
@@ -147,8 +147,9 @@ def test_the_embedding_table_alone_may_be_int8() -> None:
 
 
 @targets
-def test_the_word_table_may_be_in_4_bits(target: Target) -> None:
-    shape = tiny_shape().with_int8({"embeddings.word": Int8Form.TABLE4})
+@pytest.mark.parametrize("form", [Int8Form.TABLE4, Int8Form.TABLE2])
+def test_the_word_table_may_be_in_few_bits(target: Target, form: Int8Form) -> None:
+    shape = tiny_shape().with_int8({"embeddings.word": form})
     network = random_network(shape)
     table = network.embeddings.word
     table.weight.copy_(torch.randint(0, 256, table.weight.shape, dtype=torch.uint8))
@@ -185,12 +186,19 @@ def test_weights_with_16_levels_are_packed_and_unpacked_once(target: Target, tmp
     assert sorted(int(np.prod(one.dims)) for one in whole) == sorted(sizes)
 
 
-@pytest.mark.parametrize("width", [1, 7, 8])
-def test_a_table_in_4_bits_may_have_an_odd_width(width: int) -> None:
-    table = PackedEmbedding(20, width)
-    table.weight, table.weight_scale = pack_rows(torch.randn(20, width))
+@pytest.mark.parametrize("width", [1, 6, 7, 8])
+@pytest.mark.parametrize(
+    ("kind", "packed", "lowered"),
+    [
+        (PackedEmbedding, pack_rows, lower_packed_embedding),
+        (TwoBitEmbedding, pack_rows_in_two_bits, lower_two_bit_embedding),
+    ],
+)
+def test_a_table_in_few_bits_may_have_any_width(width: int, kind: Any, packed: Any, lowered: Any) -> None:
+    table = kind(20, width)
+    table.weight, table.weight_scale = packed(torch.randn(20, width))
     ids = Value(Port("ids", "int64", ("batch", "time")))
-    rows = lower_packed_embedding(table, Emit(CPU, LOWERINGS, GROUPS), ids)
+    rows = lowered(table, Emit(CPU, LOWERINGS, GROUPS), ids)
     model = build([ids], {Port("rows", "float32", ("batch", "time", width)): rows}, opset=CPU.opset, name="table")
     asked = np.arange(20, dtype=np.int64).reshape(4, 5)
     (found,) = open_session(model.SerializeToString(), threads=1).run(None, {"ids": asked})
