@@ -251,27 +251,31 @@ def distill(
             outputs=outputs_of(teacher, read, kept).averaged(others),
             weights=weights,
         )
-    evaluate = None
-    if lessons.validation is not None:
-        unlabelled = bool((lessons.validation.targets < 0).any())
-        agreed = None
-        if unlabelled:
-            read = lessons.teacher_validation or lessons.validation
-            others = [outputs_of(one.teacher, one.validation) for one in lessons.ensemble if one.validation is not None]
-            agreed = outputs_of(teacher, read).averaged(others)
-        evaluate = scorer(lessons.task, lessons.validation, agreed)
     network = _trainable(student, schedule)
     history = fit(
         network,
         objective=objective,
         data=lessons.train,
         schedule=schedule,
-        evaluate=evaluate,
+        evaluate=_judge(teacher, lessons, outputs_of),
         seed=lessons.seed,
         scratch=lessons.scratch,
         progress=lessons.progress,
     )
     return student.of(network), history
+
+
+def _judge(
+    teacher: Checkpoint, lessons: Lessons, outputs_of: Callable[[Checkpoint, Encoded], TeacherOutputs]
+) -> Callable[[Network], float] | None:
+    """What an epoch is judged by: the labels of the validation data, or the teachers' answers where there are none."""
+    if lessons.validation is None:
+        return None
+    agreed = None
+    if bool((lessons.validation.targets < 0).any()):
+        others = [outputs_of(one.teacher, one.validation) for one in lessons.ensemble if one.validation is not None]
+        agreed = outputs_of(teacher, lessons.teacher_validation or lessons.validation).averaged(others)
+    return scorer(lessons.task, lessons.validation, agreed)
 
 
 def fine_tune(checkpoint: Checkpoint, *, lessons: Lessons, schedule: Schedule) -> tuple[Checkpoint, History]:
