@@ -56,7 +56,7 @@ def main() -> None:
         # A bundle has no network of its own: it is compared with the one before it.
         network, tokenizing = checkpoint.network(), checkpoint.tokenizing
         longest = checkpoint.shape.usable_positions
-        data = encode_table(table, tokenizing, checkpoint.shape.labels, max_length=longest, cache=given.cache)
+        data = encode_table(table, tokenizing, None, max_length=longest, cache=given.cache)
         model = lower(network, CPU).SerializeToString() if bundle is None else bundle.model
         parity = compare(network, model, singles(data))
         try:

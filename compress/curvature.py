@@ -84,8 +84,7 @@ def _weighted(network: Network, batch: Batch, layers: list[nn.Linear], generator
     finally:
         for hook in hooks:
             hook.remove()
-    drawn = torch.randn(logits.shape, generator=generator)
-    target = (logits * (drawn - drawn.mean(dim=1, keepdim=True))).sum()  # softmax sees only differences
+    target = (logits * torch.randn(logits.shape, generator=generator)).sum()
     live = [module for module in layers if module in seen]
     gradients = dict(zip(live, torch.autograd.grad(target, [seen[module][1] for module in live]), strict=True))
     for module in layers:

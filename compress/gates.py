@@ -13,16 +13,17 @@ from types import MappingProxyType
 
 import numpy as np
 
+from compress.bootstrap import paired_summaries
 from compress.record import Measurement, Verdict
 from compress.statistics import (
     Floats,
     Interval,
+    Sides,
     can_show,
     exact_interval,
     mcnemar_p,
     needed_examples,
     normal_quantile,
-    paired_bootstrap,
     ratio_interval,
     round_ratios,
     tango_interval,
@@ -96,8 +97,11 @@ def judge_accuracy(
         )
     proportions = teacher.paired_test == "proportions"
     gains = second - first if teacher.higher_is_better else first - second
-    span = float(max(first.max(), second.max()) - min(first.min(), second.min()))
-    paired = (_proportions if proportions else _bootstrap)(gains, span, max_loss, confidence)
+    if proportions:
+        paired = _proportions(gains, max_loss, confidence)
+    else:
+        span = float(max(first.max(), second.max()) - min(first.min(), second.min()))
+        paired = _bootstrap(gains, gain_interval(teacher, candidate, confidence=confidence), span, max_loss, confidence)
     n, interval = len(gains), paired.interval
     details: dict[str, float | int] = {"n": n, "b": paired.worse, "c": paired.better, "needed_n": paired.needed}
     if candidate.predictions and teacher.predictions:
@@ -269,7 +273,7 @@ def judge_agreement(*, stage: str, measured: Measurement, min_share: float, conf
 
 def _comparable(teacher: Measurement, candidate: Measurement) -> tuple[Floats, Floats]:
     """Return both (n,) score vectors, or raise BadInput with what keeps them from being compared one by one."""
-    for name in ("data", "metric", "paired_test", "higher_is_better"):
+    for name in ("data", "metric", "paired_test", "summary", "higher_is_better"):
         theirs, ours = getattr(teacher, name), getattr(candidate, name)
         if theirs != ours:
             raise BadInput(f"Teacher and candidate differ in {name}: {theirs} and {ours}.", fix="Measure both again.")
@@ -289,7 +293,7 @@ def _comparable(teacher: Measurement, candidate: Measurement) -> tuple[Floats, F
     return first, second
 
 
-def _proportions(gains: Floats, span: float, max_loss: float, confidence: float) -> _Paired:
+def _proportions(gains: Floats, max_loss: float, confidence: float) -> _Paired:
     n, worse, better = len(gains), int((gains < 0).sum()), int((gains > 0).sum())
     share = (worse + better) / n
     return _Paired(
@@ -301,10 +305,18 @@ def _proportions(gains: Floats, span: float, max_loss: float, confidence: float)
     )
 
 
-def _bootstrap(gains: Floats, span: float, max_loss: float, confidence: float) -> _Paired:
-    """Return the paired bootstrap; `span` is the range of the scores, the most one example can lose."""
+def gain_interval(
+    teacher: Measurement, candidate: Measurement, *, confidence: float = 0.95, sides: Sides = 1
+) -> Interval:
+    """Return the paired bootstrap of candidate minus teacher, turned so that positive is better."""
+    ordered = (teacher, candidate) if teacher.higher_is_better else (candidate, teacher)
+    first, second = (np.array(one.statistics or [[score] for score in one.scores]) for one in ordered)
+    return paired_summaries(teacher.summary, first, second, confidence=confidence, sides=sides)
+
+
+def _bootstrap(gains: Floats, interval: Interval, span: float, max_loss: float, confidence: float) -> _Paired:
+    """Return what a bootstrap says; `span` is the range of the scores, the most one example can lose."""
     n, worse, better = len(gains), int((gains < 0).sum()), int((gains > 0).sum())
-    interval = paired_bootstrap(np.zeros(n), gains, confidence=confidence, sides=1)
     if worse + better < RARE:
         # Resampling cannot invent the bad examples that a small sample happens to lack; the score interval allows them.
         low = tango_interval(n, worse, 0, confidence=confidence, sides=1, continuity=CONTINUITY).low * span

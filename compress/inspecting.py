@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from compress.artifact import RECORD_FILE, open_artifact
+from compress.gates import gain_interval
 from compress.machine import environment, timed_rows, token_ids
 from compress.measure import Probe, Subject, measure
 from compress.record import Measurement
@@ -23,6 +24,7 @@ from models.encoded import encode_table
 from models.errors import BadInput
 from models.progress import Progress, silent
 from models.task import Task
+from models.tasks import task_named
 
 TEXTS = 100
 
@@ -69,9 +71,9 @@ def inspect_model(source: str) -> dict[str, Any]:
     return facts
 
 
-def evaluate_model(source: str, look: Look, task: Task, *, progress: Progress = silent) -> dict[str, Any]:
+def evaluate_model(source: str, look: Look, *, progress: Progress = silent) -> dict[str, Any]:
     """Return the metric of a model on labelled examples, and beside a teacher the paired difference."""
-    measured = _measured(_subject(source, look, progress), task, look, progress)
+    measured = _measured(_subject(source, look, progress), look, progress)
     facts: dict[str, Any] = {
         "source": source,
         "data": look.data,
@@ -83,13 +85,11 @@ def evaluate_model(source: str, look: Look, task: Task, *, progress: Progress = 
         "high": measured.high,
     }
     if look.teacher is not None:
-        facts["teacher"] = _difference(
-            measured, _measured(_subject(look.teacher, look, progress), task, look, progress)
-        )
+        facts["teacher"] = _difference(measured, _measured(_subject(look.teacher, look, progress), look, progress))
     return facts
 
 
-def bench_model(source: str, look: Look, task: Task, *, progress: Progress = silent) -> dict[str, Any]:
+def bench_model(source: str, look: Look, *, progress: Progress = silent) -> dict[str, Any]:
     """Return the latency of a model at batch 1 beside the teacher's; without a teacher beside its own, as a control."""
     subject = _subject(source, look, progress)
     baseline = subject if look.teacher is None else _subject(look.teacher, look, progress)
@@ -129,20 +129,21 @@ def _subject(source: str, look: Look, progress: Progress) -> Subject:
         raise BadInput("no examples are named", where="--data", fix="Give --data FILE.")
     directory = local_directory(source)
     probe = Probe.open(directory, tree_digest(directory))
-    cache = look.cache.expanduser()
+    cache, task = look.cache.expanduser(), _task_of(probe)
     table = read_table(
         embedded_table(look.data, "test", cache),
         text=look.text,
         text_pair=look.text_pair,
         label=look.label,
         split="test",
+        several=task.several_labels,
     )
     if table.labels is None:
         raise BadInput("has no label column", where=table.source, fix="Name it with --label.")
     data = encode_table(
         table,
         probe.product.tokenizing,
-        probe.shape.labels,
+        task.targets(table, probe.shape.labels),
         max_length=probe.shape.usable_positions,
         cache=cache,
         progress=progress("tokenise"),
@@ -150,11 +151,17 @@ def _subject(source: str, look: Look, progress: Progress) -> Subject:
     return Subject(probe, data)
 
 
-def _measured(subject: Subject, task: Task, look: Look, progress: Progress) -> Measurement:
+def _task_of(probe: Probe) -> Task:
+    if probe.shape.head is None:
+        raise BadInput("the model has no head, so it answers nothing", where=str(probe.directory))
+    return task_named(probe.shape.head.task)
+
+
+def _measured(subject: Subject, look: Look, progress: Progress) -> Measurement:
     with tempfile.TemporaryDirectory() as scratch:
         return measure(
             subject,
-            task,
+            _task_of(subject.probe),
             name=str(look.data),
             reference=None,
             settings=MeasureSettings(threads=look.threads),
@@ -166,11 +173,15 @@ def _measured(subject: Subject, task: Task, look: Look, progress: Progress) -> M
 def _difference(candidate: Measurement, teacher: Measurement) -> dict[str, Any]:
     ours, theirs = np.asarray(candidate.scores), np.asarray(teacher.scores)
     worse, better = int((ours < theirs).sum()), int((ours > theirs).sum())
-    interval = tango_interval(len(ours), worse, better)
+    facts = {"estimate": teacher.estimate}
+    if teacher.paired_test == "proportions":
+        interval = tango_interval(len(ours), worse, better)
+        counts = {"teacher_only_right": worse, "candidate_only_right": better, "mcnemar_p": mcnemar_p(worse, better)}
+    else:
+        interval = gain_interval(teacher, candidate, sides=2)
+        counts = {}
     return {
-        "estimate": teacher.estimate,
+        **facts,
         "difference": {"estimate": interval.estimate, "low": interval.low, "high": interval.high},
-        "teacher_only_right": worse,
-        "candidate_only_right": better,
-        "mcnemar_p": mcnemar_p(worse, better),
+        **counts,
     }

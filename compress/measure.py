@@ -10,6 +10,7 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
+from compress.bootstrap import summary_interval
 from compress.machine import environment, timed_rows, token_ids
 from compress.record import Latency, Measurement
 from compress.settings import MeasureSettings
@@ -26,6 +27,7 @@ from models.errors import BadInput
 from models.evaluation import evaluate_logits
 from models.progress import Progress, silent
 from models.shape import LayerShape, ModelShape
+from models.summary import Summary, contributions
 from models.task import Task
 
 GRAPH = "model.onnx"
@@ -109,9 +111,13 @@ def measure(
     """
     probe, data = subject.probe, subject.data
     logits = _finite_logits(subject, progress)
-    targets = np.asarray(data.targets)
-    scores = task.score(logits, targets)
-    interval = metric_interval(scores, paired_test=task.metric.paired_test.value)
+    metric, targets = task.metric, np.asarray(data.targets)
+    statistics = task.statistics(logits, targets)
+    scores = contributions(metric.summary, statistics)
+    if metric.summary is Summary.MEAN:
+        interval = metric_interval(scores, paired_test=metric.paired_test.value)
+    else:
+        interval = summary_interval(metric.summary, statistics)
     graph, size = probe.graph(scratch / "candidate")
     comparison = None
     if reference is not None:
@@ -129,12 +135,14 @@ def measure(
     return Measurement(
         artifact=probe.digest,
         data=name,
-        metric=task.metric.name,
-        higher_is_better=task.metric.higher_is_better,
-        paired_test=task.metric.paired_test.value,
-        scores=[float(score) for score in scores],
-        predictions=[int(label) for label in task.predict(logits)],
-        targets=[int(label) for label in targets],
+        metric=metric.name,
+        higher_is_better=metric.higher_is_better,
+        paired_test=metric.paired_test.value,
+        summary=metric.summary,
+        scores=scores.tolist(),
+        statistics=[] if metric.summary is Summary.MEAN else statistics.tolist(),
+        predictions=task.predict(logits).tolist() if metric.classes else [],
+        targets=targets.tolist() if metric.classes else [],
         estimate=float(scores.mean()),
         low=interval.low,
         high=interval.high,
@@ -154,9 +162,13 @@ def measure_agreement(
 
     `like` is a measurement of the same model, whose size and machine are repeated. `name` as in `measure`.
     """
-    answers, expected = (
-        np.asarray(task.predict(_finite_logits(one, progress)), dtype=np.int64) for one in (subject, before)
-    )
+    if not task.metric.classes:
+        raise BadInput(
+            f"the answers of {task.name} are not the same or another, so their agreement cannot be judged",
+            where="data.foreign",
+            fix="Leave it out.",
+        )
+    answers, expected = (task.predict(_finite_logits(one, progress)) for one in (subject, before))
     scores = (answers == expected).astype(np.float64)
     interval = metric_interval(scores, paired_test="proportions")
     return like.model_copy(
@@ -165,6 +177,8 @@ def measure_agreement(
             "metric": "agreement",
             "higher_is_better": True,
             "paired_test": "proportions",
+            "summary": Summary.MEAN,
+            "statistics": [],
             "scores": scores.tolist(),
             "predictions": answers.tolist(),
             "targets": expected.tolist(),

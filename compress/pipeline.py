@@ -30,7 +30,6 @@ from models.checkpoint import Checkpoint
 from models.errors import BadFile, BadInput, GateFailed
 from models.files import digest_of
 from models.progress import Progress, silent
-from models.tasks import TASKS
 
 # The number is the directory's: it stays the same whether or not the stages before it are asked for.
 ORDER: tuple[tuple[int, Stage[Any, Any]], ...] = (
@@ -130,7 +129,7 @@ def opened(
     ledger.check()
     ledger.directory.mkdir(parents=True, exist_ok=True)
     with locked(ledger.directory), torch_threads(recipe.threads):
-        inputs = load_inputs(recipe, task_of(recipe), cache=cache, progress=progress)
+        inputs = load_inputs(recipe, cache=cache, progress=progress)
         inputs.require("validation", wanted_by=wanted_by)
         yield Run(recipe, inputs, ledger, cache, progress, on_stage)
 
@@ -166,11 +165,6 @@ def require_passed(result: RunResult) -> None:
             where=f"stage {failed[0].stage}",
             fix=" ".join(dict.fromkeys(verdict.advice for verdict in failed if verdict.advice)) or None,
         )
-
-
-def task_of(recipe: Recipe) -> Any:
-    """Return the task that a recipe names."""
-    return next(task for task in TASKS if task.name == recipe.task)
 
 
 def make_root(state: Run) -> Made:

@@ -37,7 +37,7 @@ class Recipe(Settings):
     ensemble: tuple[str, ...] = Field(
         (), description="More teachers with the same labels: students learn from the mean of all their logits."
     )
-    task: Literal["text-classification"] = Field("text-classification", description="What the model does.")
+    task: str | None = Field(None, description="What the model does; what the teacher's own head does if left out.")
     data: DataSettings = Field(default_factory=DataSettings, description="The examples.")
     train: TrainSettings | None = Field(None, description="Fine-tune or train the teacher first.")
     distill: DistillSettings | None = Field(None, description="Distil the teacher into a student.")

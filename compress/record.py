@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from models.summary import Summary
+
 FORMAT = 1
 
 Paired = Literal["proportions", "bootstrap"]
@@ -80,7 +82,13 @@ class Measurement(Record):
     metric: str = Field(min_length=1, description="name of the metric, such as accuracy")
     higher_is_better: bool = Field(description="whether a larger metric is a better one")
     paired_test: Paired = Field(description="how two models are compared on the same examples")
-    scores: list[float] = Field(description="score of each example, in the order of the data")
+    summary: Summary = Field(Summary.MEAN, description="how the metric is made of the statistics of the examples")
+    scores: list[float] = Field(
+        description="what each example adds to the metric, in the order of the data: their mean"
+    )
+    statistics: list[list[float]] = Field(
+        default_factory=list, description="what the metric needs of each example; empty where it is the score alone"
+    )
     predictions: list[int] = Field(description="predicted class of each example; empty where there are no classes")
     targets: list[int] = Field(description="expected class of each example; empty where there are no classes")
     estimate: float = Field(description="the metric")
@@ -95,9 +103,16 @@ class Measurement(Record):
 
     @model_validator(mode="after")
     def _one_value_per_example(self) -> Measurement:
-        for name, values in (("predictions", self.predictions), ("targets", self.targets)):
+        columns: tuple[tuple[str, list[Any]], ...] = (
+            ("predictions", self.predictions),
+            ("targets", self.targets),
+            ("statistics", self.statistics),
+        )
+        for name, values in columns:
             if values and len(values) != len(self.scores):
                 raise ValueError(f"{len(values)} {name} for {len(self.scores)} scores")
+        if bool(self.statistics) == (self.summary is Summary.MEAN) and self.scores:
+            raise ValueError(f"a metric by {self.summary.value} with {len(self.statistics)} rows of statistics")
         return self
 
 

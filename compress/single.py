@@ -20,7 +20,6 @@ from compress.pipeline import (
     make_root,
     make_stage,
     summary,
-    task_of,
 )
 from compress.recipe import Recipe
 from compress.record import ArtifactRecord, RunResult
@@ -57,9 +56,7 @@ def execute_stage(
     ledger = Ledger(work if processes.first else work.with_name(f"{work.name}-{processes.number}"))
     ledger.directory.mkdir(parents=True, exist_ok=True)
     with locked(ledger.directory), torch_threads(recipe.threads):
-        inputs = processes.first_goes_ahead(
-            lambda: load_inputs(recipe, task_of(recipe), cache=cache, progress=progress)
-        )
+        inputs = processes.first_goes_ahead(lambda: load_inputs(recipe, cache=cache, progress=progress))
         state = Run(recipe, inputs, ledger, cache, progress)
         root = make_root(state)
         parent = root if model is None or stage == TRAIN.name else _opened(state, model)

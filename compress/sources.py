@@ -13,14 +13,15 @@ from compress.record import DataRecord
 from compress.settings import ArchitectureSettings, DataSettings
 from export.bundle import Bundle
 from models.bert_encoder import even_layers
-from models.checkpoint import Checkpoint, local_directory
-from models.data import Table, label_names, read_table
+from models.checkpoint import Checkpoint, local_directory, read_shape
+from models.data import Table, read_table
 from models.encoded import Encoded, encode_table, joined
 from models.errors import BadInput
 from models.files import digest_of, new_directory, sha256_file
 from models.progress import Progress, silent
-from models.shape import Activation, HeadShape, ModelShape
+from models.shape import CLASSIFICATION, Activation, HeadShape, ModelShape
 from models.task import Task
+from models.tasks import task_named
 from models.tokenizing import Tokenizing, train_byte_level_bpe
 from models.zoo import standard_library
 from teacher_student.augmentation import changed_copies, near_words
@@ -112,7 +113,7 @@ class Inputs:
             self._read[key] = encode_table(
                 table,
                 reader.tokenizing,
-                self._labels_of(table),
+                self.task.targets(table, self.labels),
                 max_length=longest,
                 cache=self.cache,
                 progress=self.progress("tokenise"),
@@ -122,8 +123,8 @@ class Inputs:
     def name(self, role: str) -> str:
         """Return the digest of a role's examples, whatever tokenizer reads them: texts, classes, longest length."""
         table = self.tables[role]
-        labels = self._labels_of(table)
-        return digest_of([table.digest, None if labels is None else list(labels), self.max_length])
+        labels = None if table.labels is None else list(self.labels)
+        return digest_of([table.digest, labels, self.task.name, self.max_length])
 
     def read_by(self, stage: str) -> tuple[str, ...]:
         """Return the roles of the examples that a stage may see. Those of the gates and the report are not among them,
@@ -161,24 +162,23 @@ class Inputs:
             for role, table in self.tables.items()
         )
 
-    def _labels_of(self, table: Table) -> tuple[str, ...] | None:
-        return self.labels if table.labels is not None else None
 
-
-def load_inputs(recipe: Recipe, task: Task, *, cache: Path, progress: Progress = silent) -> Inputs:
+def load_inputs(recipe: Recipe, *, cache: Path, progress: Progress = silent) -> Inputs:
     """Return the inputs of a recipe, tokenised for the teacher and kept in `cache`.
 
     Raises:
         BadInput, BadFile, Unsupported: as checkpoints, tables and tokenizers raise.
     """
-    tables = _tables(recipe.data, cache)
-    base, digest = _base(recipe, tables, cache)
+    task = task_named(recipe.task or _teachers_task(recipe))
+    tables = _tables(recipe.data, task, cache)
+    base, digest = _base(recipe, task, tables, cache)
     if base.shape.head is None:
         raise BadInput(
-            "the checkpoint has no classifier, so it cannot teach",
+            "the checkpoint has no head, so it cannot teach",
             where=str(recipe.teacher),
             fix="Fine-tune it first: compress train.",
         )
+    task.check(base.shape.labels, where=str(recipe.teacher))
     others, others_digest = _ensemble(recipe, base)
     length = recipe.data.max_length
     inputs = Inputs(task, base, digest, tables, length, cache, recipe.seed, progress, others, others_digest)
@@ -187,7 +187,15 @@ def load_inputs(recipe: Recipe, task: Task, *, cache: Path, progress: Progress =
     return inputs
 
 
-def _tables(settings: DataSettings, cache: Path) -> dict[str, Table]:
+def _teachers_task(recipe: Recipe) -> str:
+    """Return what the teacher's own head does; a classifier where it has none."""
+    if recipe.teacher is None or (recipe.train is not None and recipe.train.architecture is not None):
+        return CLASSIFICATION
+    head = read_shape(embedded_teacher() if recipe.teacher == EMBEDDED else local_directory(recipe.teacher)).head
+    return CLASSIFICATION if head is None else head.task
+
+
+def _tables(settings: DataSettings, task: Task, cache: Path) -> dict[str, Table]:
     given = {role: getattr(settings, role) for role in ROLES if getattr(settings, role) is not None}
     tables = {}
     for role, source in given.items():
@@ -197,6 +205,7 @@ def _tables(settings: DataSettings, cache: Path) -> dict[str, Table]:
             text_pair=settings.text_pair,
             label=settings.label,
             split=getattr(settings, f"{role}_split"),
+            several=task.several_labels,
         )
         if role != "train" and table.labels is None:
             raise BadInput("has no label column, so nothing can be judged on it", where=table.source)
@@ -221,7 +230,7 @@ def _check_pairs(extra: Table, train: Table | None) -> None:
         raise BadInput(f"has {counts[0]} a row, and {train.source} has {counts[1]}", where=extra.source)
 
 
-def _base(recipe: Recipe, tables: Mapping[str, Table], cache: Path) -> tuple[Checkpoint, str]:
+def _base(recipe: Recipe, task: Task, tables: Mapping[str, Table], cache: Path) -> tuple[Checkpoint, str]:
     """Return the checkpoint that the run starts from, and the digest of what it was read or made from."""
     train = recipe.train
     if train is not None and "train" not in tables:
@@ -230,18 +239,20 @@ def _base(recipe: Recipe, tables: Mapping[str, Table], cache: Path) -> tuple[Che
         raise BadInput("has no label column, so there is nothing to train on", where=tables["train"].source)
     if train is not None and train.architecture is not None:
         tokenizing = _new_tokenizer(tables["train"], train.architecture, cache)
-        shape = new_shape(train.architecture, tokenizing, HeadShape(label_names(tables["train"])))
+        head = HeadShape(task.labels_of(tables["train"]), task=task.name)
+        shape = new_shape(train.architecture, tokenizing, head)
         return Checkpoint.new(shape, tokenizing, seed=recipe.seed), digest_of([shape.to_json(), tokenizing.digest])
     if recipe.teacher is None:
         raise BadInput("no teacher is named", where="teacher", fix="Give --teacher DIRECTORY or a hub name.")
     source = embedded_teacher() if recipe.teacher == EMBEDDED else recipe.teacher
     directory = local_directory(source)
     digest = tree_digest(directory)
-    labels = label_names(tables["train"]) if train is not None else None
+    labels = task.labels_of(tables["train"]) if train is not None else None
     base = Checkpoint.load(directory)
-    # A classifier that knows these labels already keeps its head and its order of classes.
-    if labels is not None and not set(labels) <= set(base.shape.labels):
-        base = Checkpoint.load(directory, labels=labels, seed=recipe.seed)
+    own = None if base.shape.head is None else base.shape.head.task
+    # A head that knows these labels already stays, with its order of classes.
+    if labels is not None and (own != task.name or not set(labels) <= set(base.shape.labels)):
+        base = Checkpoint.load(directory, labels=labels, task=task.name, seed=recipe.seed)
     return base, digest
 
 

@@ -19,9 +19,10 @@ from compress.settings import (
 )
 from compress.sources import EMBEDDED, embedded_table, embedded_teacher
 from models.checkpoint import Checkpoint
-from models.data import class_targets, read_table
+from models.data import read_table
 from models.errors import BadInput
 from models.files import write_text
+from models.tasks import task_named
 
 # What a first recipe sets; every other key is listed below it with its default, switched off.
 CHOSEN: dict[str, dict[str, Any]] = {
@@ -59,14 +60,12 @@ def write_starter(
     checkpoint = Checkpoint.load(embedded_teacher() if teacher == EMBEDDED else str(teacher))
     shape = checkpoint.shape
     if shape.head is None:
-        raise BadInput(
-            "the checkpoint has no classifier", where=str(teacher), fix="Fine-tune it first: compress train."
-        )
-    counts = {}
+        raise BadInput("the checkpoint has no head", where=str(teacher), fix="Fine-tune it first: compress train.")
+    counts, task = {}, task_named(shape.head.task)
     for role, source in (("train", str(train)), ("validation", str(validation))):
-        table = read_table(embedded_table(source, role, cache), split=role)
+        table = read_table(embedded_table(source, role, cache), split=role, several=task.several_labels)
         if table.labels is not None:
-            class_targets(table, shape.labels)
+            task.targets(table, shape.labels)
         counts[role] = len(table)
     layers = max(1, len(shape.layers) // 2)
     text = "\n".join(_lines(name, str(teacher), str(train), str(validation), layers)) + "\n"

@@ -28,10 +28,12 @@ from export.manifest import (
 from export.readme import readme
 from export.session import Floats, open_session, run
 from models.errors import BadFile, BadInput, Mismatch
-from models.family import label_keys
+from models.family import head_keys
 from models.files import digest_files, inside, write_bytes, write_json, write_text
 from models.progress import Progress, silent
 from models.shape import ModelShape
+from models.task import Answer, Task
+from models.tasks import task_named
 from models.tokenizing import Tokenizing
 
 if TYPE_CHECKING:  # both load torch, which a device does not have
@@ -67,15 +69,6 @@ class Contents:
     parameters: int
     lineage: Sequence[Mapping[str, Any]] = ()
     measurements: Mapping[str, Any] | None = None
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """An answer for one text: the likeliest label and the probability of every label."""
-
-    label: str
-    probabilities: Mapping[str, float]
 
 
 @final
@@ -138,22 +131,19 @@ class Bundle:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(inside(self.directory, name), target)
 
-    def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Prediction]:
+    def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Answer]:
         """Return one answer per text, or per text and its pair; longer texts are cut to what the positions allow.
 
         Raises:
-            BadInput: the model has no labels, or the texts cannot be encoded.
+            BadInput: the model has no head, or the texts cannot be encoded.
+            Unsupported: the head is for a task that is not known.
         """
-        labels = self.shape.labels
-        if not labels:
-            raise BadInput("the model has no labels to answer with", where=str(self.directory))
+        task = _task(self.shape)
+        if task is None:
+            raise BadInput("the model has no head to answer with", where=str(self.directory))
         encodings = self.tokenizing.encode(texts, pairs, max_length=self.shape.usable_positions)
-        answers = []
-        for encoding in encodings:
-            shares = _softmax(_logits(self.session, encoding.ids, encoding.token_type_ids))
-            probabilities = {label: float(share) for label, share in zip(labels, shares, strict=True)}
-            answers.append(Prediction(labels[int(shares.argmax())], probabilities))
-        return answers
+        rows = [_logits(self.session, one.ids, one.token_type_ids) for one in encodings]
+        return task.answers(np.stack(rows), self.shape.labels) if rows else []
 
     def logits(self, data: Encoded, *, progress: Progress = silent) -> Floats:
         """Return the logits (rows, labels) of a tokenised data set, one text at a time as a device runs it."""
@@ -200,7 +190,7 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
         measurements=dict(contents.measurements or {}),
         versions=_versions(),
     )
-    write_text(directory / README_FILE, readme(manifest, usable_positions=shape.usable_positions))
+    write_text(directory / README_FILE, readme(manifest, usable_positions=shape.usable_positions, task=_task(shape)))
     listed = {name: FileEntry(sha256=sha, bytes=size) for name, (sha, size) in digest_files(directory).items()}
     manifest = manifest.model_copy(update={"files": listed})
     write_json(directory / MANIFEST_FILE, manifest.model_dump())
@@ -252,10 +242,8 @@ def _rows(data: Encoded) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         yield ids, np.arange(len(ids)) >= second if second >= 0 else np.zeros(len(ids), dtype=np.int64)
 
 
-def _softmax(logits: Floats) -> Floats:
-    raised: Floats = np.exp(logits - logits.max())
-    shares: Floats = raised / raised.sum()
-    return shares
+def _task(shape: ModelShape) -> Task | None:
+    return None if shape.head is None else task_named(shape.head.task)
 
 
 def _config(shape: ModelShape) -> dict[str, Any]:
@@ -269,7 +257,7 @@ def _config(shape: ModelShape) -> dict[str, Any]:
         "max_position_embeddings": shape.max_positions,
         "type_vocab_size": shape.type_vocab_size,
         "pad_token_id": shape.pad_token_id,
-        **label_keys(shape.labels),
+        **(head_keys(shape.head) if shape.head else {}),
     }
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from export.manifest import Manifest
+from models.task import Task
 
 _PAGE: Final = """\
-# {family} classifier for ONNX Runtime
+# {family} for {task}, for ONNX Runtime
 
 Written for the target `{target}`: {layers} layers, {parameters:,} weights, labels {labels}.
 Texts may have up to {positions} tokens. Run one text at a time, without padding: {why}
@@ -24,7 +25,7 @@ session = onnxruntime.InferenceSession("{model}", providers=["CPUExecutionProvid
 {tokens}
 arrays = {arrays}
 logits = session.run(None, {{port.name: arrays[port.name] for port in session.get_inputs()}})[0]
-print(labels[str(int(logits[0].argmax()))])
+{reading}
 ```
 
 | file | what it is |
@@ -52,8 +53,8 @@ _ARRAYS: Final = (
 )
 
 
-def readme(manifest: Manifest, *, usable_positions: int) -> str:
-    """Return the Markdown page of a bundle."""
+def readme(manifest: Manifest, *, usable_positions: int, task: Task | None) -> str:
+    """Return the Markdown page of a bundle; one without a `task` gives hidden states."""
     dynamic = "dynamic" in manifest.int8.values()
     why = "its int8 scales are taken per call." if dynamic else "that is what it was made fast for."
     present = ("model.onnx", "model.ort", "required_operators_and_types.config")
@@ -65,6 +66,8 @@ def readme(manifest: Manifest, *, usable_positions: int) -> str:
     labels = (manifest.shape.get("head") or {}).get("labels", [])
     return _PAGE.format(
         family=manifest.shape["family"],
+        task="hidden states" if task is None else task.name,
+        reading="print(logits.shape)" if task is None else task.reading,
         target=manifest.target,
         layers=len(manifest.shape["layers"]),
         parameters=manifest.parameters,

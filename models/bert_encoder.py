@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from models.errors import BadInput, Unsupported
-from models.family import Config, is_classifier, label_keys, labels_of
+from models.family import Config, head_keys, is_classifier, labels_of, task_of
 from models.shape import MAX_LAYERS, Activation, HeadShape, LayerShape, ModelShape, member
 from models.weights import Row
 
@@ -48,7 +48,9 @@ def bert_shape(config: Config, *, family: str, offset: int, type_vocab_size: int
     dropout = float(config.get("hidden_dropout_prob", 0.1))
     classifier_dropout = config.get("classifier_dropout")
     head = HeadShape(
-        labels=labels_of(config), dropout=dropout if classifier_dropout is None else float(classifier_dropout)
+        labels=labels_of(config),
+        dropout=dropout if classifier_dropout is None else float(classifier_dropout),
+        task=task_of(config),
     )
     return ModelShape(
         family=family,
@@ -113,5 +115,5 @@ def bert_config(shape: ModelShape, *, architecture: str) -> dict[str, Any]:
         "initializer_range": shape.initializer_range,
         "pad_token_id": shape.pad_token_id,
         "position_embedding_type": "absolute",
-        **({"classifier_dropout": shape.head.dropout, **label_keys(shape.head.labels)} if shape.head else {}),
+        **({"classifier_dropout": shape.head.dropout, **head_keys(shape.head)} if shape.head else {}),
     }

@@ -17,7 +17,7 @@ from models.families import FAMILIES
 from models.family import Family
 from models.files import inside, read_object, write_json
 from models.network import Network
-from models.shape import HeadShape, Int8Form, ModelShape
+from models.shape import CLASSIFICATION, HeadShape, Int8Form, ModelShape
 from models.tensor_file import write_tensors
 from models.tokenizing import Tokenizing
 
@@ -63,11 +63,13 @@ class Checkpoint:
         return sum(counted.values())
 
     @staticmethod
-    def load(source: str | Path, *, labels: tuple[str, ...] | None = None, seed: int = 0) -> Checkpoint:
+    def load(
+        source: str | Path, *, labels: tuple[str, ...] | None = None, task: str = CLASSIFICATION, seed: int = 0
+    ) -> Checkpoint:
         """Return the checkpoint in a directory (ours or Hugging Face's) or behind a hub name `org/name`.
 
-        With `labels` the model gets a head for these classes: the checkpoint's own where it fits, else a new one drawn
-        from `seed`.
+        With `labels` the model gets a head for these outputs and this task: the checkpoint's own where it fits, else a
+        new one drawn from `seed`.
 
         Raises:
             BadInput: there is no such directory or hub model.
@@ -81,9 +83,9 @@ class Checkpoint:
             if (directory / SHAPE_FILE).exists()
             else _read_hugging_face(directory, shape, wanted_labels=labels)
         )
-        if labels is not None and shape.labels != labels:
-            head = HeadShape(labels) if shape.head is None else replace(shape.head, labels=labels)
-            shape = replace(shape, head=head)
+        if labels is not None:
+            own = HeadShape(labels) if shape.head is None else shape.head
+            shape = replace(shape, head=replace(own, labels=labels, task=task))
         weights = _complete(shape, weights, new_head=labels is not None, seed=seed, where=str(directory))
         tokenizing = Tokenizing.load(directory)
         _check_tokenizer(tokenizing, shape, directory)

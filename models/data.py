@@ -14,11 +14,11 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
 
-from models.columns import Columns, Wanted, choose_columns, listed
+from models.columns import Columns, Wanted, choose_columns
 from models.errors import BadFile, BadInput, nearest
 from models.files import digest_of, sha256_file
 
-Label = str | int | float
+Label = str | int | float | tuple[str, ...]
 
 _BLOCK_BYTES = 16 * 1024 * 1024  # a row of CSV or JSON Lines must fit into one block
 _HUB_NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)?(?::[\w.-]+)?")
@@ -61,11 +61,13 @@ def read_table(
     text_pair: str | None = None,
     label: str | None = None,
     split: str | None = None,
+    several: bool = False,
 ) -> Table:
     """Return the rows of a file (CSV, TSV, JSON Lines, Parquet; plain or `.gz`) or of a hub data set.
 
     Columns that are not named are found by name; without a label column the rows are unlabelled. TSV files are read
-    with quoting off. A hub data set is `org/name` or `org/name:configuration`; `split` is one of its splits
+    with quoting off. Where a row may have `several` labels, or none, they are a list or text with a bar between them. A
+    hub data set is `org/name` or `org/name:configuration`; `split` is one of its splits
     (default: train) and means nothing for a file.
 
     Raises:
@@ -82,7 +84,9 @@ def read_table(
         columns, table, names, digest = _from_hub(wanted, split or "train")
     if table.num_rows == 0:
         raise BadFile("there are no rows", where=source, fix="Give a file with a header and at least one row.")
-    labels = None if columns.label is None else _labels(table[columns.label], columns.label, source, names)
+    labels = (
+        None if columns.label is None else _labels(table[columns.label], columns.label, source, names, several=several)
+    )
     return Table(
         texts=_texts(table[columns.text], columns.text, source),
         pairs=None if columns.pair is None else _texts(table[columns.pair], columns.pair, source),
@@ -90,54 +94,6 @@ def read_table(
         source=source,
         digest=digest_of([digest, *columns]),
     )
-
-
-def label_names(table: Table) -> tuple[str, ...]:
-    """Return the distinct labels of a table as class names, numbers in numerical order.
-
-    Raises:
-        BadInput: the table has no labels, only one, or its labels are fractions.
-    """
-    if table.labels is None:
-        raise BadInput("there is no label column", where=table.source, fix="Name it, or give labelled data.")
-    distinct = set(table.labels)
-    if any(isinstance(value, float) for value in distinct):
-        raise BadInput("the labels are fractions, which name no classes", where=table.source)
-    if len(distinct) < 2:
-        raise BadInput(f"all rows have the same label {table.labels[0]!r}", where=table.source)
-    return tuple(str(value) for value in sorted(distinct, key=_label_order))
-
-
-def _label_order(value: Label) -> tuple[bool, float, str]:
-    return (True, 0.0, value) if isinstance(value, str) else (False, float(value), "")
-
-
-def class_targets(table: Table, names: Sequence[str]) -> list[int]:
-    """Return the class number of every row, -1 for every row when the table is unlabelled.
-
-    A label is the class of that name; a whole number that is no name is the class of that number, unless all names
-    are numbers themselves.
-
-    Raises:
-        BadInput: a label is not known; row, label and known labels are named.
-    """
-    if table.labels is None:
-        return [-1] * len(table)
-    by_name: dict[Label, int] = {name: number for number, name in enumerate(names)}
-    by_value: dict[Label, int] = {}
-    if not all(name.lstrip("-").isdigit() for name in names):
-        by_value = {number: number for number in range(len(names))}
-    targets = []
-    for row, value in enumerate(table.labels, start=1):
-        target = by_name.get(str(value), by_value.get(value))
-        if target is None:
-            raise BadInput(
-                f"row {row} has the label {value!r}, which is not known",
-                where=table.source,
-                fix=f"Known labels: {listed(names)}.{nearest(str(value), names)}",
-            )
-        targets.append(target)
-    return targets
 
 
 def _looks_like_path(source: str) -> bool:
@@ -244,6 +200,7 @@ def _from_hub(wanted: Wanted, split: str) -> tuple[Columns, pa.Table, list[str] 
         ) from error
     columns = choose_columns(dataset.column_names, wanted)
     feature = dataset.features[columns.label] if columns.label else None
+    feature = getattr(feature, "feature", feature)  # of a list
     names = list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
     table = dataset.select_columns(columns.names).with_format("arrow")[:]
     return columns, table, names, digest_of([wanted.source, split, dataset._fingerprint])
@@ -273,13 +230,17 @@ def _texts(column: pa.ChunkedArray, name: str, source: str) -> list[str]:
     return texts
 
 
-def _labels(column: pa.ChunkedArray, name: str, source: str, names: list[str] | None) -> list[Label] | None:
+def _labels(
+    column: pa.ChunkedArray, name: str, source: str, names: list[str] | None, *, several: bool
+) -> list[Label] | None:
     """Return the labels as whole numbers where all are, else as fractions where all are numbers, else as text.
 
     None when no row has one: missing everywhere, or -1 everywhere, which is how public test sets hide them.
     """
     column = _plain(column)
     kind = column.type
+    if several:
+        return _several(column, name, source, names)
     number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
     if not number and not _is_text(kind):
         raise BadInput(f"the column '{name}' holds {kind}, which is no label", where=source, fix="Name another column.")
@@ -293,6 +254,22 @@ def _labels(column: pa.ChunkedArray, name: str, source: str, names: list[str] | 
     if all(label == -1 for label in labels):
         return None
     return [_named(label, names) for label in labels]
+
+
+def _several(column: pa.ChunkedArray, name: str, source: str, names: list[str] | None) -> list[Label] | None:
+    """Return the labels of rows that may have any number of them, as tuples; None when the whole column is missing."""
+    listed = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+    if not listed and not _is_text(column.type):
+        raise BadInput(
+            f"the column '{name}' holds {column.type}, not lists of labels or text with a bar between labels",
+            where=source,
+            fix="Name another column.",
+        )
+    values = column.to_pylist()
+    if all(value is None for value in values):
+        return None
+    parts = ((value or []) if listed else (value or "").split("|") for value in values)
+    return [tuple(str(_named(one, names)) for one in row if one not in (None, "")) for row in parts]
 
 
 def _named(label: Label, names: list[str] | None) -> Label:

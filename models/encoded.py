@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,14 +15,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from models.data import Table, class_targets
+from models.data import Table
 from models.errors import BadFile, Unsupported
 from models.files import check_files, digest_files, digest_of, new_directory, read_object, write_json
 from models.tokenizing import Encoding, Tokenizing
 
 Rows = npt.NDArray[np.int64]
 
-_FORMAT = 1
+_FORMAT = 2
 _META = "meta.json"
 _ARRAYS = ("ids", "offsets", "second", "targets")
 _CHUNK = 4096  # texts encoded before their numbers are written: bounds the memory, whatever the size of the data
@@ -32,7 +33,7 @@ class Batch(NamedTuple):
     """Rows of one data set, padded on the right to the longest of them.
 
     Shapes: `input_ids`, `attention_mask` (1 = token, 0 = padding) and `token_type_ids` (batch, time) int64; `targets`
-    (batch,) int64, -1 = unlabelled; `indices` (batch,) int64, the rows' numbers.
+    (batch, ...) as the task has them; `indices` (batch,) int64, the rows' numbers.
     """
 
     input_ids: Tensor
@@ -48,15 +49,15 @@ class Encoded:
     """A tokenised data set of n rows.
 
     `ids` int32: the tokens of all rows, one row after the other; `offsets` int64 (n + 1): where each row starts;
-    `second` int32 (n): the place in its row where token type 1 starts, -1 where there is none; `targets` int64 (n):
-    class numbers, -1 = unlabelled; `truncated`: how many rows were cut to the longest length allowed; `digest`: of
-    everything that the numbers depend on.
+    `second` int32 (n): the place in its row where token type 1 starts, -1 where there is none; `targets` (n, ...): what
+    the task expects, whole numbers with -1 for unlabelled rows or floats with NaN; `truncated`: how many rows were cut
+    to the longest length allowed; `digest`: of everything that the numbers depend on.
     """
 
     ids: npt.NDArray[np.int32]
     offsets: Rows
     second: npt.NDArray[np.int32]
-    targets: Rows
+    targets: npt.NDArray[Any]
     truncated: int
     pad_token_id: int
     digest: str
@@ -68,6 +69,12 @@ class Encoded:
     def lengths(self) -> Rows:
         """Return the number of tokens of every row, int64 (n)."""
         return np.diff(self.offsets)
+
+    @property
+    def labelled(self) -> npt.NDArray[np.bool_]:
+        """Return which rows have a label, (n,)."""
+        known: npt.NDArray[np.bool_] = np.all(labelled(self.targets).reshape(len(self), -1), axis=1)
+        return known
 
     def drawn(self, count: int, *, seed: int) -> Encoded:
         """Return `count` rows drawn from the seed, in their order, in memory; all of them where there are fewer."""
@@ -147,10 +154,16 @@ def joined(parts: Sequence[Encoded]) -> Encoded:
     )
 
 
+def labelled(targets: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Return where targets are known: whole numbers from 0 on, floats that are numbers."""
+    known: npt.NDArray[np.bool_] = ~np.isnan(targets) if np.issubdtype(targets.dtype, np.floating) else targets >= 0
+    return known
+
+
 def encode_table(
     table: Table,
     tokenizing: Tokenizing,
-    labels: tuple[str, ...] | None,
+    targets: npt.NDArray[Any] | None,
     *,
     max_length: int,
     cache: Path,
@@ -158,21 +171,20 @@ def encode_table(
 ) -> Encoded:
     """Return a table as token numbers, from the cache directory if they are there, else encoded and put there.
 
-    Without `labels` every target is -1. `progress` is called with (rows done, rows). An entry of the cache appears
-    whole or not at all, and is made anew when its files are not what was written.
+    `targets` (rows, ...) go along; without them every row is unlabelled, -1. `progress` is called with (rows done,
+    rows). An entry of the cache appears whole or not at all, and is made anew when its files are not what was written.
 
     Raises:
-        BadInput: a label is not among `labels`; the length leaves no room; a text cannot be written as UTF-8.
+        BadInput: the length leaves no room; a text cannot be written as UTF-8.
         Unsupported: the tokenizer marks token types in a way that is not "first text 0, second text 1".
     """
-    targets = np.full(len(table), -1, dtype=np.int64)
-    if labels is not None:
-        targets = np.array(class_targets(table, labels), dtype=np.int64)
+    if targets is None:
+        targets = np.full(len(table), -1, dtype=np.int64)
     key = {
         "format": _FORMAT,
         "table": table.digest,
         "tokenizer": tokenizing.digest,
-        "labels": None if labels is None else list(labels),
+        "targets": [str(targets.dtype), list(targets.shape), hashlib.sha256(targets.tobytes()).hexdigest()],
         "max_length": max_length,
     }
     entry = cache / f"tokens-{digest_of(key)[:32]}"
@@ -217,7 +229,7 @@ def _seconds(encodings: list[Encoding]) -> list[int]:
     return starts
 
 
-def _write(directory: Path, chunks: Iterable[list[Encoding]], targets: Rows) -> int:
+def _write(directory: Path, chunks: Iterable[list[Encoding]], targets: npt.NDArray[Any]) -> int:
     """Write the arrays of an entry, tokens as they come; return how many rows were truncated."""
     lengths: list[int] = []
     seconds: list[int] = []

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from models.shape import ModelShape
+from models.shape import CLASSIFICATION, HeadShape, ModelShape
 from models.weights import Names
 
 Config = Mapping[str, Any]
+PROBLEMS = {"regression": "text-regression", "multi_label_classification": "multi-label-classification"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +40,22 @@ def labels_of(config: Config) -> tuple[str, ...]:
     return tuple(str(names[key]) for key in sorted(names, key=int))
 
 
-def label_keys(labels: tuple[str, ...]) -> dict[str, Any]:
-    """Return `id2label` and `label2id` as Hugging Face writes them."""
+def task_of(config: Config) -> str:
+    """Return what the head of a Hugging Face config does; one output without a word about it is a regression."""
+    named = PROBLEMS.get(str(config.get("problem_type")))
+    if named is None and config.get("problem_type") is None and len(labels_of(config)) == 1:
+        return PROBLEMS["regression"]
+    return named or CLASSIFICATION
+
+
+def head_keys(head: HeadShape) -> dict[str, Any]:
+    """Return `id2label`, `label2id` and `problem_type` as Hugging Face writes them."""
+    problems = [problem for problem, task in PROBLEMS.items() if task == head.task]
     return {
-        "id2label": {str(number): label for number, label in enumerate(labels)},
-        "label2id": {label: number for number, label in enumerate(labels)},
-        "num_labels": len(labels),
+        "id2label": {str(number): label for number, label in enumerate(head.labels)},
+        "label2id": {label: number for number, label in enumerate(head.labels)},
+        "num_labels": len(head.labels),
+        **({"problem_type": problems[0]} if problems else {}),
     }
 
 

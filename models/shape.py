@@ -10,6 +10,7 @@ from models.errors import BadFile, BadInput
 
 # Every layer is a record of its own: a number read from a file must not fill the memory with them.
 MAX_LAYERS = 1024
+CLASSIFICATION = "text-classification"  # what a head does that does not say it
 
 
 class Activation(str, Enum):
@@ -68,11 +69,15 @@ class LayerShape:
 
 @dataclass(frozen=True, slots=True)
 class HeadShape:
-    """A sequence classifier on the first token: dense, activation, output."""
+    """What gives an answer, read from the first token: dense, activation, one output per label.
+
+    `task` names what the outputs mean.
+    """
 
     labels: tuple[str, ...]
     activation: Activation = Activation.TANH
     dropout: float = 0.1
+    task: str = CLASSIFICATION
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +165,10 @@ def _head(value: dict[str, Any] | None) -> HeadShape | None:
     if value is None:
         return None
     return HeadShape(
-        labels=tuple(value["labels"]), activation=Activation(value["activation"]), dropout=value["dropout"]
+        labels=tuple(value["labels"]),
+        activation=Activation(value["activation"]),
+        dropout=value["dropout"],
+        task=str(value.get("task", CLASSIFICATION)),
     )
 
 
@@ -204,8 +212,8 @@ def _problems(shape: ModelShape) -> list[str]:
         wrong.append(f"family is {shape.family!r} and pre_norm is {shape.pre_norm!r}")
     if shape.head is not None and len(set(shape.head.labels)) != len(shape.head.labels):
         wrong.append("a label is named twice")
-    if shape.head is not None and len(shape.head.labels) < 2:
-        wrong.append("a classifier needs two labels")
+    if shape.head is not None and not shape.head.labels:
+        wrong.append("a head needs an output")
     return wrong
 
 

@@ -18,6 +18,7 @@ from models.layers.quantized import FakeQuantizedLinear
 from models.network import Block, Features, Network
 from models.progress import Progress, silent
 from models.shape import ModelShape
+from models.summary import contributions
 from models.task import Task
 from teacher_student.layer_map import layer_map
 from teacher_student.losses import (
@@ -123,7 +124,7 @@ class DistillationObjective:
         if weights.kl or weights.mse:
             wanted = self.outputs.logits_of(batch.indices).to(device)
             if weights.kl:
-                part = logits_kl(features.logits, wanted, temperature=weights.temperature)
+                part = logits_kl(self.task, features.logits, wanted, temperature=weights.temperature)
                 terms["kl"] = part._replace(weight=weights.kl)
             if weights.mse:
                 terms["mse"] = logits_mse(features.logits, wanted)._replace(weight=weights.mse)
@@ -272,7 +273,7 @@ def _judge(
     if lessons.validation is None:
         return None
     agreed = None
-    if bool((lessons.validation.targets < 0).any()):
+    if not lessons.validation.labelled.all():
         others = [outputs_of(one.teacher, one.validation) for one in lessons.ensemble if one.validation is not None]
         agreed = outputs_of(teacher, lessons.teacher_validation or lessons.validation).averaged(others)
     return scorer(lessons.task, lessons.validation, agreed)
@@ -284,11 +285,8 @@ def fine_tune(checkpoint: Checkpoint, *, lessons: Lessons, schedule: Schedule) -
     Raises:
         BadInput: no labelled example, labels that the head does not have, or a quantized checkpoint.
     """
-    highest = int(lessons.train.targets.max(initial=-1))
-    if highest < 0:
+    if not lessons.train.labelled.any():
         raise BadInput("no example has a label, so there is nothing to train on", where="training data")
-    if highest >= len(checkpoint.shape.labels):
-        raise BadInput(f"label number {highest}, but the model has {len(checkpoint.shape.labels)} labels")
     network = _trainable(checkpoint, schedule)
     evaluate = None if lessons.validation is None else scorer(lessons.task, lessons.validation, None)
     history = fit(
@@ -312,7 +310,8 @@ def scorer(task: Task, data: Encoded, teacher: TeacherOutputs | None) -> Callabl
     sign = 1.0 if task.metric.higher_is_better else -1.0
 
     def score(network: Network) -> float:
-        return sign * float(task.score(evaluate_logits(network, data), targets).mean())
+        statistics = task.statistics(evaluate_logits(network, data), targets)
+        return sign * float(contributions(task.metric.summary, statistics).mean())
 
     return score
 

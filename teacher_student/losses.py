@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import kl_div, log_softmax, softmax
+from torch.nn.functional import log_softmax, softmax
 
 from models.errors import BadInput
 from models.task import Task
@@ -52,18 +52,9 @@ class LossWeights:
             raise BadInput("temperature and relation_heads must be above 0", where="losses")
 
 
-def logits_kl(student: Tensor, teacher: Tensor, *, temperature: float) -> Term:
-    """Return T^2 * KL(teacher || student) of softened outputs (Hinton et al. 2015), summed over examples.
-
-    Logits are (batch, labels). T^2 keeps the gradient's size when the temperature changes.
-    """
-    divergence = kl_div(
-        log_softmax(student.float() / temperature, dim=-1),
-        log_softmax(teacher.float() / temperature, dim=-1),
-        reduction="sum",
-        log_target=True,
-    )
-    return Term(divergence * temperature**2, len(student))
+def logits_kl(task: Task, student: Tensor, teacher: Tensor, *, temperature: float) -> Term:
+    """Return the task's divergence of softened outputs (batch, labels), summed over examples."""
+    return Term(task.divergence(student.float(), teacher.float(), temperature=temperature), len(student))
 
 
 def logits_mse(student: Tensor, teacher: Tensor) -> Term:
@@ -77,8 +68,9 @@ def hidden_mse(student: Tensor, teacher: Tensor) -> Term:
 
 
 def hard_labels(task: Task, logits: Tensor, targets: Tensor) -> Term:
-    """Return the task's loss summed over the labelled examples; a target of -1 is unlabelled and adds nothing."""
-    labelled = int((targets >= 0).sum())
+    """Return the task's loss summed over the labelled examples; the others add nothing."""
+    known = ~targets.isnan() if targets.is_floating_point() else targets >= 0
+    labelled = int(known.flatten(1).all(dim=1).sum()) if known.ndim > 1 else int(known.sum())
     return Term(task.loss(logits.float(), targets) * labelled, labelled)
 
 

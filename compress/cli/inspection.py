@@ -65,19 +65,19 @@ def verify_command(bundle: BundleArgument, *, as_json: Json = False) -> None:
 @app.command("predict", epilog="Example: `compress predict runs/demo/bundle 'def loads(s): ...'`")
 def predict_command(
     bundle: BundleArgument,
-    texts: Annotated[list[str], typer.Argument(help="Texts to classify.", show_default=False)],
+    texts: Annotated[list[str], typer.Argument(help="Texts to answer.", show_default=False)],
     *,
     as_json: Json = False,
 ) -> None:
-    """Classify texts with a bundle, as a device would."""
+    """Answer texts with a bundle, as a device would."""
     from export.bundle import Bundle
 
     answers = Bundle.open(bundle).predict(texts)
     if as_json:
-        _print([{"label": answer.label, "probabilities": dict(answer.probabilities)} for answer in answers])
+        _print([dict(answer.values) for answer in answers])
         return
     for answer in answers:
-        typer.echo(f"{answer.label}\t{answer.probabilities[answer.label]:.1%}")
+        typer.echo(answer.text)
 
 
 @app.command("report", epilog="Example: `compress report runs/sst2`")
@@ -120,12 +120,10 @@ def init_command(
 
 def _measure(measure: Callable[..., dict[str, Any]], model: str, look: dict[str, Any]) -> None:
     from compress.cli.render import LiveProgress, print_facts
-    from compress.pipeline import task_of
-    from compress.recipe import Recipe
 
     settings = Look.model_validate(look)
     with LiveProgress(quiet=settings.json_output) as progress:
-        facts = measure(model, settings, task_of(Recipe()), progress=progress)
+        facts = measure(model, settings, progress=progress)
     if settings.json_output:
         _print(facts)
     else:

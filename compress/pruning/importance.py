@@ -76,7 +76,7 @@ def score_units(
     if checkpoint.shape.int8 or checkpoint.shape.head is None or len(data) == 0:
         raise BadInput("only a float classifier with examples can be scored", where="prune", fix="Quantize last.")
     rows = np.sort(np.random.default_rng(seed).permutation(len(data))[:examples])
-    labelled = bool((data.targets[rows] >= 0).all())
+    labelled = bool(data.labelled[rows].all())
     target = _task_loss(task) if labelled else _projected_logits(torch.Generator().manual_seed(seed))
     network = checkpoint.network()
     places = list(_sublayers(network))
@@ -142,10 +142,9 @@ def _task_loss(task: Task) -> Target:
 
 
 def _projected_logits(generator: torch.Generator) -> Target:
-    """Return v . logits with v drawn from N(0, I) per example, less its mean: softmax sees only differences."""
+    """Return v . logits with v drawn from N(0, I) per example."""
 
     def target(logits: Tensor, batch: Batch) -> Tensor:
-        drawn = torch.randn(logits.shape, generator=generator)
-        return (logits * (drawn - drawn.mean(dim=1, keepdim=True))).sum()
+        return (logits * torch.randn(logits.shape, generator=generator)).sum()
 
     return target

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import kl_div, log_softmax
 
 from models.checkpoint import Checkpoint
 from models.encoded import Encoded
@@ -18,6 +18,7 @@ from models.evaluation import unpadded_batches
 from models.layers.attention import EVERY_TOKEN, FIRST_TOKEN
 from models.network import Block, Network
 from models.progress import Progress, silent
+from models.summary import contributions
 from models.task import Task
 
 TOKENS_PER_BATCH: Final = 4096
@@ -29,8 +30,8 @@ WORK: Final = 5e11  # multiply-adds that a table may take: about 20 s on two idl
 class Sensitivity:
     """What a module alone in its form changes.
 
-    `kl` is the mean KL divergence of the answers from the float model's, in nats; `mse` the mean squared change of the
-    logits; `score_change` that of the task's metric, None where rows have no label.
+    `kl` is the mean divergence of the answers from the float model's, as the task has it; `mse` the mean squared change
+    of the logits; `score_change` that of the task's metric, None where rows have no label.
     """
 
     name: str
@@ -56,27 +57,31 @@ def sensitivities(
     paths = list(quantized.shape.int8_forms)
     rounded = quantized.network()
     modules = {path: rounded.get_submodule(path) for path in paths}
-    kl, mse, change = (dict.fromkeys(paths, 0.0) for _ in range(3))
-    labelled = len(data) > 0 and bool((data.targets >= 0).all())
+    kl, mse = (dict.fromkeys(paths, 0.0) for _ in range(2))
+    exact = np.zeros((len(data), len(checkpoint.shape.labels)), dtype=np.float32)
+    answers = {path: np.zeros_like(exact) for path in paths}
     tick, done = progress("sensitivity"), 0
     with torch.inference_mode():
         for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH):
             batch = data.batch(rows)
             states = _states(network, batch.input_ids, batch.token_type_ids)
-            truth = log_softmax(states[-1], dim=1)
-            right = task.score(states[-1].numpy(), batch.targets.numpy()) if labelled else np.zeros(1)
+            truth = states[-1]
             for path, module in modules.items():
                 with _swapped(network, path, module):
                     logits = _from_layer(network, path, states, batch.input_ids, batch.token_type_ids)
-                kl[path] += float(kl_div(log_softmax(logits, dim=1), truth, log_target=True, reduction="sum"))
-                mse[path] += float((logits - states[-1]).square().mean(dim=1).sum())
-                if labelled:
-                    change[path] += float((task.score(logits.numpy(), batch.targets.numpy()) - right).sum())
+                kl[path] += float(task.divergence(logits, truth, temperature=1.0))
+                mse[path] += float((logits - truth).square().mean(dim=1).sum())
+                answers[path][rows] = logits.numpy()
+            exact[rows] = truth.numpy()
             done += len(rows)
             tick(done, len(data))
     count = max(1, len(data))
+    labelled = len(data) > 0 and bool(data.labelled.all())
+    right = _score(task, exact, data) if labelled else 0.0
     found = [
-        Sensitivity(path, kl[path] / count, mse[path] / count, change[path] / count if labelled else None)
+        Sensitivity(
+            path, kl[path] / count, mse[path] / count, _score(task, answers[path], data) - right if labelled else None
+        )
         for path in paths
     ]
     return tuple(sorted(found, key=lambda one: (-one.kl, one.name)))
@@ -91,6 +96,10 @@ def affordable(checkpoint: Checkpoint, modules: int, data: Encoded) -> int:
     weights = sum(value.numel() for name, value in checkpoint.weights.items() if not name.startswith("embeddings."))
     per_row = max(1.0, float(data.lengths.mean())) * weights * max(1, modules) / 2 if len(data) else 1.0
     return min(len(data), max(1, int(WORK / per_row)))
+
+
+def _score(task: Task, logits: npt.NDArray[np.float32], data: Encoded) -> float:
+    return float(contributions(task.metric.summary, task.statistics(logits, data.targets)).mean())
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
+from compress.gates import gain_interval
 from compress.record import (
     DataRecord,
     Environment,
@@ -24,7 +25,7 @@ from compress.record import (
     StageResult,
     Verdict,
 )
-from compress.statistics import Interval, paired_bootstrap, ratio_interval, tango_interval, wilson_interval
+from compress.statistics import Interval, ratio_interval, tango_interval, wilson_interval
 from models.errors import BadInput
 
 REPORT_FORMAT = 1
@@ -269,7 +270,7 @@ def _difference(teacher: Measurement, candidate: Measurement) -> Span:
     gains = second - first if teacher.higher_is_better else first - second
     if teacher.paired_test == "proportions":
         return _span(tango_interval(len(gains), int((gains < 0).sum()), int((gains > 0).sum())))
-    return _span(paired_bootstrap(np.zeros(len(gains)), gains, sides=2))
+    return _span(gain_interval(teacher, candidate, sides=2))
 
 
 def _agreement(teacher: Measurement, candidate: Measurement) -> Span | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from models.bert_encoder import even_layers
-from models.family import Config, Family, is_classifier, label_keys, labels_of
+from models.family import Config, Family, head_keys, is_classifier, labels_of, task_of
 from models.shape import Activation, HeadShape, ModelShape, member
 from models.weights import Names, Row
 
@@ -42,6 +42,7 @@ def shape_of(config: Config) -> ModelShape:
         labels=labels_of(config),
         activation=Activation.RELU,
         dropout=float(config.get("seq_classif_dropout", 0.2)),
+        task=task_of(config),
     )
     return ModelShape(
         family="distilbert",
@@ -77,7 +78,7 @@ def config_of(shape: ModelShape) -> dict[str, Any]:
         "initializer_range": shape.initializer_range,
         "pad_token_id": shape.pad_token_id,
         "sinusoidal_pos_embds": False,
-        **({"seq_classif_dropout": shape.head.dropout, **label_keys(shape.head.labels)} if shape.head else {}),
+        **({"seq_classif_dropout": shape.head.dropout, **head_keys(shape.head)} if shape.head else {}),
     }
 
 

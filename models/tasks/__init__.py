@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+from models.errors import Unsupported, nearest
 from models.task import Task
+from models.tasks.multi_label_classification import MultiLabelClassification
 from models.tasks.text_classification import TextClassification
+from models.tasks.text_regression import TextRegression
 
-TASKS: tuple[Task, ...] = (TextClassification(),)
+TASKS: tuple[Task, ...] = (TextClassification(), MultiLabelClassification(), TextRegression())
+
+
+def task_named(name: str) -> Task:
+    """Return the task of that name.
+
+    Raises:
+        Unsupported: there is none.
+    """
+    known = [task.name for task in TASKS]
+    for task in TASKS:
+        if task.name == name:
+            return task
+    raise Unsupported(f"the task {name!r} is not known", fix=f"Known: {', '.join(known)}.{nearest(name, known)}")

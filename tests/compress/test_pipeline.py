@@ -26,7 +26,6 @@ from export.verify import verify_bundle
 from models.checkpoint import Checkpoint
 from models.errors import BadFile, BadInput, GateFailed
 from models.shape import HeadShape
-from models.tasks.text_classification import TextClassification
 
 ROOT = Path(__file__).parents[2]
 
@@ -256,7 +255,7 @@ def test_a_trimmed_model_reads_everything_with_its_own_tokenizer(trimming: dict[
     bundle = Bundle.open(tmp_path / "runs" / "tiny" / "bundle")
     assert bundle.tokenizing == Checkpoint.load(tmp_path / "runs" / "tiny" / "3-trim").tokenizing
     rows = [json.loads(line)["text"] for line in Path(trimming["data"]["validation"]).read_text().splitlines()]
-    answers = [bundle.shape.labels.index(one.label) for one in bundle.predict(rows)]
+    answers = [bundle.shape.labels.index(one.values["label"]) for one in bundle.predict(rows)]
     assert answers == exported.validation.predictions == quantized.validation.predictions
     assert trimmed.foreign is not None
     assert len(trimmed.foreign.scores) == 120
@@ -319,7 +318,7 @@ def test_a_student_learns_from_extra_texts_and_changed_copies(plain: dict[str, A
     assert [(data.role, data.examples) for data in result.data][-1] == ("extra", 20)
     assert carry_out(plain, tmp_path).computed == []
     # Another input is taught on other copies, the same one always on the same.
-    inputs = load_inputs(make_recipe(plain, where="test"), TextClassification(), cache=tmp_path / "cache")
+    inputs = load_inputs(make_recipe(plain, where="test"), cache=tmp_path / "cache")
     first, again, other = (inputs.lessons(2, inputs.base, draw=draw) for draw in ("a", "a", "b"))
     assert np.array_equal(first.ids, again.ids)
     assert first.digest == again.digest != other.digest

@@ -119,9 +119,9 @@ def test_predictions_are_the_networks(bundle: Path, tokenizing: Tokenizing) -> N
     for text, answer in zip(texts, answers, strict=True):
         ids = np.array([tokenizing.encode([text], max_length=40)[0].ids])
         logits = native_logits(network, {"input_ids": ids})[0]
-        assert answer.label == "abc"[int(logits.argmax())]
+        assert answer.values["label"] == "abc"[int(logits.argmax())]
         shares = np.exp(logits) / np.exp(logits).sum()
-        np.testing.assert_allclose(list(answer.probabilities.values()), shares, atol=1e-5)
+        np.testing.assert_allclose(list(answer.values["probabilities"].values()), shares, atol=1e-5)
     assert Bundle.open(bundle).predict([]) == []
 
 

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from models.data import Table, class_targets, label_names, read_table
+from models.data import Table, read_table
 from models.errors import BadFile, BadInput
+from models.labels import class_targets, label_names
 
 SST2 = Path(__file__).parents[2].parent / "shared" / "data" / "sst2"
 ROWS = [("good film", 1), ('a "quoted" one', 0), ("NA", 1), ("", 0), ("naïve 東京", 1)]

@@ -16,6 +16,7 @@ from models import encoded as encoded_module
 from models.data import Table
 from models.encoded import Encoded, encode_table, equal_lengths, length_buckets
 from models.errors import BadInput, Unsupported
+from models.labels import class_targets
 from models.tokenizing import Tokenizing
 
 NO_FILES = {"rows": 40, "truncated": 0, "pad_token_id": 0, "digest": "x", "files": {}}
@@ -40,8 +41,13 @@ def _table(rows: int = 40, *, paired: bool = False) -> Table:
     return Table(texts, pairs, labels, "here.csv", f"digest-{rows}-{paired}")
 
 
+def _targets(table: Table) -> Any:
+    return np.array(class_targets(table, ("no", "yes")))
+
+
 def _encode(table: Table, cache: Path, **told: Any) -> Encoded:
-    return encode_table(table, _tokenizing(), ("no", "yes"), max_length=told.pop("max_length", 6), cache=cache, **told)
+    longest = told.pop("max_length", 6)
+    return encode_table(table, _tokenizing(), _targets(table), max_length=longest, cache=cache, **told)
 
 
 def _files(cache: Path) -> list[Path]:
@@ -115,9 +121,9 @@ def test_everything_that_matters_makes_another_entry(tmp_path: Path) -> None:
         _encode(table, tmp_path).digest,
         _encode(table, tmp_path, max_length=7).digest,
         _encode(replace(table, digest="other"), tmp_path).digest,
-        encode_table(table, _tokenizing(), ("yes", "no"), max_length=6, cache=tmp_path).digest,
+        encode_table(table, _tokenizing(), 1 - _targets(table), max_length=6, cache=tmp_path).digest,
         encode_table(table, _tokenizing(), None, max_length=6, cache=tmp_path).digest,
-        encode_table(table, replace(_tokenizing(), config={}), ("no", "yes"), max_length=6, cache=tmp_path).digest,
+        encode_table(table, replace(_tokenizing(), config={}), _targets(table), max_length=6, cache=tmp_path).digest,
     }
     assert len(digests) == len(list(tmp_path.iterdir())) == 6
 

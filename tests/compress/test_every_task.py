@@ -1,0 +1,99 @@
+"""Each task from a teacher's training to a bundle that answers, on tiny models and drawn data."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.examples import TINY_PRUNING, tiny_checkpoint
+
+from compress.pipeline import execute, require_passed
+from compress.recipe import make_recipe
+from export.bundle import Bundle
+from export.verify import verify_bundle
+from models.errors import BadInput
+from models.tasks import TASKS
+
+# What a row of random words is labelled with: something that can be learnt from the words.
+LABELS: dict[str, Any] = {
+    "text-classification": lambda words: ["few", "many"][len(words) > 5],
+    "multi-label-classification": lambda words: [name for name in ("w2", "w3", "w4") if name in words],
+    "text-regression": lambda words: len(words) / 2,
+}
+
+
+def write_rows(path: Path, task: str, *, rows: int, seed: int) -> str:
+    draw = random.Random(seed)
+    with path.open("w", encoding="utf-8") as stream:
+        for _ in range(rows):
+            words = [f"w{draw.randrange(2, 9)}" for _ in range(draw.randrange(2, 9))]
+            stream.write(json.dumps({"text": " ".join(words), "label": LABELS[task](words)}) + "\n")
+    return str(path)
+
+
+def recipe_of(task: str, folder: Path) -> dict[str, Any]:
+    (folder / "start").mkdir()
+    tiny_checkpoint(head=None).save(folder / "start")
+    return {
+        "name": "tiny",
+        "task": task,
+        "teacher": str(folder / "start"),
+        "data": {
+            "train": write_rows(folder / "train.jsonl", task, rows=400, seed=0),
+            "validation": write_rows(folder / "validation.jsonl", task, rows=120, seed=1),
+        },
+        "train": {"epochs": 6, "batch_size": 16, "learning_rate": 3e-3},
+        "distill": {
+            "layers": 1,
+            "epochs": 4,
+            "batch_size": 16,
+            "learning_rate": 3e-3,
+            "losses": {"kl": 0.5, "mse": 1.0},
+        },
+        "prune": TINY_PRUNING | {"recovery": {"epochs": 1.0}},
+        "quantize": {"calibration_examples": 16},
+        "export": {"golden": 2},
+        "gates": {"default": {"accuracy": {"max_loss": 95.0}}},
+        "measure": {"rounds": 4, "texts": 4},
+    }
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_from_training_to_a_bundle_that_answers(task: Any, tmp_path: Path) -> None:
+    result = execute(make_recipe(recipe_of(task.name, tmp_path), where="test"), out=tmp_path, cache=tmp_path / "cache")
+    require_passed(result)
+    trained, last = result.stages[0].validation, result.stages[-1].validation
+    assert trained.metric == task.metric.name
+    assert trained.estimate > 0.6  # it learnt: chance is 0.5 at most
+    assert last.estimate > 0.3
+    assert [stage.stage for stage in result.stages] == ["train", "distill", "prune", "quantize", "export"]
+    sensitivity = result.stages[3].artifact.details["sensitivity"]
+    assert all(np.isfinite([row["kl"], row["score_change"]]).all() for row in sensitivity)
+    directory = tmp_path / "tiny" / "bundle"
+    verify_bundle(directory)
+    bundle = Bundle.open(directory)
+    assert bundle.shape.head is not None
+    assert bundle.shape.head.task == task.name
+    few, many = bundle.predict(["w2 w5", "w2 w3 w4 w5 w6 w7 w8 w3"])
+    assert few.values != many.values
+    assert task.name in (directory / "README.md").read_text()
+    report = (tmp_path / "tiny" / "report.html").read_text()
+    assert task.metric.name in report
+
+
+def test_a_teacher_knows_its_task(tmp_path: Path) -> None:
+    plain = recipe_of("text-regression", tmp_path)
+    stages = {key: plain.pop(key) for key in ("distill", "prune", "quantize", "export", "gates")}
+    execute(make_recipe(plain, where="test"), out=tmp_path, cache=tmp_path / "cache")
+    del plain["task"], plain["train"]
+    plain |= {"teacher": str(tmp_path / "tiny" / "0-train"), "name": "again", "distill": stages["distill"]}
+    result = execute(make_recipe(plain, where="test"), out=tmp_path, cache=tmp_path / "cache")
+    assert result.stages[-1].validation.metric == "spearman"
+    with pytest.raises(BadInput, match="a classifier needs two labels, the head has 1"):
+        execute(
+            make_recipe(plain | {"task": "text-classification"}, where="test"), out=tmp_path, cache=tmp_path / "cache"
+        )

@@ -1,0 +1,65 @@
+"""Summaries against scipy and against counting by hand, plain and weighted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+
+from models.summary import Summary, contributions, summarised
+
+seeds = st.integers(0, 10_000)
+
+
+def drawn(summary: Summary, seed: int, rows: int = 40) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    if summary is Summary.MEAN:
+        return random.random((rows, 1))
+    if summary is Summary.SPEARMAN:
+        expected = random.integers(0, 6, rows)  # with ties
+        return np.stack([expected + random.normal(0, 2, rows).round(1), expected], axis=1).astype(float)
+    classes = 1 if summary is Summary.F1 else 4
+    given_, expected = random.random((rows, classes)) < 0.4, random.random((rows, classes)) < 0.4
+    return np.stack([given_ & expected, given_, expected], axis=2).reshape(rows, -1).astype(float)
+
+
+def by_hand(summary: Summary, statistics: np.ndarray) -> float:
+    if summary is Summary.MEAN:
+        return float(statistics.mean())
+    if summary is Summary.SPEARMAN:
+        return float(spearmanr(statistics[:, 0], statistics[:, 1]).statistic)
+    scores = []
+    for right, said, wanted in statistics.sum(axis=0).reshape(-1, 3):
+        if said + wanted:
+            precision, recall = (right / said if said else 0.0), (right / wanted if wanted else 0.0)
+            scores.append(2 * precision * recall / (precision + recall) if right else 0.0)
+    return float(np.mean(scores))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(Summary), seeds)
+def test_a_weighted_summary_is_that_of_the_repeated_rows(summary: Summary, seed: int) -> None:
+    statistics = drawn(summary, seed)
+    random = np.random.default_rng(seed + 1)
+    weights = np.stack([np.ones(40), random.integers(0, 3, 40), random.integers(0, 5, 40)]).astype(float)
+    found = summarised(summary, statistics, weights)
+    for value, times in zip(found, weights.astype(int), strict=True):
+        assert value == pytest.approx(by_hand(summary, np.repeat(statistics, times, axis=0)), abs=1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(Summary), seeds)
+def test_contributions_average_to_the_summary(summary: Summary, seed: int) -> None:
+    statistics = drawn(summary, seed)
+    assert contributions(summary, statistics).mean() == pytest.approx(by_hand(summary, statistics), abs=1e-9)
+
+
+def test_what_has_no_value_is_zero() -> None:
+    constant = np.stack([np.ones(5), np.arange(5.0)], axis=1)
+    assert summarised(Summary.SPEARMAN, constant, np.ones((1, 5))).tolist() == [0.0]
+    assert contributions(Summary.SPEARMAN, constant).tolist() == [0.0] * 5
+    nothing = np.zeros((5, 6))
+    assert summarised(Summary.MACRO_F1, nothing, np.ones((1, 5))).tolist() == [0.0]
+    assert contributions(Summary.MACRO_F1, nothing).tolist() == [0.0] * 5
