@@ -19,7 +19,7 @@ from compress.statistics import mcnemar_p, ratio_interval, tango_interval
 from export.bundle import Bundle
 from export.latency import compare
 from models.checkpoint import local_directory
-from models.data import read_table
+from models.columns import Wanted
 from models.encoded import encode_table
 from models.errors import BadInput
 from models.progress import Progress, silent
@@ -130,14 +130,7 @@ def _subject(source: str, look: Look, progress: Progress) -> Subject:
     directory = local_directory(source)
     probe = Probe.open(directory, tree_digest(directory))
     cache, task = look.cache.expanduser(), _task_of(probe)
-    table = read_table(
-        embedded_table(look.data, "test", cache),
-        text=look.text,
-        text_pair=look.text_pair,
-        label=look.label,
-        split="test",
-        several=task.several_labels,
-    )
+    table = task.read(Wanted(embedded_table(look.data, "test", cache), look.text, look.text_pair, look.label), "test")
     if table.labels is None:
         raise BadInput("has no label column", where=table.source, fix="Name it with --label.")
     data = encode_table(

@@ -112,7 +112,7 @@ def measure(
     probe, data = subject.probe, subject.data
     logits = _finite_logits(subject, progress)
     metric, targets = task.metric, np.asarray(data.targets)
-    statistics = task.statistics(logits, targets)
+    statistics = task.statistics(logits, data, probe.shape.labels)
     scores = contributions(metric.summary, statistics)
     if metric.summary is Summary.MEAN:
         interval = metric_interval(scores, paired_test=metric.paired_test.value)
@@ -141,7 +141,7 @@ def measure(
         summary=metric.summary,
         scores=scores.tolist(),
         statistics=[] if metric.summary is Summary.MEAN else statistics.tolist(),
-        predictions=task.predict(logits).tolist() if metric.classes else [],
+        predictions=task.predict(logits, data).tolist() if metric.classes else [],
         targets=targets.tolist() if metric.classes else [],
         estimate=float(scores.mean()),
         low=interval.low,
@@ -168,7 +168,7 @@ def measure_agreement(
             where="data.foreign",
             fix="Leave it out.",
         )
-    answers, expected = (task.predict(_finite_logits(one, progress)) for one in (subject, before))
+    answers, expected = (task.predict(_finite_logits(one, progress), one.data) for one in (subject, before))
     scores = (answers == expected).astype(np.float64)
     interval = metric_interval(scores, paired_test="proportions")
     return like.model_copy(

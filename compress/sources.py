@@ -14,6 +14,7 @@ from compress.settings import ArchitectureSettings, DataSettings
 from export.bundle import Bundle
 from models.bert_encoder import even_layers
 from models.checkpoint import Checkpoint, local_directory, read_shape
+from models.columns import Wanted
 from models.data import Table, read_table
 from models.encoded import Encoded, encode_table, joined
 from models.errors import BadInput
@@ -178,7 +179,7 @@ def load_inputs(recipe: Recipe, *, cache: Path, progress: Progress = silent) -> 
             where=str(recipe.teacher),
             fix="Fine-tune it first: compress train.",
         )
-    task.check(base.shape.labels, where=str(recipe.teacher))
+    task.check(base.shape.head, where=str(recipe.teacher))
     others, others_digest = _ensemble(recipe, base)
     length = recipe.data.max_length
     inputs = Inputs(task, base, digest, tables, length, cache, recipe.seed, progress, others, others_digest)
@@ -199,25 +200,19 @@ def _tables(settings: DataSettings, task: Task, cache: Path) -> dict[str, Table]
     given = {role: getattr(settings, role) for role in ROLES if getattr(settings, role) is not None}
     tables = {}
     for role, source in given.items():
-        table = read_table(
-            embedded_table(source, role, cache),
-            text=settings.text,
-            text_pair=settings.text_pair,
-            label=settings.label,
-            split=getattr(settings, f"{role}_split"),
-            several=task.several_labels,
-        )
+        wanted = Wanted(embedded_table(source, role, cache), settings.text, settings.text_pair, settings.label)
+        table = task.read(wanted, getattr(settings, f"{role}_split"))
         if role != "train" and table.labels is None:
             raise BadInput("has no label column, so nothing can be judged on it", where=table.source)
         tables[role] = table.first(settings.limit) if role == "train" and settings.limit is not None else table
     if settings.extra is not None:
         source = embedded_table(settings.extra, "train", cache)
-        extra = read_table(source, text=settings.text, text_pair=settings.text_pair, split=settings.extra_split)
+        extra = read_table(Wanted(source, settings.text, settings.text_pair), settings.extra_split)
         _check_pairs(extra, tables.get("train"))
         tables[EXTRA] = replace(extra, labels=None)
     if settings.foreign is not None:
         source = embedded_table(settings.foreign, "test", cache)
-        foreign = read_table(source, text=settings.foreign_text, split=settings.foreign_split)
+        foreign = read_table(Wanted(source, settings.foreign_text), settings.foreign_split)
         tables[FOREIGN] = replace(foreign, labels=None)  # what a label says elsewhere means nothing here
     return tables
 
@@ -239,20 +234,19 @@ def _base(recipe: Recipe, task: Task, tables: Mapping[str, Table], cache: Path) 
         raise BadInput("has no label column, so there is nothing to train on", where=tables["train"].source)
     if train is not None and train.architecture is not None:
         tokenizing = _new_tokenizer(tables["train"], train.architecture, cache)
-        head = HeadShape(task.labels_of(tables["train"]), task=task.name)
-        shape = new_shape(train.architecture, tokenizing, head)
+        shape = new_shape(train.architecture, tokenizing, task.head_of(tables["train"]))
         return Checkpoint.new(shape, tokenizing, seed=recipe.seed), digest_of([shape.to_json(), tokenizing.digest])
     if recipe.teacher is None:
         raise BadInput("no teacher is named", where="teacher", fix="Give --teacher DIRECTORY or a hub name.")
     source = embedded_teacher() if recipe.teacher == EMBEDDED else recipe.teacher
     directory = local_directory(source)
     digest = tree_digest(directory)
-    labels = task.labels_of(tables["train"]) if train is not None else None
     base = Checkpoint.load(directory)
-    own = None if base.shape.head is None else base.shape.head.task
-    # A head that knows these labels already stays, with its order of classes.
-    if labels is not None and (own != task.name or not set(labels) <= set(base.shape.labels)):
-        base = Checkpoint.load(directory, labels=labels, task=task.name, seed=recipe.seed)
+    if train is not None:
+        head, own = task.head_of(tables["train"]), base.shape.head
+        # A head that knows these labels already stays, with its order of classes.
+        if own is None or own.task != task.name or not set(head.labels) <= set(own.labels):
+            base = Checkpoint.load(directory, head=head, seed=recipe.seed)
     return base, digest
 
 

@@ -19,7 +19,7 @@ from compress.settings import (
 )
 from compress.sources import EMBEDDED, embedded_table, embedded_teacher
 from models.checkpoint import Checkpoint
-from models.data import read_table
+from models.columns import Wanted
 from models.errors import BadInput
 from models.files import write_text
 from models.tasks import task_named
@@ -63,7 +63,7 @@ def write_starter(
         raise BadInput("the checkpoint has no head", where=str(teacher), fix="Fine-tune it first: compress train.")
     counts, task = {}, task_named(shape.head.task)
     for role, source in (("train", str(train)), ("validation", str(validation))):
-        table = read_table(embedded_table(source, role, cache), split=role, several=task.several_labels)
+        table = task.read(Wanted(embedded_table(source, role, cache)), role)
         if table.labels is not None:
             task.targets(table, shape.labels)
         counts[role] = len(table)

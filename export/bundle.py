@@ -141,18 +141,26 @@ class Bundle:
         task = _task(self.shape)
         if task is None:
             raise BadInput("the model has no head to answer with", where=str(self.directory))
-        encodings = self.tokenizing.encode(texts, pairs, max_length=self.shape.usable_positions)
-        rows = [_logits(self.session, one.ids, one.token_type_ids) for one in encodings]
-        return task.answers(np.stack(rows), self.shape.labels) if rows else []
+        longest, labels = self.shape.usable_positions, self.shape.labels
+        return [
+            task.answer(self._logits(one.ids, one.token_type_ids), labels, text, one)
+            for text, one in zip(
+                texts, self.tokenizing.encode(texts, pairs, max_length=longest, spans=True), strict=True
+            )
+        ]
 
     def logits(self, data: Encoded, *, progress: Progress = silent) -> Floats:
-        """Return the logits (rows, labels) of a tokenised data set, one text at a time as a device runs it."""
+        """Return the logits (answers, labels) of a tokenised data set, one text at a time as a device runs it."""
         report = progress("Running the bundle")
         rows = []
         for number, (ids, kinds) in enumerate(_rows(data), start=1):
-            rows.append(_logits(self.session, ids, kinds))
+            rows.append(self._logits(ids, kinds))
             report(number, len(data))
-        return np.stack(rows) if rows else np.zeros((0, len(self.shape.labels)), dtype=np.float32)
+        return np.concatenate([np.zeros((0, max(1, len(self.shape.labels))), dtype=np.float32), *rows])
+
+    def _logits(self, ids: Sequence[int] | NDArray[Any], kinds: Sequence[int] | NDArray[Any]) -> Floats:
+        """Return the logits (answers, labels) of one text."""
+        return _logits(self.session, ids, kinds).reshape(-1, max(1, len(self.shape.labels)))
 
 
 def write_bundle(directory: Path, contents: Contents) -> Bundle:

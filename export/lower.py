@@ -21,9 +21,12 @@ def input_ports(network: Network) -> list[Port]:
 
 
 def output_port(network: Network) -> Port:
-    """Return the output of the network's graph: logits (batch, labels) or, without a head, hidden states."""
+    """Return the output of the network's graph: logits (batch, labels), logits of tokens (batch, time, labels) or,
+    without a head, hidden states.
+    """
     if network.head is not None:
-        return Port(LOGITS, "float32", ("batch", len(network.shape.labels)))
+        places = ("batch", "time") if network.shape.answers_tokens else ("batch",)
+        return Port(LOGITS, "float32", (*places, len(network.shape.labels)))
     return Port(HIDDEN, "float32", ("batch", "time", network.shape.hidden_size))
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from models.errors import BadInput, Unsupported
-from models.family import Config, head_keys, is_classifier, labels_of, task_of
-from models.shape import MAX_LAYERS, Activation, HeadShape, LayerShape, ModelShape, member
+from models.family import Config, architecture_of, head_keys, head_of
+from models.shape import MAX_LAYERS, Activation, LayerShape, ModelShape, member
 from models.weights import Row
 
 ACTIVATIONS = {
@@ -46,12 +46,8 @@ def bert_shape(config: Config, *, family: str, offset: int, type_vocab_size: int
     if config.get("is_decoder") or config.get("add_cross_attention"):
         raise Unsupported(f"a {family} model used as decoder", where="config.json")
     dropout = float(config.get("hidden_dropout_prob", 0.1))
-    classifier_dropout = config.get("classifier_dropout")
-    head = HeadShape(
-        labels=labels_of(config),
-        dropout=dropout if classifier_dropout is None else float(classifier_dropout),
-        task=task_of(config),
-    )
+    of_head = config.get("classifier_dropout")
+    head_dropout = dropout if of_head is None else float(of_head)
     return ModelShape(
         family=family,
         vocab_size=int(config["vocab_size"]),
@@ -71,7 +67,7 @@ def bert_shape(config: Config, *, family: str, offset: int, type_vocab_size: int
         attention_dropout=float(config.get("attention_probs_dropout_prob", 0.1)),
         initializer_range=float(config.get("initializer_range", 0.02)),
         pad_token_id=pad_token_id,
-        head=head if is_classifier(config) else None,
+        head=head_of(config, activation=Activation.TANH, dropout=head_dropout, token_dropout=head_dropout),
     )
 
 
@@ -99,7 +95,7 @@ def bert_config(shape: ModelShape, *, architecture: str) -> dict[str, Any]:
     if not names:
         raise Unsupported(f"the {shape.family} format has no name for {shape.activation.value}", where="this model")
     return {
-        "architectures": [f"{architecture}ForSequenceClassification" if shape.head else f"{architecture}Model"],
+        "architectures": [architecture_of(shape, architecture)],
         "model_type": shape.family,
         "vocab_size": shape.vocab_size,
         "hidden_size": shape.hidden_size,

@@ -17,7 +17,7 @@ from models.families import FAMILIES
 from models.family import Family
 from models.files import inside, read_object, write_json
 from models.network import Network
-from models.shape import CLASSIFICATION, HeadShape, Int8Form, ModelShape
+from models.shape import HeadShape, Int8Form, ModelShape
 from models.tensor_file import write_tensors
 from models.tokenizing import Tokenizing
 
@@ -63,13 +63,11 @@ class Checkpoint:
         return sum(counted.values())
 
     @staticmethod
-    def load(
-        source: str | Path, *, labels: tuple[str, ...] | None = None, task: str = CLASSIFICATION, seed: int = 0
-    ) -> Checkpoint:
+    def load(source: str | Path, *, head: HeadShape | None = None, seed: int = 0) -> Checkpoint:
         """Return the checkpoint in a directory (ours or Hugging Face's) or behind a hub name `org/name`.
 
-        With `labels` the model gets a head for these outputs and this task: the checkpoint's own where it fits, else a
-        new one drawn from `seed`.
+        With `head` the model gets one for its labels and its task: the checkpoint's own where it fits, else a new one
+        drawn from `seed`.
 
         Raises:
             BadInput: there is no such directory or hub model.
@@ -81,12 +79,12 @@ class Checkpoint:
         weights = (
             _read_weights(directory)
             if (directory / SHAPE_FILE).exists()
-            else _read_hugging_face(directory, shape, wanted_labels=labels)
+            else _read_hugging_face(directory, shape, wanted=head)
         )
-        if labels is not None:
-            own = HeadShape(labels) if shape.head is None else shape.head
-            shape = replace(shape, head=replace(own, labels=labels, task=task))
-        weights = _complete(shape, weights, new_head=labels is not None, seed=seed, where=str(directory))
+        if head is not None:
+            alike = shape.head if shape.head is not None and shape.head.tokens == head.tokens else head
+            shape = replace(shape, head=replace(alike, labels=head.labels, task=head.task))
+        weights = _complete(shape, weights, new_head=head is not None, seed=seed, where=str(directory))
         tokenizing = Tokenizing.load(directory)
         _check_tokenizer(tokenizing, shape, directory)
         return Checkpoint(shape, weights, tokenizing)
@@ -120,7 +118,9 @@ class Checkpoint:
                 fix="Keep it in our own format, or export it to ONNX.",
             )
         write_json(directory / "config.json", config)
-        names = family.names.write(self.weights, prefix=family.prefix if self.shape.head else "")
+        names = family.names.write(
+            self.weights, prefix=family.prefix if self.shape.head else "", tokens=self.shape.answers_tokens
+        )
         write_tensors(directory / WEIGHTS_FILE, names, metadata={"format": "pt"})
         self.tokenizing.save(directory)
 
@@ -215,14 +215,12 @@ def _our_shape(directory: Path) -> ModelShape:
     return shape
 
 
-def _read_hugging_face(
-    directory: Path, shape: ModelShape, *, wanted_labels: tuple[str, ...] | None
-) -> dict[str, Tensor]:
+def _read_hugging_face(directory: Path, shape: ModelShape, *, wanted: HeadShape | None) -> dict[str, Tensor]:
     # A bare encoder may still hold a pooler that a new head starts from, so its names are read too.
-    reading = replace(shape, head=HeadShape(wanted_labels)) if shape.head is None and wanted_labels else shape
+    reading = replace(shape, head=wanted) if shape.head is None else shape
     with torch.device("meta"):
-        wanted = Network(reading).state_dict()
-    return _family(shape.family).names.read(_read_weights(directory), wanted, where=str(directory))
+        names = Network(reading).state_dict()
+    return _family(shape.family).names.read(_read_weights(directory), names, where=str(directory))
 
 
 def _read_weights(directory: Path) -> dict[str, Tensor]:

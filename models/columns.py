@@ -17,8 +17,9 @@ PAIR_COLUMNS = (
     ("text1", "text2"),
     ("text_a", "text_b"),
 )
-TEXT_COLUMNS = ("sentence", "text", "content", "review", "utterance", "document", "query", "question")
-LABEL_COLUMNS = ("label", "labels", "target", "class", "intent", "category", "sentiment")
+TEXT_COLUMNS: tuple[str, ...] = ("sentence", "text", "content", "review", "utterance", "document", "query", "question")
+TEXT_COLUMNS += ("tokens", "words")  # of rows that are lists of words
+LABEL_COLUMNS = ("label", "labels", "target", "class", "intent", "category", "sentiment", "ner_tags", "tags", "slots")
 
 _SHOWN = 20
 
@@ -37,12 +38,12 @@ class Columns(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What the caller said about columns, and how the source is called in messages."""
+    """A file or hub data set, and the columns that were asked for; the others are found by name."""
 
-    text: str | None
-    pair: str | None
-    label: str | None
     source: str
+    text: str | None = None
+    pair: str | None = None
+    label: str | None = None
 
 
 def listed(names: Sequence[str]) -> str:

@@ -54,15 +54,7 @@ class Table:
         )
 
 
-def read_table(
-    source: str,
-    *,
-    text: str | None = None,
-    text_pair: str | None = None,
-    label: str | None = None,
-    split: str | None = None,
-    several: bool = False,
-) -> Table:
+def read_table(wanted: Wanted | str, split: str | None = None, *, several: bool = False) -> Table:
     """Return the rows of a file (CSV, TSV, JSON Lines, Parquet; plain or `.gz`) or of a hub data set.
 
     Columns that are not named are found by name; without a label column the rows are unlabelled. TSV files are read
@@ -74,16 +66,9 @@ def read_table(
         BadInput: no such file or data set, an unknown format, a column that is not there, a row without text or label.
         BadFile: the file is empty, or broken.
     """
-    wanted = Wanted(text, text_pair, label, source)
-    path = Path(source).expanduser()
-    if path.exists():
-        columns, table, names, digest = _from_file(path, wanted)
-    elif _looks_like_path(source):
-        raise BadInput("there is no such file", where=source, fix=_close_files(path))
-    else:
-        columns, table, names, digest = _from_hub(wanted, split or "train")
-    if table.num_rows == 0:
-        raise BadFile("there are no rows", where=source, fix="Give a file with a header and at least one row.")
+    wanted = Wanted(wanted) if isinstance(wanted, str) else wanted
+    source = wanted.source
+    columns, table, names, digest = _columns(wanted, split)
     labels = (
         None if columns.label is None else _labels(table[columns.label], columns.label, source, names, several=several)
     )
@@ -94,6 +79,52 @@ def read_table(
         source=source,
         digest=digest_of([digest, *columns]),
     )
+
+
+def read_words(wanted: Wanted, split: str | None = None) -> Table:
+    """Return rows of words, each perhaps with a tag: lists in a column each (JSON Lines, Parquet, hub data sets), or a
+    file in the format of CoNLL (`.conll`, `.bio`, `.iob2`: a word a line, its tag last, a blank line between rows).
+
+    `texts` are the words with a blank between them, `labels` the tags of each row. Blanks inside a word are left out.
+
+    Raises:
+        BadInput, BadFile: as `read_table` raises; words that are no lists, or not as many tags as words.
+    """
+    columns, table, names, digest = _columns(wanted, split)
+    words = [["".join(str(word).split()) or "?" for word in row] for row in _lists(table, columns.text, wanted.source)]
+    labels: list[Label] | None = None
+    if columns.label is not None:
+        tags = [tuple(str(_named(one, names)) for one in row) for row in _lists(table, columns.label, wanted.source)]
+        for row, (some, others) in enumerate(zip(words, tags, strict=True), start=1):
+            if len(some) != len(others):
+                raise BadInput(f"row {row} has {len(some)} words and {len(others)} tags", where=wanted.source)
+        labels = list(tags)
+    return Table([" ".join(row) for row in words], None, labels, wanted.source, digest_of([digest, *columns]))
+
+
+def _lists(table: pa.Table, name: str, source: str) -> list[list[Any]]:
+    kind = table[name].type
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        raise BadInput(f"the column '{name}' holds {kind}, not a list for each row", where=source)
+    missing = _first_null(table[name])
+    if missing is not None:
+        raise BadInput(f"row {missing} has no list in the column '{name}'", where=source)
+    rows: list[list[Any]] = table[name].to_pylist()
+    return rows
+
+
+def _columns(wanted: Wanted, split: str | None) -> tuple[Columns, pa.Table, list[str] | None, str]:
+    """Return the columns chosen, the rows, the names of the labels where the source has them, and the digest."""
+    path = Path(wanted.source).expanduser()
+    if path.exists():
+        found = _from_file(path, wanted)
+    elif _looks_like_path(wanted.source):
+        raise BadInput("there is no such file", where=wanted.source, fix=_close_files(path))
+    else:
+        found = _from_hub(wanted, split or "train")
+    if found[1].num_rows == 0:
+        raise BadFile("there are no rows", where=wanted.source, fix="Give a file with a header and at least one row.")
+    return found
 
 
 def _looks_like_path(source: str) -> bool:
@@ -150,6 +181,25 @@ def _parquet(path: Path, choose: _Choose) -> tuple[Columns, pa.Table]:
     return columns, file.read(columns=columns.names)
 
 
+def _conll(path: Path, choose: _Choose) -> tuple[Columns, pa.Table]:
+    with _open(path) as stream:
+        lines = stream.read().decode("utf-8").splitlines()
+    rows: list[list[list[str]]] = [[]]
+    for line in lines:
+        fields = line.split()
+        if fields and fields[0] != "-DOCSTART-":
+            rows[-1].append(fields)
+        elif rows[-1]:
+            rows.append([])
+    rows = [row for row in rows if row]
+    columns = {"tokens": [[fields[0] for fields in row] for row in rows]}
+    if all(len(fields) > 1 for row in rows for fields in row):
+        columns["tags"] = [[fields[-1] for fields in row] for row in rows]
+    texts = pa.list_(pa.string())
+    table = pa.table({name: pa.array(lists, type=texts) for name, lists in columns.items()})
+    return choose(table.schema.names), table
+
+
 _READERS: dict[str, Callable[[Path, _Choose], tuple[Columns, pa.Table]]] = {
     ".csv": _csv,
     ".tsv": _tsv,
@@ -157,10 +207,13 @@ _READERS: dict[str, Callable[[Path, _Choose], tuple[Columns, pa.Table]]] = {
     ".ndjson": _jsonl,
     ".json": _jsonl,
     ".parquet": _parquet,
+    ".conll": _conll,
+    ".bio": _conll,
+    ".iob2": _conll,
 }
 
 
-def _from_file(path: Path, wanted: Wanted) -> tuple[Columns, pa.Table, None, str]:
+def _from_file(path: Path, wanted: Wanted) -> tuple[Columns, pa.Table, list[str] | None, str]:
     if path.is_dir():
         raise BadInput("this is a folder, not a file", where=wanted.source, fix="Name one file in it.")
     plain = path.with_suffix("") if path.suffix.lower() == ".gz" else path

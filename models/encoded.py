@@ -18,6 +18,7 @@ from torch import Tensor
 from models.data import Table
 from models.errors import BadFile, Unsupported
 from models.files import check_files, digest_files, digest_of, new_directory, read_object, write_json
+from models.targets import WordTargets, labelled
 from models.tokenizing import Encoding, Tokenizing
 
 Rows = npt.NDArray[np.int64]
@@ -50,8 +51,9 @@ class Encoded:
 
     `ids` int32: the tokens of all rows, one row after the other; `offsets` int64 (n + 1): where each row starts;
     `second` int32 (n): the place in its row where token type 1 starts, -1 where there is none; `targets` (n, ...): what
-    the task expects, whole numbers with -1 for unlabelled rows or floats with NaN; `truncated`: how many rows were cut
-    to the longest length allowed; `digest`: of everything that the numbers depend on.
+    the task expects, whole numbers with -1 for unlabelled rows or floats with NaN, or with `by_token` int64 (tokens, 2)
+    of all rows: the class of every token, -1 where there is none, and 1 where a word begins; `truncated`: how many rows
+    were cut to the longest length allowed; `digest`: of everything that the numbers depend on.
     """
 
     ids: npt.NDArray[np.int32]
@@ -61,9 +63,10 @@ class Encoded:
     truncated: int
     pad_token_id: int
     digest: str
+    by_token: bool = False
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(self.offsets) - 1
 
     @property
     def lengths(self) -> Rows:
@@ -72,23 +75,34 @@ class Encoded:
 
     @property
     def labelled(self) -> npt.NDArray[np.bool_]:
-        """Return which rows have a label, (n,)."""
+        """Return which rows have a label, (n,); one without words has nothing that could be labelled."""
+        if self.by_token:
+            first = self.targets[:, 1] == 1
+            unknown = np.concatenate([[0], np.cumsum(first & (self.targets[:, 0] < 0))])
+            none: npt.NDArray[np.bool_] = unknown[self.offsets[1:]] == unknown[self.offsets[:-1]]
+            return none
         known: npt.NDArray[np.bool_] = np.all(labelled(self.targets).reshape(len(self), -1), axis=1)
         return known
 
     def drawn(self, count: int, *, seed: int) -> Encoded:
         """Return `count` rows drawn from the seed, in their order, in memory; all of them where there are fewer."""
         rows = np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
-        spans = [self.ids[self.offsets[row] : self.offsets[row + 1]] for row in rows]
+        tokens = self._tokens(rows)
         return Encoded(
-            ids=np.concatenate(spans) if spans else self.ids[:0],
+            ids=self.ids[tokens],
             offsets=np.concatenate([[0], np.cumsum(self.lengths[rows])]).astype(np.int64),
             second=self.second[rows],
-            targets=self.targets[rows],
+            targets=self.targets[tokens if self.by_token else rows],
             truncated=self.truncated,
             pad_token_id=self.pad_token_id,
             digest=f"{self.digest}-{seed}-{count}",
+            by_token=self.by_token,
         )
+
+    def _tokens(self, rows: Rows) -> Rows:
+        """Return the numbers of the tokens of these rows, one row after the other."""
+        spans = [np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows]
+        return np.concatenate(spans) if spans else np.zeros(0, dtype=np.int64)
 
     def batch(self, indices: Rows) -> Batch:
         """Return the rows of these numbers, in this order, padded to the longest of them."""
@@ -101,11 +115,14 @@ class Encoded:
         input_ids[mask] = self.ids[(starts[:, None] + place)[mask]]
         second = self.second[chosen][:, None]
         types = mask & (second >= 0) & (place >= second)
+        targets = np.array(self.targets[chosen]) if not self.by_token else np.full((*mask.shape, 2), -1, np.int64)
+        if self.by_token:
+            targets[mask] = self.targets[(starts[:, None] + place)[mask]]
         return Batch(
             input_ids=torch.from_numpy(input_ids),
             attention_mask=torch.from_numpy(mask.astype(np.int64)),
             token_type_ids=torch.from_numpy(types.astype(np.int64)),
-            targets=torch.from_numpy(np.array(self.targets[chosen])),
+            targets=torch.from_numpy(targets),
             indices=torch.from_numpy(np.array(chosen)),
         )
 
@@ -151,19 +168,14 @@ def joined(parts: Sequence[Encoded]) -> Encoded:
         truncated=sum(part.truncated for part in parts),
         pad_token_id=parts[0].pad_token_id,
         digest=digest_of([part.digest for part in parts]),
+        by_token=parts[0].by_token,
     )
-
-
-def labelled(targets: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Return where targets are known: whole numbers from 0 on, floats that are numbers."""
-    known: npt.NDArray[np.bool_] = ~np.isnan(targets) if np.issubdtype(targets.dtype, np.floating) else targets >= 0
-    return known
 
 
 def encode_table(
     table: Table,
     tokenizing: Tokenizing,
-    targets: npt.NDArray[Any] | None,
+    targets: npt.NDArray[Any] | WordTargets | None,
     *,
     max_length: int,
     cache: Path,
@@ -171,7 +183,8 @@ def encode_table(
 ) -> Encoded:
     """Return a table as token numbers, from the cache directory if they are there, else encoded and put there.
 
-    `targets` (rows, ...) go along; without them every row is unlabelled, -1. `progress` is called with (rows done,
+    `targets` (rows, ...) go along, those of words are carried over to tokens; without any every row is unlabelled, -1.
+    `progress` is called with (rows done,
     rows). An entry of the cache appears whole or not at all, and is made anew when its files are not what was written.
 
     Raises:
@@ -184,7 +197,7 @@ def encode_table(
         "format": _FORMAT,
         "table": table.digest,
         "tokenizer": tokenizing.digest,
-        "targets": [str(targets.dtype), list(targets.shape), hashlib.sha256(targets.tobytes()).hexdigest()],
+        "targets": _digest(targets),
         "max_length": max_length,
     }
     entry = cache / f"tokens-{digest_of(key)[:32]}"
@@ -194,20 +207,22 @@ def encode_table(
         except BadFile:
             shutil.rmtree(entry)
     with new_directory(entry) as directory:
-        encodings = _encodings(table, tokenizing, max_length, progress)
+        encodings = _encodings(table, tokenizing, max_length, progress, spans=isinstance(targets, WordTargets))
         truncated = _write(directory, encodings, targets)
+        by_token = isinstance(targets, WordTargets)
         meta = {"rows": len(table), "truncated": truncated, "pad_token_id": tokenizing.pad_token_id}
+        meta |= {"by_token": by_token}
         write_json(directory / _META, {**meta, "digest": digest_of(key), "files": digest_files(directory)})
     return _read(entry)
 
 
 def _encodings(
-    table: Table, tokenizing: Tokenizing, max_length: int, progress: Callable[[int, int], None] | None
+    table: Table, tokenizing: Tokenizing, max_length: int, progress: Callable[[int, int], None] | None, *, spans: bool
 ) -> Iterator[list[Encoding]]:
     for start in range(0, len(table), _CHUNK):
         texts = table.texts[start : start + _CHUNK]
         pairs = None if table.pairs is None else table.pairs[start : start + _CHUNK]
-        yield tokenizing.encode(texts, pairs, max_length=max_length)
+        yield tokenizing.encode(texts, pairs, max_length=max_length, spans=spans)
         if progress is not None:
             progress(start + len(texts), len(table))
 
@@ -229,10 +244,11 @@ def _seconds(encodings: list[Encoding]) -> list[int]:
     return starts
 
 
-def _write(directory: Path, chunks: Iterable[list[Encoding]], targets: npt.NDArray[Any]) -> int:
+def _write(directory: Path, chunks: Iterable[list[Encoding]], targets: npt.NDArray[Any] | WordTargets) -> int:
     """Write the arrays of an entry, tokens as they come; return how many rows were truncated."""
     lengths: list[int] = []
     seconds: list[int] = []
+    of_tokens: list[Rows] = []
     truncated = 0
     with (directory / "ids.npy").open("wb") as stream:
         # The header keeps room for the first axis to grow, so the true length is written over it at the end.
@@ -240,6 +256,9 @@ def _write(directory: Path, chunks: Iterable[list[Encoding]], targets: npt.NDArr
         begin = stream.tell()
         for encodings in chunks:
             stream.write(_flat(one.ids for one in encodings).tobytes())
+            if isinstance(targets, WordTargets):
+                words = targets.words[len(lengths) : len(lengths) + len(encodings)]
+                of_tokens += [_of_tokens(one, row) for one, row in zip(encodings, words, strict=True)]
             lengths += [len(one.ids) for one in encodings]
             seconds += _seconds(encodings)
             truncated += sum(one.truncated for one in encodings)
@@ -248,6 +267,8 @@ def _write(directory: Path, chunks: Iterable[list[Encoding]], targets: npt.NDArr
         if stream.tell() != begin:
             raise BadFile("the header of the array grew over its data", where=str(directory / "ids.npy"))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    if isinstance(targets, WordTargets):
+        targets = np.concatenate([np.zeros((0, 2), dtype=np.int64), *of_tokens])
     for name, array in (("offsets", offsets), ("second", np.array(seconds, dtype=np.int32)), ("targets", targets)):
         np.save(directory / f"{name}.npy", array, allow_pickle=False)
     return truncated
@@ -256,6 +277,26 @@ def _write(directory: Path, chunks: Iterable[list[Encoding]], targets: npt.NDArr
 def _write_header(stream: Any, length: int) -> None:
     header = {"descr": "<i4", "fortran_order": False, "shape": (length,)}
     np.lib.format.write_array_header_1_0(stream, header)
+
+
+def _of_tokens(encoding: Encoding, words: Rows) -> Rows:
+    """Return int64 (tokens, 2), the class and whether a word begins, for the (words, 4) of WordTargets."""
+    found = np.full((len(encoding.ids), 2), (-1, 0), dtype=np.int64)
+    starts = words[:, 0]
+    before = -1
+    for place, (start, end) in enumerate(encoding.spans):
+        word = int(np.searchsorted(starts, start, side="right")) - 1
+        if start == end or word < 0 or start >= words[word, 1]:  # a special token, or a blank between words
+            continue
+        found[place] = (words[word, 3], 0) if word == before else (words[word, 2], 1)
+        before = word
+    return found
+
+
+def _digest(targets: npt.NDArray[Any] | WordTargets) -> list[Any]:
+    if isinstance(targets, WordTargets):
+        return ["words", digest_of([_digest(row)[-1] for row in targets.words])]
+    return [str(targets.dtype), list(targets.shape), hashlib.sha256(targets.tobytes()).hexdigest()]
 
 
 def _read(entry: Path) -> Encoded:
@@ -268,7 +309,7 @@ def _read(entry: Path) -> Encoded:
     try:
         expected = {str(name): (str(digest), int(size)) for name, (digest, size) in meta["files"].items()}
         rows, truncated, pad = int(meta["rows"]), int(meta["truncated"]), int(meta["pad_token_id"])
-        digest = str(meta["digest"])
+        digest, by_token = str(meta["digest"]), bool(meta["by_token"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadFile(f"not a record of tokenised data ({error})", where=str(entry / _META)) from error
     if set(expected) != {f"{name}.npy" for name in _ARRAYS}:
@@ -276,9 +317,10 @@ def _read(entry: Path) -> Encoded:
     check_files(entry, expected)
     arrays = [_map(entry / f"{name}.npy") for name in _ARRAYS]
     ids, offsets, second, targets = arrays
-    if not len(second) == len(targets) == rows == len(offsets) - 1 or len(ids) != offsets[-1]:
+    expected_targets = len(ids) if by_token else rows
+    if not len(second) == rows == len(offsets) - 1 or len(ids) != offsets[-1] or len(targets) != expected_targets:
         raise BadFile("the arrays do not fit together", where=str(entry))
-    return Encoded(ids, offsets, second, targets, truncated, pad, digest)
+    return Encoded(ids, offsets, second, targets, truncated, pad, digest, by_token)
 
 
 def _map(path: Path) -> Any:

@@ -26,15 +26,33 @@ def unpadded_batches(lengths: npt.NDArray[np.int64], *, batch_tokens: int) -> li
     return batches
 
 
+def answer_offsets(data: Encoded, *, tokens: bool) -> npt.NDArray[np.int64]:
+    """Return (rows + 1,) where the answers to each row start: one answer a row, or one a token."""
+    return np.asarray(data.offsets) if tokens else np.arange(len(data) + 1, dtype=np.int64)
+
+
+def place_answers(
+    answers: npt.NDArray[np.float32],
+    logits: npt.NDArray[np.float32],
+    rows: npt.NDArray[np.int64],
+    offsets: npt.NDArray[np.int64],
+) -> None:
+    """Write the logits of rows of one length, (rows, labels) or (rows, time, labels), where `offsets` says."""
+    each = logits.reshape(len(rows), -1, logits.shape[-1])
+    answers[offsets[rows][:, None] + np.arange(each.shape[1])] = each
+
+
 def evaluate_logits(
     network: Network, data: Encoded, *, batch_tokens: int = TOKENS_PER_BATCH, progress: Progress = silent
 ) -> npt.NDArray[np.float32]:
-    """Return float32 logits (rows, labels) in the order of the rows, computed in evaluation mode and full precision.
+    """Return float32 logits (answers, labels) in the order of the rows, computed in evaluation mode and full precision.
 
-    The network is used where it is (on its own device) and given back in the mode it came in.
+    There is one answer for each row, or one for each of its tokens where the head answers tokens. The network is used
+    where it is (on its own device) and given back in the mode it came in.
     """
     device = next(network.buffers(), next(network.parameters(), torch.empty(0))).device
     tick = progress("evaluate")
+    offsets = answer_offsets(data, tokens=network.shape.answers_tokens)
     outputs: npt.NDArray[np.float32] | None = None
     training = network.training
     network.eval()
@@ -44,8 +62,8 @@ def evaluate_logits(
             batch = data.batch(rows)
             logits = network(batch.input_ids.to(device), None, batch.token_type_ids.to(device)).float().cpu().numpy()
             if outputs is None:
-                outputs = np.empty((len(data), logits.shape[1]), dtype=np.float32)
-            outputs[rows] = logits
+                outputs = np.empty((int(offsets[-1]), logits.shape[-1]), dtype=np.float32)
+            place_answers(outputs, logits, rows, offsets)
             done += len(rows)
             tick(done, len(data))
     network.train(training)

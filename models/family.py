@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from models.shape import CLASSIFICATION, HeadShape, ModelShape
+from models.shape import CLASSIFICATION, Activation, HeadShape, ModelShape
 from models.weights import Names
 
 Config = Mapping[str, Any]
+TOKENS = "token-classification"
 PROBLEMS = {"regression": "text-regression", "multi_label_classification": "multi-label-classification"}
 
 
@@ -59,6 +60,19 @@ def head_keys(head: HeadShape) -> dict[str, Any]:
     }
 
 
-def is_classifier(config: Config) -> bool:
-    """Return whether the config's architecture ends in a sequence classifier."""
-    return any(str(name).endswith("ForSequenceClassification") for name in config.get("architectures") or ())
+def head_of(config: Config, *, activation: Activation, dropout: float, token_dropout: float) -> HeadShape | None:
+    """Return the head that the config's architecture ends in, with the dropout of its kind; None for a bare encoder."""
+    names = [str(name) for name in config.get("architectures") or ()]
+    labels = labels_of(config)
+    if any(name.endswith("ForTokenClassification") for name in names):
+        return HeadShape(labels, dropout=token_dropout, task=TOKENS, tokens=True)
+    if any(name.endswith("ForSequenceClassification") for name in names):
+        return HeadShape(labels, activation, dropout, task_of(config))
+    return None
+
+
+def architecture_of(shape: ModelShape, name: str) -> str:
+    """Return the class of `transformers` that reads a model of this shape, `name` being the family's."""
+    if shape.head is None:
+        return f"{name}Model"
+    return f"{name}ForTokenClassification" if shape.head.tokens else f"{name}ForSequenceClassification"

@@ -10,7 +10,7 @@ from models.errors import BadInput
 from models.layers.attention import EVERY_TOKEN, FIRST_TOKEN, Attention, padding_mask
 from models.layers.embeddings import Embeddings
 from models.layers.feedforward import FeedForward
-from models.layers.heads import ClassificationHead
+from models.layers.heads import make_head
 from models.layers.norm import make_norm
 from models.layers.packed import PackedEmbedding, TwoBitEmbedding
 from models.layers.quantized import QuantizedEmbedding, QuantizedLinear
@@ -18,8 +18,8 @@ from models.shape import TABLES, Int8Form, ModelShape
 
 
 class Features(NamedTuple):
-    """What a forward pass saw: logits (batch, labels), and hidden states (batch, time, hidden) after the embeddings
-    and after every layer.
+    """What a forward pass saw: logits as `Network.forward` returns them, and hidden states (batch, time, hidden) after
+    the embeddings and after every layer.
     """
 
     logits: Tensor
@@ -65,7 +65,7 @@ class Network(nn.Module):
         self.embeddings = Embeddings(shape)
         self.layers = nn.ModuleList(Block(shape, index) for index in range(len(shape.layers)))
         self.final_norm = make_norm(shape.norm, shape.hidden_size, shape.norm_eps) if shape.pre_norm else None
-        self.head = None if shape.head is None else ClassificationHead(shape.hidden_size, shape.head)
+        self.head = None if shape.head is None else make_head(shape.hidden_size, shape.head)
         if not self.embeddings.word.weight.is_meta:  # else the weights are about to be read
             initialize(self, shape.initializer_range)
         for path, form in shape.int8:
@@ -106,19 +106,19 @@ class Network(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
     ) -> Tensor:
-        """Return logits (batch, labels), or hidden states (batch, time, hidden) where there is no head.
+        """Return logits (batch, labels), of a head that answers tokens (batch, time, labels), or hidden states (batch,
+        time, hidden) where there is no head.
 
         `input_ids` and `token_type_ids` are whole numbers (batch, time); `attention_mask` holds 1 for tokens and 0 for
         padding on the right.
 
-        A classifier reads the first token, so the last layer computes no other: exact in float. In dynamic int8 the
-        activation scales of that layer's query, output and FFN then come from the first token alone, as in the
+        Where the head reads the first token alone, the last layer computes no other: exact in float. In dynamic int8
+        the activation scales of that layer's query, output and FFN then come from the first token alone, as in the
         exported graph; `features` takes them over all tokens.
         """
-        if self.head is None:
-            return self._encode(input_ids, attention_mask, token_type_ids)[-1]
-        states = self._encode(input_ids, attention_mask, token_type_ids, readers=FIRST_TOKEN)
-        return self.head(states[-1])  # type: ignore[no-any-return]
+        readers = FIRST_TOKEN if self.shape.reads_first else EVERY_TOKEN
+        hidden = self._encode(input_ids, attention_mask, token_type_ids, readers=readers)[-1]
+        return hidden if self.head is None else self.head(hidden)
 
 
 def initialize(module: nn.Module, deviation: float) -> None:

@@ -69,15 +69,15 @@ class LayerShape:
 
 @dataclass(frozen=True, slots=True)
 class HeadShape:
-    """What gives an answer, read from the first token: dense, activation, one output per label.
-
-    `task` names what the outputs mean.
+    """What gives an answer, one output per label: of the first token by dense, activation and output, or of each of the
+    `tokens` by the output alone. `task` names what the outputs mean.
     """
 
     labels: tuple[str, ...]
     activation: Activation = Activation.TANH
     dropout: float = 0.1
     task: str = CLASSIFICATION
+    tokens: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +121,16 @@ class ModelShape:
     def labels(self) -> tuple[str, ...]:
         """Return the class names, or nothing for a model without a head."""
         return () if self.head is None else self.head.labels
+
+    @property
+    def answers_tokens(self) -> bool:
+        """Return whether there is an answer for each token."""
+        return self.head is not None and self.head.tokens
+
+    @property
+    def reads_first(self) -> bool:
+        """Return whether the head reads the first token alone, so that the last layer computes no other."""
+        return self.head is not None and not self.head.tokens
 
     @property
     def int8_forms(self) -> dict[str, Int8Form]:
@@ -169,6 +179,7 @@ def _head(value: dict[str, Any] | None) -> HeadShape | None:
         activation=Activation(value["activation"]),
         dropout=value["dropout"],
         task=str(value.get("task", CLASSIFICATION)),
+        tokens=bool(value.get("tokens", False)),
     )
 
 

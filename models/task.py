@@ -12,14 +12,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from models.columns import Wanted
+from models.shape import HeadShape
 from models.summary import Summary
+from models.targets import WordTargets
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from models.data import Table
+    from models.encoded import Encoded
+    from models.tokenizing import Encoding
 
-Targets = npt.NDArray[Any]  # (rows, ...): whole numbers with -1 for unlabelled, or floats with NaN
+Targets = npt.NDArray[Any]  # whole numbers with -1 for unlabelled, or floats with NaN
+Logits = npt.NDArray[np.float32]  # (answers, outputs): one answer a row, or one a token, row after row
 Floats = npt.NDArray[np.float64]
 
 
@@ -51,7 +57,7 @@ class Answer(NamedTuple):
 
 
 class Task(Protocol):
-    """A task over the rows of a table. An output is what the head gives for a row: one logit per label."""
+    """A task over the rows of a table. The head gives one answer for every row or for every token."""
 
     @property
     def name(self) -> str:
@@ -62,45 +68,48 @@ class Task(Protocol):
         """Return the metric that the gate compares."""
 
     @property
-    def several_labels(self) -> bool:
-        """Return whether a row may have any number of labels."""
-
-    @property
     def reading(self) -> str:
         """Return a line of Python that prints the answer in `logits` (1, outputs), for whoever receives a bundle;
         `labels` gives an output's name by its number as text.
         """
 
-    def labels_of(self, table: Table) -> tuple[str, ...]:
-        """Return the names of the outputs that a new head for these rows needs.
+    def read(self, wanted: Wanted, split: str | None) -> Table:
+        """Return the rows of a file or hub data set.
+
+        Raises:
+            BadInput, BadFile: as `read_table` raises.
+        """
+
+    def head_of(self, table: Table) -> HeadShape:
+        """Return the head that a network needs for these rows.
 
         Raises:
             BadInput: the rows' labels are not of this task.
         """
 
-    def check(self, labels: tuple[str, ...], *, where: str) -> None:
-        """Raise BadInput where a head of these outputs cannot do the task; `where` names it."""
+    def check(self, head: HeadShape, *, where: str) -> None:
+        """Raise BadInput where a head cannot do the task; `where` names it."""
 
-    def targets(self, table: Table, labels: tuple[str, ...]) -> Targets:
-        """Return what is expected of every row, (rows, ...); unlabelled rows are -1 or NaN.
+    def targets(self, table: Table, labels: tuple[str, ...]) -> Targets | WordTargets:
+        """Return what is expected, (rows, ...) or of every word; what is unlabelled is -1 or NaN.
 
         Raises:
             BadInput: a label that the head does not know, or that is not of this task.
         """
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean training loss of logits (batch, outputs) over the labelled rows; zero where there is none."""
+        """Return the training loss of logits (answers, outputs), summed over those that are labelled."""
 
     def divergence(self, student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
-        """Return how far the student's answers (batch, outputs) are from the teacher's, summed over rows, softened by
-        the temperature and scaled so that the gradient's size does not depend on it.
+        """Return how far the student's answers (answers, outputs) are from the teacher's, summed over answers, softened
+        by the temperature and scaled so that the gradient's size does not depend on it.
         """
 
-    def statistics(self, logits: npt.NDArray[np.float32], targets: Targets) -> Floats:
+    def statistics(self, logits: Logits, data: Encoded, labels: tuple[str, ...]) -> Floats:
         """Return (rows, k): what the metric needs to know of every row."""
 
-    def predict(self, logits: npt.NDArray[np.float32]) -> Targets:
-        """Return the answers in the form of targets."""
+    def predict(self, logits: Logits, data: Encoded) -> Targets:
+        """Return the answers in the form of the data's targets."""
 
-    def answers(self, logits: npt.NDArray[np.float32], labels: tuple[str, ...]) -> list[Answer]:
-        """Return what is said of every row."""
+    def answer(self, logits: Logits, labels: tuple[str, ...], text: str, encoding: Encoding) -> Answer:
+        """Return what is said of one row; `text` is its first text, `encoding` what the model was given."""

@@ -36,11 +36,14 @@ _MAKE = (
 
 
 class Encoding(NamedTuple):
-    """One text or pair as numbers: `ids` and `token_type_ids` are equally long."""
+    """One text or pair as numbers: `ids` and `token_type_ids` are equally long, and so are `spans`, where they were
+    asked for: the first character of each token and the one behind its last; equal for special tokens.
+    """
 
     ids: list[int]
     token_type_ids: list[int]
     truncated: bool
+    spans: Sequence[tuple[int, int]] = ()
 
 
 @final
@@ -126,7 +129,9 @@ class Tokenizing:
                 return int(number)
         return 0
 
-    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_length: int) -> list[Encoding]:
+    def encode(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_length: int, spans: bool = False
+    ) -> list[Encoding]:
         """Return one encoding per text (or per text and its pair), special tokens included, without padding.
 
         What exceeds `max_length` tokens is cut off, from the longer one of a pair first, on the side that the
@@ -143,7 +148,7 @@ class Tokenizing:
         for start in range(0, len(texts), _CHUNK):
             first = texts[start : start + _CHUNK]
             inputs = list(first) if pairs is None else list(zip(first, pairs[start : start + _CHUNK], strict=True))
-            result += self._encode_chunk(inputs, start, max_length)
+            result += self._encode_chunk(inputs, start, max_length, spans=spans)
         return result
 
     def _limit(self, max_length: int, *, paired: bool) -> None:
@@ -158,20 +163,39 @@ class Tokenizing:
         if now is None or now["max_length"] != max_length:
             self._tokenizer.enable_truncation(max_length, stride=0, strategy="longest_first", direction=direction)
 
-    def _encode_chunk(self, inputs: list[str] | list[tuple[str, str]], start: int, max_length: int) -> list[Encoding]:
+    def _encode_chunk(
+        self, inputs: list[str] | list[tuple[str, str]], start: int, max_length: int, *, spans: bool
+    ) -> list[Encoding]:
         try:
-            encoded = self._tokenizer.encode_batch_fast(inputs)
+            encode = self._tokenizer.encode_batch if spans else self._tokenizer.encode_batch_fast
+            encoded = encode(inputs)
         except TypeError as error:
             number = next((row for row, text in enumerate(inputs) if not _is_text(text)), 0)
             raise BadInput(
                 f"text {start + number + 1} is not a text that can be written as UTF-8",
                 fix="Remove the broken characters (half a surrogate pair).",
             ) from error
-        result = []
+        result: list[Encoding] = []
         for one in encoded:
             ids = one.ids
-            result.append(Encoding(ids, one.type_ids, len(ids) == max_length and bool(one.overflowing)))
+            cut = len(ids) == max_length and bool(one.overflowing)
+            result.append(Encoding(ids, one.type_ids, cut, _trimmed(one, inputs[len(result)]) if spans else ()))
         return result
+
+
+def _trimmed(encoded: Any, text: Any) -> list[tuple[int, int]]:
+    """Return the characters of every token without the blanks before it, which byte-level tokens take in."""
+    spans = []
+    for (start, end), special, part in zip(
+        encoded.offsets, encoded.special_tokens_mask, encoded.sequence_ids, strict=True
+    ):
+        if special or part is None:
+            spans.append((0, 0))
+            continue
+        whole = text if isinstance(text, str) else text[part]
+        inner = whole[start:end]
+        spans.append((start + len(inner) - len(inner.lstrip()), end))
+    return spans
 
 
 def _agree(content: dict[str, Any], config: dict[str, Any]) -> bool:

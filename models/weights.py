@@ -16,12 +16,14 @@ T = TypeVar("T")
 class Row:
     """One line of a table: `{i}` stands for a layer's number, `{p}` for weight or bias.
 
-    `optional` weights may be absent from a checkpoint (a head that is not trained yet).
+    `optional` weights may be absent from a checkpoint (a head that is not trained yet). A row with `tokens` is written
+    only of a head that answers tokens, or only of one that does not.
     """
 
     theirs: str
     ours: str
     optional: bool = False
+    tokens: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +57,17 @@ class Names:
             raise BadFile(_complaint(unset, sorted(unknown)), where=where)
         return found
 
-    def write(self, ours: Mapping[str, T], *, prefix: str) -> dict[str, T]:
-        """Return the checkpoint's names for our weights.
+    def write(self, ours: Mapping[str, T], *, prefix: str, tokens: bool = False) -> dict[str, T]:
+        """Return the checkpoint's names for our weights; `tokens` says whether the head answers tokens.
 
         Raises:
             BadFile: a weight has no name in this family.
         """
         written: dict[str, T] = {}
         homeless = []
+        rows = {row.ours: row for row in reversed(self.rows) if row.tokens in (None, tokens)}
         for name, value in ours.items():
-            row = next((row for row in self.rows if row.ours == _template(name)), None)
+            row = rows.get(_template(name))
             if row is None:
                 homeless.append(name)
                 continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
@@ -29,6 +29,7 @@ from teacher_student.losses import (
     hidden_mse,
     logits_kl,
     logits_mse,
+    of_tokens,
     relation_kl,
 )
 from teacher_student.processes import Processes
@@ -87,7 +88,8 @@ class LabelObjective:
     def __call__(self, network: Network, batch: Batch) -> Mapping[str, Term]:
         """Return the loss as one part, "labels"."""
         logits = network(batch.input_ids, batch.attention_mask, batch.token_type_ids)
-        return {"labels": hard_labels(self.task, logits, batch.targets)}
+        mask = batch.attention_mask.bool()
+        return {"labels": hard_labels(self.task, of_tokens(logits, mask), of_tokens(batch.targets, mask))}
 
 
 @final
@@ -120,18 +122,20 @@ class DistillationObjective:
         """Return the parts of the loss by their names in LossWeights."""
         weights, device = self.weights, batch.input_ids.device
         features = network.features(batch.input_ids, batch.attention_mask, batch.token_type_ids)
+        mask = batch.attention_mask.bool()
+        logits = of_tokens(features.logits, mask)
         terms: dict[str, Term] = {}
         if weights.kl or weights.mse:
             wanted = self.outputs.logits_of(batch.indices).to(device)
             if weights.kl:
-                part = logits_kl(self.task, features.logits, wanted, temperature=weights.temperature)
+                part = logits_kl(self.task, logits, wanted, temperature=weights.temperature)
                 terms["kl"] = part._replace(weight=weights.kl)
             if weights.mse:
-                terms["mse"] = logits_mse(features.logits, wanted)._replace(weight=weights.mse)
+                terms["mse"] = logits_mse(logits, wanted)._replace(weight=weights.mse)
         if weights.labels:
-            terms["labels"] = hard_labels(self.task, features.logits, batch.targets)._replace(weight=weights.labels)
+            part = hard_labels(self.task, logits, of_tokens(batch.targets, mask))
+            terms["labels"] = part._replace(weight=weights.labels)
         if weights.hidden or self.last is not None:
-            mask = batch.attention_mask.bool()
             states = self._teacher_states(batch, mask)
             if weights.hidden:
                 terms["hidden"] = self._hidden(features, states, mask)._replace(weight=weights.hidden)
@@ -224,11 +228,13 @@ def distill(
             f"the student's labels {list(student.shape.labels)} are not the teacher's {list(teacher.shape.labels)}",
             where="distill",
         )
-    if (weights.hidden or weights.relations) and not lessons.one_tokenizer:
+    if (weights.hidden or weights.relations or student.shape.answers_tokens) and not lessons.one_tokenizer:
+        whole = "Learn from logits alone (losses hidden: 0, relations: 0), or trim the vocabulary last."
         raise BadInput(
-            "hidden states and relations are compared token by token, but the student has a tokenizer of its own",
+            "answers, hidden states and relations of tokens are compared one by one, but the student has a tokenizer "
+            "of its own",
             where="distill",
-            fix="Learn from logits alone (losses hidden: 0, relations: 0), or trim the vocabulary last.",
+            fix="Trim the vocabulary last, without training after it." if student.shape.answers_tokens else whole,
         )
     compute = schedule.compute
     processes = Processes.join(compute)
@@ -306,11 +312,11 @@ def scorer(task: Task, data: Encoded, teacher: TeacherOutputs | None) -> Callabl
     """Return what scores a network on `data`, higher is better: the task's metric, on the labels or on the teacher's
     answers where there is a teacher.
     """
-    targets = data.targets if teacher is None else task.predict(teacher.logits)
+    judged = data if teacher is None else replace(data, targets=task.predict(teacher.logits, data))
     sign = 1.0 if task.metric.higher_is_better else -1.0
 
     def score(network: Network) -> float:
-        statistics = task.statistics(evaluate_logits(network, data), targets)
+        statistics = task.statistics(evaluate_logits(network, data), judged, network.shape.labels)
         return sign * float(contributions(task.metric.summary, statistics).mean())
 
     return score

@@ -53,12 +53,12 @@ class LossWeights:
 
 
 def logits_kl(task: Task, student: Tensor, teacher: Tensor, *, temperature: float) -> Term:
-    """Return the task's divergence of softened outputs (batch, labels), summed over examples."""
+    """Return the task's divergence of softened outputs (answers, labels), summed over them."""
     return Term(task.divergence(student.float(), teacher.float(), temperature=temperature), len(student))
 
 
 def logits_mse(student: Tensor, teacher: Tensor) -> Term:
-    """Return the squared error of logits (batch, labels), the mean over labels summed over examples."""
+    """Return the squared error of logits (answers, labels), the mean over labels summed over answers."""
     return Term((student.float() - teacher.float()).square().mean(dim=-1).sum(), len(student))
 
 
@@ -68,10 +68,17 @@ def hidden_mse(student: Tensor, teacher: Tensor) -> Term:
 
 
 def hard_labels(task: Task, logits: Tensor, targets: Tensor) -> Term:
-    """Return the task's loss summed over the labelled examples; the others add nothing."""
+    """Return the task's loss summed over the answers that are labelled; the others add nothing."""
     known = ~targets.isnan() if targets.is_floating_point() else targets >= 0
     labelled = int(known.flatten(1).all(dim=1).sum()) if known.ndim > 1 else int(known.sum())
-    return Term(task.loss(logits.float(), targets) * labelled, labelled)
+    return Term(task.loss(logits.float(), targets), labelled)
+
+
+def of_tokens(values: Tensor, mask: Tensor) -> Tensor:
+    """Return what a head that answers tokens gives or is taught, (batch, time, k), as (tokens, k) without padding; what
+    belongs to rows is returned as it is.
+    """
+    return values[mask] if values.ndim == 3 else values
 
 
 def common_relation_heads(most: int, *widths: int) -> int:

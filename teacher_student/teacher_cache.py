@@ -17,7 +17,7 @@ import torch
 from models.checkpoint import Checkpoint
 from models.encoded import Encoded
 from models.errors import BadFile
-from models.evaluation import TOKENS_PER_BATCH, unpadded_batches
+from models.evaluation import TOKENS_PER_BATCH, answer_offsets, place_answers, unpadded_batches
 from models.files import check_files, digest_files, digest_of, new_directory, read_object, sha256_bytes, write_json
 from models.memory import give_back
 from models.progress import Progress, silent
@@ -34,20 +34,23 @@ HALF_LIMIT = float(np.finfo(np.float16).max)
 class TeacherOutputs:
     """Memory-mapped outputs of a teacher for a data set.
 
-    `logits` is float32 (rows, labels). `hidden` maps a number into `Features.hidden` to the file of a float16 array
-    (tokens of all rows, width), where row i has the tokens offsets[i] to offsets[i + 1]. It is mapped anew for every
-    batch: pages of a mapping that stays would count as this process's memory, up to the size of the whole file.
+    `logits` is float32 (answers, labels), where row i has the answers starts[i] to starts[i + 1]. `hidden` maps a
+    number into `Features.hidden` to the file of a float16 array (tokens of all rows, width), where row i has the tokens
+    offsets[i] to offsets[i + 1]. It is mapped anew for every batch: pages of a mapping that stays would count as this
+    process's memory, up to the size of the whole file.
     `key` is the digest of everything that the outputs depend on.
     """
 
     logits: npt.NDArray[np.float32]
     hidden: Mapping[int, Path]
     offsets: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
     key: str
 
     def logits_of(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return float32 logits (rows, labels) of the rows of these numbers."""
-        return torch.from_numpy(self.logits[rows.numpy()])
+        """Return float32 logits (answers, labels) of the rows of these numbers, one after another."""
+        spans = [np.arange(self.starts[row], self.starts[row + 1]) for row in rows.tolist()]
+        return torch.from_numpy(self.logits[np.concatenate(spans)])
 
     def hidden_of(self, layer: int, rows: torch.Tensor) -> torch.Tensor:
         """Return the hidden states of these rows one after another, float32 (tokens, width)."""
@@ -100,7 +103,7 @@ def teacher_outputs(
     place = cache / f"teacher-{key[:24]}"
     if place.exists():
         try:
-            return _opened(place, data, layers, key)
+            return _opened(place, teacher, data, layers, key)
         except BadFile:
             shutil.rmtree(place)
     with new_directory(place) as directory:
@@ -108,14 +111,14 @@ def teacher_outputs(
         files = {name: list(entry) for name, entry in digest_files(directory).items()}
         write_json(directory / RECORD, {"format": FORMAT, "files": files})
     give_back()
-    return _opened(place, data, layers, key)
+    return _opened(place, teacher, data, layers, key)
 
 
 def _name(layer: int) -> str:
     return f"hidden-{layer}.npy"
 
 
-def _opened(place: Path, data: Encoded, layers: Sequence[int], key: str) -> TeacherOutputs:
+def _opened(place: Path, teacher: Checkpoint, data: Encoded, layers: Sequence[int], key: str) -> TeacherOutputs:
     """Return the outputs kept in `place`; a BadFile when anything in it is not what was written."""
     record = read_object(place / RECORD)
     files = record.get("files")
@@ -123,12 +126,13 @@ def _opened(place: Path, data: Encoded, layers: Sequence[int], key: str) -> Teac
     if record.get("format") != FORMAT or not isinstance(files, dict) or set(files) != wanted:
         raise BadFile("not a record of these teacher outputs", where=str(place / RECORD))
     check_files(place, {name: _entry(entry, place) for name, entry in files.items()})
-    logits = _mapped(place / LOGITS, np.float32, len(data))
+    starts = answer_offsets(data, tokens=teacher.shape.answers_tokens)
+    logits = _mapped(place / LOGITS, np.float32, int(starts[-1]))
     tokens = int(data.offsets[-1])
     for layer in layers:
         _mapped(place / _name(layer), np.float16, tokens)
     hidden = {layer: place / _name(layer) for layer in layers}
-    return TeacherOutputs(logits, hidden, np.array(data.offsets), key)
+    return TeacherOutputs(logits, hidden, np.array(data.offsets), starts, key)
 
 
 def _entry(value: Any, place: Path) -> tuple[str, int]:
@@ -167,7 +171,8 @@ def _compute(
     device = torch.device(compute.device)
     network = teacher.network().to(device)
     width = teacher.shape.hidden_size
-    logits = _new_array(directory / LOGITS, np.float32, (len(data), len(teacher.shape.labels)))
+    starts = answer_offsets(data, tokens=teacher.shape.answers_tokens)
+    logits = _new_array(directory / LOGITS, np.float32, (int(starts[-1]), len(teacher.shape.labels)))
     for layer in layers:
         _new_array(directory / _name(layer), np.float16, (int(data.offsets[-1]), width))
     tick = progress("teacher outputs")
@@ -176,7 +181,7 @@ def _compute(
         for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH):
             batch = data.batch(rows)
             features = network.features(batch.input_ids.to(device), None, batch.token_type_ids.to(device))
-            logits[rows] = features.logits.float().cpu().numpy()
+            place_answers(logits, features.logits.float().cpu().numpy(), rows, starts)
             for layer in layers:
                 table = np.load(directory / _name(layer), mmap_mode="r+", allow_pickle=False)
                 states = features.hidden[layer].float().clamp(-HALF_LIMIT, HALF_LIMIT).half().cpu().numpy()

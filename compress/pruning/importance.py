@@ -138,7 +138,12 @@ def _mask_gradients(
 
 def _task_loss(task: Task) -> Target:
     """Return the task's loss summed over the batch, so that every example's gradient is its own."""
-    return lambda logits, batch: task.loss(logits, batch.targets) * len(batch.targets)
+
+    def target(logits: Tensor, batch: Batch) -> Tensor:
+        each = batch.targets.flatten(0, 1) if logits.ndim == 3 else batch.targets
+        return task.loss(logits.flatten(0, -2), each)
+
+    return target
 
 
 def _projected_logits(generator: torch.Generator) -> Target:

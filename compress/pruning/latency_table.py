@@ -29,7 +29,7 @@ from models.network import Network
 from models.progress import Progress, silent
 from models.shape import Int8Form, LayerShape, ModelShape
 
-FORMAT = 3
+FORMAT = 4
 QUANTILES = (0.3, 0.5, 0.7)  # of the texts' lengths: around the median, which the speed gate compares
 SAMPLED = 13  # kept counts that are measured per sublayer; between them costs are interpolated
 COPIES = 4  # layers of the measured graphs: one alone is too fast beside the cost of a call
@@ -61,7 +61,7 @@ class Clock:
         """Return the costs in ms, mean over typical lengths, of the fixed parts and of every kept count per layer."""
         plain = replace(shape, vocab_size=WORDS, pad_token_id=0)
         lengths = sorted({max(1, int(value)) for value in np.quantile(self.data.lengths, QUANTILES)})
-        given = {"table": plain.to_json() | {"head": bool(shape.head)}, "lengths": lengths, "multiple": ffn_multiple}
+        given = {"table": plain.to_json() | {"first": shape.reads_first}, "lengths": lengths, "multiple": ffn_multiple}
 
         def measured() -> dict[str, Any]:
             graphs = _graphs(plain, ffn_multiple)
@@ -121,9 +121,9 @@ class Clock:
 
 
 def _places(shape: ModelShape) -> list[str]:
-    """Return where each layer stands: the last layer of a classifier computes only the first token's output."""
+    """Return where each layer stands: before a head that reads the first token, the last one computes no other."""
     last = len(shape.layers) - 1
-    return ["last" if index == last and shape.head is not None else "inner" for index in range(len(shape.layers))]
+    return ["last" if index == last and shape.reads_first else "inner" for index in range(len(shape.layers))]
 
 
 def _sampled(counts: Sequence[int]) -> list[int]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from models.checkpoint import Checkpoint
 from models.encoded import Encoded
-from models.evaluation import unpadded_batches
+from models.evaluation import answer_offsets, place_answers, unpadded_batches
 from models.layers.attention import EVERY_TOKEN, FIRST_TOKEN
 from models.network import Block, Network
 from models.progress import Progress, silent
@@ -58,29 +58,35 @@ def sensitivities(
     rounded = quantized.network()
     modules = {path: rounded.get_submodule(path) for path in paths}
     kl, mse = (dict.fromkeys(paths, 0.0) for _ in range(2))
-    exact = np.zeros((len(data), len(checkpoint.shape.labels)), dtype=np.float32)
+    starts = answer_offsets(data, tokens=checkpoint.shape.answers_tokens)
+    exact = np.zeros((int(starts[-1]), len(checkpoint.shape.labels)), dtype=np.float32)
     answers = {path: np.zeros_like(exact) for path in paths}
     tick, done = progress("sensitivity"), 0
     with torch.inference_mode():
         for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH):
             batch = data.batch(rows)
             states = _states(network, batch.input_ids, batch.token_type_ids)
-            truth = states[-1]
+            truth = states[-1].flatten(0, -2)
+            place_answers(exact, states[-1].numpy(), rows, starts)
             for path, module in modules.items():
                 with _swapped(network, path, module):
                     logits = _from_layer(network, path, states, batch.input_ids, batch.token_type_ids)
-                kl[path] += float(task.divergence(logits, truth, temperature=1.0))
-                mse[path] += float((logits - truth).square().mean(dim=1).sum())
-                answers[path][rows] = logits.numpy()
-            exact[rows] = truth.numpy()
+                place_answers(answers[path], logits.numpy(), rows, starts)
+                flat = logits.flatten(0, -2)
+                kl[path] += float(task.divergence(flat, truth, temperature=1.0))
+                mse[path] += float((flat - truth).square().mean(dim=1).sum())
             done += len(rows)
             tick(done, len(data))
-    count = max(1, len(data))
+    count = max(1, len(exact))
     labelled = len(data) > 0 and bool(data.labelled.all())
-    right = _score(task, exact, data) if labelled else 0.0
+    right = _score(task, exact, data, checkpoint.shape.labels) if labelled else 0.0
+    names = checkpoint.shape.labels
     found = [
         Sensitivity(
-            path, kl[path] / count, mse[path] / count, _score(task, answers[path], data) - right if labelled else None
+            path,
+            kl[path] / count,
+            mse[path] / count,
+            _score(task, answers[path], data, names) - right if labelled else None,
         )
         for path in paths
     ]
@@ -98,8 +104,8 @@ def affordable(checkpoint: Checkpoint, modules: int, data: Encoded) -> int:
     return min(len(data), max(1, int(WORK / per_row)))
 
 
-def _score(task: Task, logits: npt.NDArray[np.float32], data: Encoded) -> float:
-    return float(contributions(task.metric.summary, task.statistics(logits, data.targets)).mean())
+def _score(task: Task, logits: npt.NDArray[np.float32], data: Encoded, labels: tuple[str, ...]) -> float:
+    return float(contributions(task.metric.summary, task.statistics(logits, data, labels)).mean())
 
 
 @contextmanager
@@ -136,7 +142,7 @@ def _from_layer(network: Network, path: str, states: list[Tensor], ids: Tensor, 
 def _layer(network: Network, index: int, hidden: Tensor) -> Tensor:
     block = network.layers[index]
     assert isinstance(block, Block)
-    last = index == len(network.layers) - 1 and network.head is not None
+    last = index == len(network.layers) - 1 and network.shape.reads_first
     return block(hidden, None, readers=FIRST_TOKEN if last else EVERY_TOKEN)  # type: ignore[no-any-return]
 
 

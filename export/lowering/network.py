@@ -27,7 +27,8 @@ def lower_block(module: Block, emit: Emit, hidden: Value, mask: Value, first: Va
 
 
 def lower_network(module: Network, emit: Emit, ids: Value, mask: Value, kinds: Value | None) -> Value:
-    """Return logits (batch, labels), or hidden states (batch, time, hidden) where there is no head.
+    """Return logits (batch, labels), of tokens (batch, time, labels), or hidden states (batch, time, hidden) without
+    a head.
 
     Arguments are (batch, time) whole numbers. Inside, time comes first: attention's products then read queries, keys
     and values where the projections wrote them.
@@ -37,12 +38,14 @@ def lower_network(module: Network, emit: Emit, ids: Value, mask: Value, kinds: V
     hidden = emit.child(module, "embeddings", ids, kinds)
     bias = _mask_bias(emit, mask)
     for index, _ in enumerate(module.layers):
-        last = module.head is not None and index == len(module.layers) - 1
+        last = module.shape.reads_first and index == len(module.layers) - 1
         hidden = emit.child(module, f"layers.{index}", hidden, bias, hidden if last else None)
     if module.final_norm is not None:
         hidden = emit.child(module, "final_norm", hidden)
     if module.head is None:
         return emit.node("Transpose", hidden, role="hidden", perm=[1, 0, 2])
+    if module.shape.answers_tokens:
+        return emit.child(module, "head", hidden)
     first = emit.node("Gather", hidden, emit.constant(np.array(0, dtype=np.int64), "zero"), role="first", axis=0)
     return emit.child(module, "head", first)
 

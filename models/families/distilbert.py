@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from models.bert_encoder import even_layers
-from models.family import Config, Family, head_keys, is_classifier, labels_of, task_of
-from models.shape import Activation, HeadShape, ModelShape, member
+from models.family import Config, Family, architecture_of, head_keys, head_of
+from models.shape import Activation, ModelShape, member
 from models.weights import Names, Row
 
 ACTIVATIONS = {"gelu": Activation.GELU, "relu": Activation.RELU}
@@ -38,12 +38,8 @@ def shape_of(config: Config) -> ModelShape:
     layers = even_layers(
         int(config["n_layers"]), hidden=hidden, heads=int(config["n_heads"]), ffn=int(config["hidden_dim"])
     )
-    head = HeadShape(
-        labels=labels_of(config),
-        activation=Activation.RELU,
-        dropout=float(config.get("seq_classif_dropout", 0.2)),
-        task=task_of(config),
-    )
+    dropout = float(config.get("dropout", 0.1))
+    of_head = float(config.get("seq_classif_dropout", 0.2))
     return ModelShape(
         family="distilbert",
         vocab_size=int(config["vocab_size"]),
@@ -52,11 +48,11 @@ def shape_of(config: Config) -> ModelShape:
         max_positions=int(config.get("max_position_embeddings", 512)),
         activation=member(Activation, str(config.get("activation", "gelu")), ACTIVATIONS, where="config.json"),
         norm_eps=1e-12,
-        dropout=float(config.get("dropout", 0.1)),
+        dropout=dropout,
         attention_dropout=float(config.get("attention_dropout", 0.1)),
         initializer_range=float(config.get("initializer_range", 0.02)),
         pad_token_id=int(config.get("pad_token_id") or 0),
-        head=head if is_classifier(config) else None,
+        head=head_of(config, activation=Activation.RELU, dropout=of_head, token_dropout=dropout),
     )
 
 
@@ -64,7 +60,7 @@ def config_of(shape: ModelShape) -> dict[str, Any]:
     """Return the DistilBERT config of a shape whose layers are all alike."""
     layer = shape.layers[0]
     return {
-        "architectures": ["DistilBertForSequenceClassification" if shape.head else "DistilBertModel"],
+        "architectures": [architecture_of(shape, "DistilBert")],
         "model_type": "distilbert",
         "vocab_size": shape.vocab_size,
         "dim": shape.hidden_size,
@@ -78,7 +74,8 @@ def config_of(shape: ModelShape) -> dict[str, Any]:
         "initializer_range": shape.initializer_range,
         "pad_token_id": shape.pad_token_id,
         "sinusoidal_pos_embds": False,
-        **({"seq_classif_dropout": shape.head.dropout, **head_keys(shape.head)} if shape.head else {}),
+        **(head_keys(shape.head) if shape.head else {}),
+        **({"seq_classif_dropout": shape.head.dropout} if shape.reads_first and shape.head else {}),
     }
 
 

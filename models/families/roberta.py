@@ -31,7 +31,8 @@ ROBERTA = Family(
         rows=(
             *ROWS,
             Row("^classifier.dense.{p}", "head.dense.{p}", optional=True),
-            Row("^classifier.out_proj.{p}", "head.output.{p}", optional=True),
+            Row("^classifier.out_proj.{p}", "head.output.{p}", optional=True, tokens=False),
+            Row("^classifier.{p}", "head.output.{p}", optional=True, tokens=True),
         ),
         ignored=(r"lm_head\..*", r"(roberta\.)?pooler\..*", r".*position_ids"),
         prefixes=("roberta.", ""),

@@ -7,8 +7,9 @@ from models.task import Task
 from models.tasks.multi_label_classification import MultiLabelClassification
 from models.tasks.text_classification import TextClassification
 from models.tasks.text_regression import TextRegression
+from models.tasks.token_classification import TokenClassification
 
-TASKS: tuple[Task, ...] = (TextClassification(), MultiLabelClassification(), TextRegression())
+TASKS: tuple[Task, ...] = (TextClassification(), MultiLabelClassification(), TextRegression(), TokenClassification())
 
 
 def task_named(name: str) -> Task:

@@ -6,17 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 import numpy as np
-import numpy.typing as npt
 
-from models.columns import listed
+from models.columns import Wanted, listed
 from models.errors import BadInput, nearest
+from models.shape import HeadShape
 from models.summary import Summary
-from models.task import Answer, Floats, Metric, PairedTest, Targets
+from models.task import Answer, Floats, Logits, Metric, PairedTest, Targets
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from models.data import Table
+    from models.encoded import Encoded
+    from models.tokenizing import Encoding
 
 
 @final
@@ -30,22 +32,31 @@ class MultiLabelClassification:
     metric: Metric = Metric(
         "macro_f1", higher_is_better=True, paired_test=PairedTest.BOOTSTRAP, summary=Summary.MACRO_F1
     )
-    several_labels: bool = True
     reading: str = "print([labels[str(number)] for number in np.flatnonzero(logits[0] > 0)])"
 
-    def labels_of(self, table: Table) -> tuple[str, ...]:
-        """Return the distinct labels in the order of the alphabet."""
+    def read(self, wanted: Wanted, split: str | None) -> Table:
+        """Return the rows, each with its labels (none of them too) or all without."""
+        from models.data import read_table
+
+        return read_table(wanted, split, several=True)
+
+    def head_of(self, table: Table) -> HeadShape:
+        """Return a head for the distinct labels, in the order of the alphabet."""
         if table.labels is None:
             raise BadInput("there is no label column", where=table.source, fix="Name it, or give labelled data.")
         found = sorted({label for row in table.labels for label in _several(row)})
         if not found:
             raise BadInput("no row has a label", where=table.source)
-        return tuple(found)
+        return HeadShape(tuple(found), task=self.name)
 
-    def check(self, labels: tuple[str, ...], *, where: str) -> None:
-        """Raise BadInput where there is no label to give."""
-        if not labels:
-            raise BadInput("the head has no labels", where=where)
+    def check(self, head: HeadShape, *, where: str) -> None:
+        """Raise BadInput where the head answers tokens."""
+        if head.tokens:
+            raise BadInput(
+                "labels of texts are asked for, and this head answers tokens",
+                where=where,
+                fix=f"Its own task is {head.task}.",
+            )
 
     def targets(self, table: Table, labels: tuple[str, ...]) -> Targets:
         """Return 1 for every label of a row and 0 for the others, float32 (rows, labels)."""
@@ -65,13 +76,11 @@ class MultiLabelClassification:
         return targets
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean over labels and labelled examples of the binary cross-entropy; zero where there is none."""
+        """Return the binary cross-entropy, the mean over labels summed over labelled rows."""
         from torch.nn.functional import binary_cross_entropy_with_logits
 
         known = ~targets[:, 0].isnan()
-        if not bool(known.any()):
-            return logits.sum() * 0.0
-        return binary_cross_entropy_with_logits(logits[known], targets[known])
+        return binary_cross_entropy_with_logits(logits[known], targets[known], reduction="sum") / logits.shape[1]
 
     def divergence(self, student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
         """Return T^2 * KL(teacher || student) of every softened label for itself, summed over labels and rows."""
@@ -84,20 +93,18 @@ class MultiLabelClassification:
         )
         return (crossed - least) * temperature**2
 
-    def statistics(self, logits: npt.NDArray[np.float32], targets: Targets) -> Floats:
+    def statistics(self, logits: Logits, data: Encoded, labels: tuple[str, ...]) -> Floats:
         """Return for every label whether it is rightly given, given, and expected; (rows, 3 * labels)."""
-        given, expected = logits > 0, np.asarray(targets) > 0
+        given, expected = logits > 0, np.asarray(data.targets) > 0
         return np.stack([given & expected, given, expected], axis=2).reshape(len(logits), -1).astype(np.float64)
 
-    def predict(self, logits: npt.NDArray[np.float32]) -> Targets:
+    def predict(self, logits: Logits, data: Encoded) -> Targets:
         """Return 1 for every label given and 0 for the others, float32 (rows, labels)."""
         return np.asarray(logits > 0, dtype=np.float32)
 
-    def answers(self, logits: npt.NDArray[np.float32], labels: tuple[str, ...]) -> list[Answer]:
+    def answer(self, logits: Logits, labels: tuple[str, ...], text: str, encoding: Encoding) -> Answer:
         """Return the labels given and the probability of every label."""
-        return [self._answer(row, labels) for row in 1 / (1 + np.exp(-logits.astype(np.float64)))]
-
-    def _answer(self, shares: Floats, labels: tuple[str, ...]) -> Answer:
+        shares = 1 / (1 + np.exp(-logits[0].astype(np.float64)))
         probabilities = {label: float(share) for label, share in zip(labels, shares, strict=True)}
         given = [label for label, share in probabilities.items() if share > 0.5]
         return Answer(", ".join(given) or "(none)", {"labels": given, "probabilities": probabilities})

@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 import numpy as np
-import numpy.typing as npt
 
+from models.columns import Wanted
 from models.errors import BadInput
 from models.labels import class_targets, label_names
-from models.task import Answer, Floats, Metric, PairedTest, Targets
+from models.shape import HeadShape
+from models.task import Answer, Floats, Logits, Metric, PairedTest, Targets
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from models.data import Table
+    from models.encoded import Encoded
+    from models.tokenizing import Encoding
 
 
 @final
@@ -25,18 +28,26 @@ class TextClassification:
 
     name: str = "text-classification"
     metric: Metric = Metric("accuracy", higher_is_better=True, paired_test=PairedTest.PROPORTIONS, classes=True)
-    several_labels: bool = False
     reading: str = "print(labels[str(int(logits[0].argmax()))])"
 
-    def labels_of(self, table: Table) -> tuple[str, ...]:
-        """Return the distinct labels, numbers in numerical order."""
-        return label_names(table)
+    def read(self, wanted: Wanted, split: str | None) -> Table:
+        """Return the rows, each with a label or all without."""
+        from models.data import read_table
 
-    def check(self, labels: tuple[str, ...], *, where: str) -> None:
+        return read_table(wanted, split)
+
+    def head_of(self, table: Table) -> HeadShape:
+        """Return a head for the distinct labels, numbers in numerical order."""
+        return HeadShape(label_names(table), task=self.name)
+
+    def check(self, head: HeadShape, *, where: str) -> None:
         """Raise BadInput where there is nothing to choose from."""
-        if len(labels) < 2:
+        if len(head.labels) < 2 or head.tokens:
             raise BadInput(
-                f"a classifier needs two labels, the head has {len(labels)}", where=where, fix="Is it a regression?"
+                f"a classifier of texts needs two labels, and this head has {len(head.labels)} for each "
+                f"{'token' if head.tokens else 'text'}",
+                where=where,
+                fix=f"Its own task is {head.task}." if head.task != self.name else None,
             )
 
     def targets(self, table: Table, labels: tuple[str, ...]) -> Targets:
@@ -44,12 +55,10 @@ class TextClassification:
         return np.array(class_targets(table, labels), dtype=np.int64)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean cross-entropy over labelled examples; zero where there is none."""
+        """Return the cross-entropy, summed over labelled rows."""
         from torch.nn.functional import cross_entropy
 
-        if bool((targets < 0).all()):
-            return logits.sum() * 0.0
-        return cross_entropy(logits, targets, ignore_index=-1)
+        return cross_entropy(logits, targets, ignore_index=-1, reduction="sum")
 
     def divergence(self, student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
         """Return T^2 * KL(teacher || student) of softened outputs (Hinton et al. 2015), summed over rows."""
@@ -58,20 +67,18 @@ class TextClassification:
         ours, theirs = (log_softmax(logits / temperature, dim=-1) for logits in (student, teacher))
         return kl_div(ours, theirs, reduction="sum", log_target=True) * temperature**2
 
-    def statistics(self, logits: npt.NDArray[np.float32], targets: Targets) -> Floats:
+    def statistics(self, logits: Logits, data: Encoded, labels: tuple[str, ...]) -> Floats:
         """Return 1 where the top label is right, else 0; (rows, 1)."""
-        return np.asarray(self.predict(logits) == targets, dtype=np.float64)[:, None]
+        return np.asarray(self.predict(logits, data) == data.targets, dtype=np.float64)[:, None]
 
-    def predict(self, logits: npt.NDArray[np.float32]) -> Targets:
+    def predict(self, logits: Logits, data: Encoded) -> Targets:
         """Return the number of the top label of every row, int64 (rows,)."""
         return np.asarray(logits.argmax(axis=1), dtype=np.int64)
 
-    def answers(self, logits: npt.NDArray[np.float32], labels: tuple[str, ...]) -> list[Answer]:
+    def answer(self, logits: Logits, labels: tuple[str, ...], text: str, encoding: Encoding) -> Answer:
         """Return the likeliest label and the probability of every label."""
-        raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return [self._answer(row, labels) for row in raised / raised.sum(axis=1, keepdims=True)]
-
-    def _answer(self, shares: npt.NDArray[np.float32], labels: tuple[str, ...]) -> Answer:
+        raised = np.exp(logits[0] - logits[0].max())
+        shares = raised / raised.sum()
         top = int(shares.argmax())
         probabilities = {label: float(share) for label, share in zip(labels, shares, strict=True)}
         return Answer(f"{labels[top]}\t{shares[top]:.1%}", {"label": labels[top], "probabilities": probabilities})

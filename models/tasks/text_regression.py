@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 import numpy as np
-import numpy.typing as npt
 
+from models.columns import Wanted
 from models.errors import BadInput
+from models.shape import HeadShape
 from models.summary import Summary
-from models.task import Answer, Floats, Metric, PairedTest, Targets
+from models.task import Answer, Floats, Logits, Metric, PairedTest, Targets
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from models.data import Table
+    from models.encoded import Encoded
+    from models.tokenizing import Encoding
 
 OUTPUT = "score"
 
@@ -29,20 +32,30 @@ class TextRegression:
     metric: Metric = Metric(
         "spearman", higher_is_better=True, paired_test=PairedTest.BOOTSTRAP, summary=Summary.SPEARMAN
     )
-    several_labels: bool = False
     reading: str = "print(float(logits[0, 0]))"
 
-    def labels_of(self, table: Table) -> tuple[str, ...]:
-        """Return the name of the one output."""
+    def read(self, wanted: Wanted, split: str | None) -> Table:
+        """Return the rows, each with a number or all without."""
+        from models.data import read_table
+
+        return read_table(wanted, split)
+
+    def head_of(self, table: Table) -> HeadShape:
+        """Return a head of one output."""
         if table.labels is None:
             raise BadInput("there is no label column", where=table.source, fix="Name it, or give labelled data.")
         self.targets(table, (OUTPUT,))
-        return (OUTPUT,)
+        return HeadShape((OUTPUT,), task=self.name)
 
-    def check(self, labels: tuple[str, ...], *, where: str) -> None:
+    def check(self, head: HeadShape, *, where: str) -> None:
         """Raise BadInput where the head gives more than one number."""
-        if len(labels) != 1:
-            raise BadInput(f"a regression has one output, the head has {len(labels)}", where=where)
+        if len(head.labels) != 1 or head.tokens:
+            raise BadInput(
+                f"a regression of texts has one output, and this head has {len(head.labels)} for each "
+                f"{'token' if head.tokens else 'text'}",
+                where=where,
+                fix=f"Its own task is {head.task}." if head.task != self.name else None,
+            )
 
     def targets(self, table: Table, labels: tuple[str, ...]) -> Targets:
         """Return the number expected of every row, float32 (rows,)."""
@@ -54,24 +67,23 @@ class TextRegression:
         return np.array(table.labels, dtype=np.float32)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean squared error over labelled examples; zero where there is none."""
+        """Return the squared error, summed over labelled rows."""
         known = ~targets.isnan()
-        if not bool(known.any()):
-            return logits.sum() * 0.0
-        return (logits[known, 0] - targets[known]).square().mean()
+        return (logits[known, 0] - targets[known]).square().sum()
 
     def divergence(self, student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
         """Return the squared distance, summed over rows: a number cannot be softened."""
         return (student - teacher).square().sum()
 
-    def statistics(self, logits: npt.NDArray[np.float32], targets: Targets) -> Floats:
+    def statistics(self, logits: Logits, data: Encoded, labels: tuple[str, ...]) -> Floats:
         """Return the number given and the one expected, (rows, 2)."""
-        return np.stack([logits[:, 0], targets], axis=1).astype(np.float64)
+        return np.stack([logits[:, 0], data.targets], axis=1).astype(np.float64)
 
-    def predict(self, logits: npt.NDArray[np.float32]) -> Targets:
+    def predict(self, logits: Logits, data: Encoded) -> Targets:
         """Return the numbers given, float32 (rows,)."""
         return np.asarray(logits[:, 0], dtype=np.float32)
 
-    def answers(self, logits: npt.NDArray[np.float32], labels: tuple[str, ...]) -> list[Answer]:
+    def answer(self, logits: Logits, labels: tuple[str, ...], text: str, encoding: Encoding) -> Answer:
         """Return the number."""
-        return [Answer(f"{row[0]:.4g}", {labels[0]: float(row[0])}) for row in logits]
+        value = float(logits[0, 0])
+        return Answer(f"{value:.4g}", {labels[0]: value})

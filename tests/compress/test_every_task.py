@@ -13,6 +13,7 @@ from support.examples import TINY_PRUNING, tiny_checkpoint
 
 from compress.pipeline import execute, require_passed
 from compress.recipe import make_recipe
+from compress.report.files import write_report
 from export.bundle import Bundle
 from export.verify import verify_bundle
 from models.errors import BadInput
@@ -23,6 +24,7 @@ LABELS: dict[str, Any] = {
     "text-classification": lambda words: ["few", "many"][len(words) > 5],
     "multi-label-classification": lambda words: [name for name in ("w2", "w3", "w4") if name in words],
     "text-regression": lambda words: len(words) / 2,
+    "token-classification": lambda words: ["B-few" if word in ("w2", "w3", "w4") else "O" for word in words],
 }
 
 
@@ -31,7 +33,8 @@ def write_rows(path: Path, task: str, *, rows: int, seed: int) -> str:
     with path.open("w", encoding="utf-8") as stream:
         for _ in range(rows):
             words = [f"w{draw.randrange(2, 9)}" for _ in range(draw.randrange(2, 9))]
-            stream.write(json.dumps({"text": " ".join(words), "label": LABELS[task](words)}) + "\n")
+            text = words if task == "token-classification" else " ".join(words)
+            stream.write(json.dumps({"text": text, "label": LABELS[task](words)}) + "\n")
     return str(path)
 
 
@@ -81,8 +84,8 @@ def test_from_training_to_a_bundle_that_answers(task: Any, tmp_path: Path) -> No
     few, many = bundle.predict(["w2 w5", "w2 w3 w4 w5 w6 w7 w8 w3"])
     assert few.values != many.values
     assert task.name in (directory / "README.md").read_text()
-    report = (tmp_path / "tiny" / "report.html").read_text()
-    assert task.metric.name in report
+    write_report(result, tmp_path / "tiny")
+    assert task.metric.name in (tmp_path / "tiny" / "report.html").read_text()
 
 
 def test_a_teacher_knows_its_task(tmp_path: Path) -> None:
@@ -93,7 +96,7 @@ def test_a_teacher_knows_its_task(tmp_path: Path) -> None:
     plain |= {"teacher": str(tmp_path / "tiny" / "0-train"), "name": "again", "distill": stages["distill"]}
     result = execute(make_recipe(plain, where="test"), out=tmp_path, cache=tmp_path / "cache")
     assert result.stages[-1].validation.metric == "spearman"
-    with pytest.raises(BadInput, match="a classifier needs two labels, the head has 1"):
+    with pytest.raises(BadInput, match=r"needs two labels, and this head has 1.*Its own task is text-regression"):
         execute(
             make_recipe(plain | {"task": "text-classification"}, where="test"), out=tmp_path, cache=tmp_path / "cache"
         )

@@ -49,6 +49,7 @@ SHAPES = {
     "last layer empty": tiny_shape((*EVEN, LayerShape(0, 8, 0))),
     "no layer": tiny_shape(()),
     "no head": tiny_shape(head=None),
+    "head of tokens": tiny_shape(PRUNED, head=HeadShape(("O", "B-x", "I-x"), tokens=True)),
     "no head, pre-norm": tiny_shape(PRUNED, head=None, pre_norm=True),
     "sinusoidal": tiny_shape(positions=Positions.SINUSOIDAL, position_offset=3),
     **{f"norm {norm.value}": tiny_shape(norm=norm) for norm in Norm},
@@ -96,7 +97,9 @@ def test_float_networks_compute_the_same(name: str, target: Target) -> None:
 
 @targets
 @pytest.mark.parametrize("form", [Int8Form.DYNAMIC, Int8Form.STATIC])
-@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "pruned", "pruned, pre-norm", "norm rms_norm"])
+@pytest.mark.parametrize(
+    "name", ["bert", "roberta", "distilbert", "pruned", "pruned, pre-norm", "norm rms_norm", "head of tokens"]
+)
 def test_int8_networks_compute_the_same_at_batch_one(name: str, form: Int8Form, target: Target) -> None:
     network = quantized_network(random_network(SHAPES[name]), form)
     model = lower(network, target).SerializeToString()
@@ -302,6 +305,7 @@ def test_inputs_and_outputs_are_declared() -> None:
         "logits 1 batch 3",
     ]
     assert ports(SHAPES["distilbert"]) == ["input_ids 7 batch time", "attention_mask 7 batch time", "logits 1 batch 2"]
+    assert ports(SHAPES["head of tokens"])[-1] == "logits 1 batch time 3"
     assert ports(SHAPES["no head"])[-1] == "hidden_states 1 batch time 32"
 
 

@@ -20,7 +20,7 @@ from support.networks import EVEN, PRUNED, quantized_network, random_network, ti
 
 from models.checkpoint import Checkpoint, local_directory
 from models.errors import BadFile, BadInput, CompressError, Unsupported
-from models.shape import Int8Form, ModelShape, Norm, Positions
+from models.shape import HeadShape, Int8Form, ModelShape, Norm, Positions
 
 SHAPES: dict[str, ModelShape] = {
     "even": tiny_shape(EVEN),
@@ -113,7 +113,7 @@ def test_our_format_takes_other_labels(tmp_path: Path) -> None:
     checkpoint = tiny_checkpoint()
     checkpoint.save(tmp_path)
     labels = ("one", "two", "three", "four")
-    back = Checkpoint.load(tmp_path, labels=labels)
+    back = Checkpoint.load(tmp_path, head=HeadShape(labels))
     assert back.shape == replace(checkpoint.shape, head=replace(checkpoint.shape.head, labels=labels))
     assert back.weights["head.output.weight"].shape == (4, 32)
     assert torch.equal(back.weights["head.dense.weight"], checkpoint.weights["head.dense.weight"])

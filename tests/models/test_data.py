@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from models.data import Table, read_table
+from models.columns import Wanted
+from models.data import Table, read_table, read_words
 from models.errors import BadFile, BadInput
 from models.labels import class_targets, label_names
 
@@ -83,9 +84,9 @@ def test_columns_are_found_by_name(tmp_path: Path, header: str, expected: tuple[
 
 def test_columns_told_by_flag_win(tmp_path: Path) -> None:
     source = _write(tmp_path / "a.csv", "text,other,third,label,gold\na,b,c,d,e\n")
-    table = read_table(source, text="other", text_pair="Third", label="gold")
+    table = read_table(Wanted(source, "other", "Third", "gold"))
     assert (table.texts, table.pairs, table.labels) == (["b"], ["c"], ["e"])
-    assert read_table(source, text="label").labels is None
+    assert read_table(Wanted(source, text="label")).labels is None
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_the_digest_depends_on_bytes_and_columns_not_on_the_place(tmp_path: Path
     content = "text,review,label\na,b,c\nd,e,f\n"
     one = read_table(_write(tmp_path / "a.csv", content))
     assert read_table(_write(tmp_path / "b" / "c.csv", content)).digest == one.digest
-    assert read_table(one.source, text="review").digest != one.digest
+    assert read_table(Wanted(one.source, text="review")).digest != one.digest
     assert read_table(_write(tmp_path / "d.csv", content.replace("d", "x"))).digest != one.digest
     assert one.first(1).digest != one.digest
     assert one.first(1).texts == ["a"]
@@ -133,7 +134,7 @@ def test_the_digest_depends_on_bytes_and_columns_not_on_the_place(tmp_path: Path
 
 def _problem(kind: type[BadInput | BadFile], source: str, **told: str) -> str:
     with pytest.raises(kind) as caught:
-        read_table(source, **told)
+        read_table(Wanted(source, **told))
     assert caught.value.where == source
     return str(caught.value)
 
@@ -192,7 +193,7 @@ def test_folders_and_unknown_formats_are_refused(tmp_path: Path) -> None:
     assert "this is a folder" in _problem(BadInput, str(tmp_path))
     problem = _problem(BadInput, _write(tmp_path / "a.xlsx", "x"))
     assert "the format '.xlsx' is not known" in problem
-    assert ".parquet, each also with .gz" in problem
+    assert ".iob2, each also with .gz" in problem
 
 
 def test_columns_that_are_not_there_are_named_with_the_nearest(tmp_path: Path) -> None:
@@ -211,7 +212,7 @@ def test_a_column_is_not_read_twice(tmp_path: Path) -> None:
         BadInput, _write(tmp_path / "a.csv", "text,text,label\na,b,c\n")
     )
     source = _write(tmp_path / "b.csv", "text,label\na,b\n")
-    assert "twice" in _problem(BadInput, source, text="text", text_pair="text")
+    assert "twice" in _problem(BadInput, source, text="text", pair="text")
 
 
 def test_rows_without_text_or_label_are_numbered(tmp_path: Path) -> None:
@@ -320,3 +321,51 @@ def test_sst2_is_read_as_it_is() -> None:
     assert table.labels is not None
     assert (table.labels.count(1), table.labels.count(0)) == (444, 428)
     assert len(read_table(str(SST2 / "train_fit.tsv.gz"))) == 60_276
+
+
+CONLL = "-DOCSTART- -X- O O\n\nEU NNP I-NP I-ORG\nrejects VBZ I-VP O\n\n\nPeter NNP I-NP I-PER\n"
+
+
+@pytest.mark.parametrize("ending", [".conll", ".bio", ".iob2", ".conll.gz"])
+def test_words_and_tags_of_conll(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"rows{ending}"
+    path.write_bytes(gzip.compress(CONLL.encode()) if ending.endswith("gz") else CONLL.encode())
+    table = read_words(Wanted(str(path)))
+    assert table.texts == ["EU rejects", "Peter"]
+    assert table.labels == [("I-ORG", "O"), ("I-PER",)]
+    assert read_words(Wanted(_write(tmp_path / f"bare{ending[:6]}", "one\ntwo\n"))).labels is None
+
+
+def test_words_and_tags_in_columns(tmp_path: Path) -> None:
+    rows = [{"words": ["a b", " ", "c"], "ner_tags": ["O", "B-x", "O"]}, {"words": [], "ner_tags": []}]
+    table = read_words(Wanted(_write(tmp_path / "a.jsonl", "\n".join(json.dumps(row) for row in rows))))
+    assert table.texts == ["ab ? c", ""]
+    assert table.labels == [("O", "B-x", "O"), ()]
+    other = _parquet(tmp_path / "a.parquet", {"tokens": [["a"], ["b"]], "kind": [["B-x"], ["O"]]})
+    assert read_words(Wanted(other, label="kind")).labels == [("B-x",), ("O",)]
+    assert read_words(Wanted(other)).labels is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ('{"tokens": ["a", "b"], "tags": ["O"]}', "row 1 has 2 words and 1 tags"),
+        ('{"tokens": "a b", "tags": ["O", "O"]}', "the column 'tokens' holds string, not a list for each row"),
+        (
+            '{"tokens": ["a"], "tags": ["O"]}\n{"tokens": null, "tags": ["O"]}',
+            "row 2 has no list in the column 'tokens'",
+        ),
+    ],
+)
+def test_words_that_are_no_lists_are_refused(tmp_path: Path, rows: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        read_words(Wanted(_write(tmp_path / "a.jsonl", rows)))
+
+
+def test_several_labels_are_lists_or_text_with_bars(tmp_path: Path) -> None:
+    lists = _write(tmp_path / "a.jsonl", '{"text": "a", "label": ["x", "y"]}\n{"text": "b", "label": []}')
+    bars = _write(tmp_path / "a.csv", "text,label\na,x|y\nb,\n")
+    for source in (lists, bars):
+        assert read_table(source, several=True).labels == [("x", "y"), ()]
+    with pytest.raises(BadInput, match="not lists of labels or text with a bar"):
+        read_table(_write(tmp_path / "b.jsonl", '{"text": "a", "label": 1}'), several=True)

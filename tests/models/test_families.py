@@ -11,12 +11,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.hugging_face import CASES, SIZES, answer, edit_config, oracle, saved, tokens
-from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+)
 
 from models.checkpoint import Checkpoint
 from models.errors import BadFile, BadInput, Unsupported
 from models.families import FAMILIES
-from models.shape import Activation, LayerShape, Norm
+from models.shape import Activation, HeadShape, LayerShape, Norm
 
 cases = pytest.mark.parametrize(("family", "changes"), CASES.values(), ids=CASES)
 families = pytest.mark.parametrize("family", SIZES)
@@ -71,6 +77,45 @@ def test_what_is_written_back_is_what_transformers_reads(family: str, changes: d
 
 
 @families
+def test_heads_of_tokens_go_both_ways(family: str, tmp_path: Path) -> None:
+    model = oracle(family, kind=AutoModelForTokenClassification, num_labels=5)
+    checkpoint = Checkpoint.load(saved(model, tmp_path / "theirs"))
+    assert checkpoint.shape.head is not None
+    assert (checkpoint.shape.head.task, checkpoint.shape.head.tokens) == ("token-classification", True)
+    network = checkpoint.network()
+    for batch in batches(model):
+        mask = batch["attention_mask"].bool()  # what stands at padding means nothing
+        with torch.no_grad():
+            torch.testing.assert_close(network(**batch)[mask], answer(model, batch)[mask], **CLOSE)
+    (tmp_path / "ours").mkdir()
+    checkpoint.save_hugging_face(tmp_path / "ours")
+    back, report = AutoModelForTokenClassification.from_pretrained(
+        tmp_path / "ours", attn_implementation="eager", output_loading_info=True
+    )
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    batch = batches(model)[0]
+    torch.testing.assert_close(answer(back.eval(), batch), answer(model, batch), atol=1e-6, rtol=0)
+    assert Checkpoint.load(tmp_path / "ours").shape == checkpoint.shape
+
+
+@pytest.mark.parametrize(
+    ("changes", "task"),
+    [
+        ({"num_labels": 1, "problem_type": "regression"}, "text-regression"),
+        ({"num_labels": 1}, "text-regression"),
+        ({"num_labels": 3, "problem_type": "multi_label_classification"}, "multi-label-classification"),
+        ({"num_labels": 3, "problem_type": "single_label_classification"}, "text-classification"),
+        ({"num_labels": 3}, "text-classification"),
+    ],
+)
+def test_the_head_says_what_it_does(changes: dict[str, Any], task: str, tmp_path: Path) -> None:
+    shape = Checkpoint.load(saved(oracle("bert", **changes), tmp_path)).shape
+    assert shape.head is not None
+    assert shape.head.task == task
+
+
+@families
 def test_the_config_goes_both_ways(family: str, tmp_path: Path) -> None:
     names = {0: "bad", 1: "so so", 2: "good"}
     model = oracle(family, id2label=names, label2id={name: number for number, name in names.items()})
@@ -119,11 +164,14 @@ def test_a_bare_encoder_gets_a_head(family: str, tmp_path: Path) -> None:
     directory = saved(oracle(family, kind=AutoModel), tmp_path)
     names = set(load_file(directory / "model.safetensors"))
     assert not any(name.startswith(f"{family}.") for name in names)
-    checkpoint = Checkpoint.load(directory, labels=labels, seed=3)
+    checkpoint = Checkpoint.load(directory, head=HeadShape(labels), seed=3)
     assert checkpoint.shape.labels == labels
     assert checkpoint.weights["head.output.weight"].shape == (3, 24)
     assert checkpoint.weights["head.output.weight"].abs().sum() > 0
-    again, other = Checkpoint.load(directory, labels=labels, seed=3), Checkpoint.load(directory, labels=labels, seed=4)
+    again, other = (
+        Checkpoint.load(directory, head=HeadShape(labels), seed=3),
+        Checkpoint.load(directory, head=HeadShape(labels), seed=4),
+    )
     assert torch.equal(again.weights["head.output.weight"], checkpoint.weights["head.output.weight"])
     assert not torch.equal(other.weights["head.output.weight"], checkpoint.weights["head.output.weight"])
     assert checkpoint.network()(**tokens()).shape == (4, 3)
@@ -147,7 +195,7 @@ def test_a_bare_encoder_has_the_hidden_states_of_transformers(family: str, tmp_p
 def test_berts_pooler_becomes_the_new_head(tmp_path: Path) -> None:
     directory = saved(oracle("bert", kind=AutoModel), tmp_path)
     theirs = load_file(directory / "model.safetensors")
-    checkpoint = Checkpoint.load(directory, labels=("no", "yes"))
+    checkpoint = Checkpoint.load(directory, head=HeadShape(("no", "yes")))
     assert torch.equal(checkpoint.weights["head.dense.weight"], theirs["pooler.dense.weight"])
     assert torch.equal(checkpoint.weights["head.dense.bias"], theirs["pooler.dense.bias"])
 
@@ -155,7 +203,7 @@ def test_berts_pooler_becomes_the_new_head(tmp_path: Path) -> None:
 @families
 def test_a_language_model_is_read_as_an_encoder(family: str, tmp_path: Path) -> None:
     directory = saved(oracle(family, kind=AutoModelForMaskedLM), tmp_path)
-    checkpoint = Checkpoint.load(directory, labels=("no", "yes"))
+    checkpoint = Checkpoint.load(directory, head=HeadShape(("no", "yes")))
     theirs = load_file(directory / "model.safetensors")
     word = next(value for name, value in theirs.items() if name.endswith("word_embeddings.weight"))
     assert torch.equal(checkpoint.weights["embeddings.word.weight"], word)
@@ -165,10 +213,10 @@ def test_a_language_model_is_read_as_an_encoder(family: str, tmp_path: Path) -> 
 def test_other_labels_take_another_output_and_keep_the_rest(family: str, tmp_path: Path) -> None:
     directory = saved(oracle(family), tmp_path)
     known = Checkpoint.load(directory)
-    wider = Checkpoint.load(directory, labels=("a", "b", "c"))
+    wider = Checkpoint.load(directory, head=HeadShape(("a", "b", "c")))
     assert wider.weights["head.output.weight"].shape == (3, 24)
     assert torch.equal(wider.weights["head.dense.weight"], known.weights["head.dense.weight"])
-    renamed = Checkpoint.load(directory, labels=("no", "yes"))
+    renamed = Checkpoint.load(directory, head=HeadShape(("no", "yes")))
     assert renamed.shape.labels == ("no", "yes")
     assert torch.equal(renamed.weights["head.output.weight"], known.weights["head.output.weight"])
 
@@ -255,7 +303,7 @@ def test_configs_that_are_not_ours(
 def test_the_real_teacher_on_real_sentences(trained_teacher: Path, sst2: Path) -> None:
     from models.data import read_table
 
-    table = read_table(str(next(sst2.glob("dev*"))), text=None, text_pair=None, label=None, split=None)
+    table = read_table(str(next(sst2.glob("dev*"))))
     checkpoint = Checkpoint.load(trained_teacher)
     model = AutoModelForSequenceClassification.from_pretrained(trained_teacher).eval()
     tokenizer = AutoTokenizer.from_pretrained(trained_teacher)

@@ -71,7 +71,7 @@ def test_positions_that_are_left_for_text() -> None:
         ({"layers": (LayerShape(1, 0, 4),)}, "layer 0 head_size is 0"),
         ({"layers": (*EVEN, LayerShape(-1, 4, 4))}, "layer 2 heads is -1"),
         ({"layers": (*EVEN, LayerShape(1, 4, -8))}, "layer 2 ffn is -8"),
-        ({"head": HeadShape(("a",))}, "two labels"),
+        ({"head": HeadShape(())}, "a head needs an output"),
         ({"head": HeadShape(("a", "b", "a"))}, "a label is named twice"),
     ],
 )

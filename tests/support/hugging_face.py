@@ -46,6 +46,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "bert five labels": ("bert", {"num_labels": 5}),
     "bert large eps": ("bert", {"layer_norm_eps": 1e-3}),
     "bert one head, four layers": ("bert", {"num_attention_heads": 1, "num_hidden_layers": 4}),
+    "bert regression": ("bert", {"num_labels": 1, "problem_type": "regression"}),
+    "bert several labels": ("bert", {"num_labels": 4, "problem_type": "multi_label_classification"}),
     "roberta": ("roberta", {}),
     "roberta relu": ("roberta", {"hidden_act": "relu", "num_labels": 3}),
     "roberta two token types": ("roberta", {"type_vocab_size": 2}),

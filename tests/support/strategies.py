@@ -12,7 +12,9 @@ ffn_widths = st.integers(0, 8)
 layers = st.builds(LayerShape, heads=heads, head_size=head_sizes, ffn=ffn_widths)
 rates = st.floats(0.0, 0.9, allow_nan=False)
 labels = st.lists(st.text(min_size=1, max_size=5), min_size=2, max_size=4, unique=True).map(tuple)
-head_shapes = st.builds(HeadShape, labels=labels, activation=st.sampled_from(Activation), dropout=rates)
+head_shapes = st.builds(
+    HeadShape, labels=labels, activation=st.sampled_from(Activation), dropout=rates, tokens=st.booleans()
+)
 
 
 @st.composite

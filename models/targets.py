@@ -1,0 +1,24 @@
+"""What is expected of rows and of words, as arrays."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+
+class WordTargets(NamedTuple):
+    """Targets of the words of each row, to be carried over to the tokens that a tokenizer makes of them.
+
+    `words[row]` is int64 (words, 4): first and last character (exclusive), and the class of the word's first token and
+    of its others; -1 where there is none.
+    """
+
+    words: list[npt.NDArray[np.int64]]
+
+
+def labelled(targets: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Return where targets are known: whole numbers from 0 on, floats that are numbers."""
+    known: npt.NDArray[np.bool_] = ~np.isnan(targets) if np.issubdtype(targets.dtype, np.floating) else targets >= 0
+    return known
