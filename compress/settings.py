@@ -82,6 +82,10 @@ class LessonSettings(ScheduleSettings):
         0,
         description="Copies of every text with words changed, labelled by the teacher, to learn from besides.",
     )
+    embeddings: Literal["float", "int8", "int4", "int2"] = Field(
+        "float",
+        description="How the word table is rounded while training; as `quantize.embeddings`, the rest makes up for it.",
+    )
 
 
 class LossSettings(Settings):

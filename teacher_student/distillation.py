@@ -14,6 +14,7 @@ from models.checkpoint import Checkpoint
 from models.encoded import Batch, Encoded
 from models.errors import BadInput
 from models.evaluation import evaluate_logits
+from models.layers.packed import FakeRoundedEmbedding
 from models.layers.quantized import FakeQuantizedLinear
 from models.network import Block, Features, Network
 from models.progress import Progress, silent
@@ -326,6 +327,10 @@ def _trainable(checkpoint: Checkpoint, schedule: Schedule) -> Network:
     if checkpoint.shape.int8:
         raise BadInput("a quantized model cannot be trained", where="training", fix="Train first, quantize after.")
     network = checkpoint.network()
+    if schedule.words is not None:
+        assert isinstance(network.embeddings.word, nn.Embedding)
+        rounded = FakeRoundedEmbedding(network.embeddings.word, schedule.words)
+        network.set_submodule("embeddings.word", rounded, strict=True)
     if schedule.int8_epochs:
         linear = [(path, module) for path, module in network.named_modules() if isinstance(module, nn.Linear)]
         for path, module in linear:

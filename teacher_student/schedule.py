@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from models.encoded import length_buckets
 from models.errors import BadInput
+from models.shape import Int8Form
 from teacher_student.compute import Compute
 
 SAVE_EVERY_S = 60.0
@@ -24,8 +25,8 @@ class Schedule:
 
     `warmup` is the share of the steps in which the learning rate rises; it then falls linearly to 0. `token_budget`
     ends the run early, at the step that reaches so many tokens. In the last `int8_epochs` of the epochs linear layers
-    round as dynamic int8 does. Weights whose names start with one of `frozen` are not
-    trained.
+    round as dynamic int8 does; the word table is rounded as one of `words` in all of them. Weights whose names start
+    with one of `frozen` are not trained.
     """
 
     epochs: float = 3.0
@@ -37,6 +38,7 @@ class Schedule:
     evaluations_per_epoch: int = 1
     token_budget: int | None = None
     int8_epochs: float = 0.0
+    words: Int8Form | None = None
     frozen: tuple[str, ...] = ()
     save_every_s: float = SAVE_EVERY_S
     compute: Compute = field(default_factory=Compute.best)

@@ -7,8 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from models.shape import Int8Form
+
 LOWEST, HIGHEST = -8, 7
 _SHIFTS = torch.arange(0, 8, 2, dtype=torch.uint8)
+LLOYD_STEP = 0.9957  # of four levels, in standard deviations (Max 1960, table I)
 CLIPS = 25  # scales that are tried for every row and sign
 Levels = Callable[[Tensor, Tensor], Tensor]  # (values, scale) -> the nearest levels, in float32
 
@@ -90,6 +93,43 @@ def pack(levels: Tensor) -> Tensor:
     high = torch.zeros(len(levels), half, dtype=torch.uint8)
     high[:, : width - half] = raised[:, half:]
     return raised[:, :half] | (high << 4)
+
+
+def fake_rounded(rows: Tensor, form: Int8Form) -> Tensor:
+    """Return rows (n, width) as a table of this form would hold them, with a straight-through gradient (for training).
+
+    The scale is near the one that the table is rounded with, at a fraction of the time: Lloyd's step for a normal
+    distribution in 2 bits, the widest value in 4 and 8, refined by least squares.
+    """
+    with torch.no_grad():
+        values = rows.float()
+        if form is Int8Form.TABLE2:
+            first, levels = LLOYD_STEP * values.square().mean(dim=1).sqrt(), two_bit_levels
+        elif form is Int8Form.TABLE4:
+            first, levels = values.abs().amax(dim=1) / 7.5, four_bit_levels
+        else:
+            first, levels = values.abs().amax(dim=1) / 127, _eight_bit_levels
+        scale = _refined(values, torch.where(first > 0, first, torch.ones_like(first)), levels)[:, None]
+        change = levels(values, scale) * scale - values
+    return rows + change.to(rows.dtype)
+
+
+def _eight_bit_levels(values: Tensor, scale: Tensor) -> Tensor:
+    return torch.round(values / scale).clamp(-127, 127)
+
+
+class FakeRoundedEmbedding(nn.Embedding):
+    """A float table whose rows are rounded as a table of `form` would hold them, whenever they are read."""
+
+    def __init__(self, table: nn.Embedding, form: Int8Form) -> None:
+        super().__init__(table.num_embeddings, table.embedding_dim, _weight=table.weight)
+        self.weight = table.weight
+        self.form = form
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return (..., width) for whole-number indices `input` (...)."""
+        rows = super().forward(input)
+        return fake_rounded(rows.flatten(0, -2), self.form).reshape(rows.shape)
 
 
 class PackedEmbedding(nn.Module):
