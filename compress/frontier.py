@@ -116,12 +116,10 @@ def grow(
 
     prefix = f"trial-{trial.number}-" if settings.trials > 1 else ""
     folder = state.ledger.directory / trial.folder
-    began = time.monotonic()
     levels = 0
-    for result, anew in _points(state, root, teacher, folder, prefix):
+    for result, anew, took in _points(state, root, teacher, folder, prefix):
         points.append(result)
         computed += [result.stage] * anew
-        took, began = time.monotonic() - began, time.monotonic()
         if _changed(result):
             return ended("trimming changes too many answers on texts from elsewhere")
         levels += _is_bundle(result)
@@ -131,7 +129,7 @@ def grow(
             return ended(f"{result.stage} is as fast and as small as asked")
         if levels >= settings.levels:
             return ended(f"{levels} levels were asked for")
-        if began + took > deadline:
+        if time.monotonic() + took > deadline:
             return ended(f"the next level would not end within {settings.minutes:g} minutes", late=True)
     return ended("nothing more can be removed")
 
@@ -149,9 +147,9 @@ def choose(points: Sequence[StageResult], settings: SearchSettings) -> StageResu
 
 def _points(
     state: Run, root: Made, teacher: StageResult, folder: Path, prefix: str
-) -> Iterator[tuple[StageResult, bool]]:
+) -> Iterator[tuple[StageResult, bool, float]]:
     """Yield what was measured of the trimmed model, where there are texts from elsewhere to judge it on, and of every
-    level until nothing is left to remove; and whether anything was computed for it.
+    level until nothing is left to remove; whether anything was computed for it; and the seconds of its level alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parent, recipe, anew = root, state.recipe, False
@@ -163,12 +161,12 @@ def _points(
         whole, parent = parent, make_stage(state, folder / "0-trim", TRIM, recipe.trim, parent)
         anew |= parent.computed
         if FOREIGN in state.inputs.tables:
-            yield judged(state, parent, TRIM.name, teacher, parent=whole, name=f"{prefix}trimmed"), anew
+            yield judged(state, parent, TRIM.name, teacher, parent=whole, name=f"{prefix}trimmed"), anew, 0.0
             anew = False
     assert recipe.prune is not None
     level = 0
     while True:
-        level += 1
+        level, began = level + 1, time.monotonic()
         try:
             parent = make_stage(state, folder / f"{level}-prune", PRUNE, recipe.prune, parent)
         except Unreachable:
@@ -179,7 +177,8 @@ def _points(
             if settings is not None:
                 made = make_stage(state, folder / f"{level}-{stage.name}", stage, settings, made)
                 anew |= made.computed
-        yield judged(state, made, EXPORT.name, teacher, name=f"{prefix}level-{level}"), anew
+        result = judged(state, made, EXPORT.name, teacher, name=f"{prefix}level-{level}")
+        yield result, anew, time.monotonic() - began
         anew = False
 
 

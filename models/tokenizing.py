@@ -36,14 +36,16 @@ _MAKE = (
 
 
 class Encoding(NamedTuple):
-    """One text or pair as numbers: `ids` and `token_type_ids` are equally long, and so are `spans`, where they were
-    asked for: the first character of each token and the one behind its last; equal for special tokens.
+    """One text or pair as numbers: `ids` and `token_type_ids` are equally long, and where they were asked for `spans`,
+    the first character of each token and the one behind its last (equal for special tokens), and `words`, the number
+    of the word that the tokenizer cut it from (-1 for special tokens).
     """
 
     ids: list[int]
     token_type_ids: list[int]
     truncated: bool
     spans: Sequence[tuple[int, int]] = ()
+    words: Sequence[int] = ()
 
 
 @final
@@ -179,13 +181,17 @@ class Tokenizing:
         for one in encoded:
             ids = one.ids
             cut = len(ids) == max_length and bool(one.overflowing)
-            result.append(Encoding(ids, one.type_ids, cut, _trimmed(one, inputs[len(result)]) if spans else ()))
+            places = _places(one, inputs[len(result)]) if spans else ((), ())
+            result.append(Encoding(ids, one.type_ids, cut, *places))
         return result
 
 
-def _trimmed(encoded: Any, text: Any) -> list[tuple[int, int]]:
-    """Return the characters of every token without the blanks before it, which byte-level tokens take in."""
+def _places(encoded: Any, text: Any) -> tuple[list[tuple[int, int]], list[int]]:
+    """Return the characters of every token without the blanks before it, which byte-level tokens take in, and the
+    number of its word.
+    """
     spans = []
+    words = [-1 if word is None else int(word) for word in encoded.word_ids]
     for (start, end), special, part in zip(
         encoded.offsets, encoded.special_tokens_mask, encoded.sequence_ids, strict=True
     ):
@@ -195,7 +201,7 @@ def _trimmed(encoded: Any, text: Any) -> list[tuple[int, int]]:
         whole = text if isinstance(text, str) else text[part]
         inner = whole[start:end]
         spans.append((start + len(inner) - len(inner.lstrip()), end))
-    return spans
+    return spans, words
 
 
 def _agree(content: dict[str, Any], config: dict[str, Any]) -> bool:

@@ -25,6 +25,9 @@ class Basic(Settings):
         description="Checkpoint directory, hub name (org/name), or `standard-library`. The first is compressed and "
         "compared with; students learn from the mean of all.",
     )
+    task: str | None = Field(
+        None, description="What the model does, such as token-classification; what the teacher's head does if left out."
+    )
     out: Path | None = Field(None, description="Directory to write; it must not hold anything else.")
     seed: int | None = Field(None, description="Seed of everything that is drawn.")
     threads: int | None = Field(None, description="Threads for training; all cores if left out.")

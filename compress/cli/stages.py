@@ -131,7 +131,7 @@ def carry_out(work: Callable[..., RunResult], recipe: Recipe, common: Values) ->
 def overrides_of(data: Values, common: Values) -> Values:
     """Return what the options say, by the recipe's dotted keys."""
     values = {f"data.{key}": value for key, value in data.items()}
-    values |= {key: common[key] for key in ("seed", "threads") if common.get(key) is not None}
+    values |= {key: common[key] for key in ("task", "seed", "threads") if common.get(key) is not None}
     teachers = common.get("teacher") or []
     values |= {"teacher": teachers[0]} if teachers else {}
     values |= {"ensemble": teachers[1:]} if teachers[1:] else {}

@@ -183,16 +183,18 @@ def _classes(tag: str, numbers: dict[str, int], row: str, source: str) -> tuple[
 def _words(text: str, encoding: Encoding) -> list[tuple[int, int, int]]:
     """Return the first token of every word with the word's first character and the one behind its last.
 
-    A word ends where the next token does not touch it, or is of another kind of character: a point behind a name is a
-    word, as the data have it.
+    It is the tokenizer's word, ended too where letters or digits meet another character: a point behind a name is a
+    word for itself, as the data have it.
     """
     words: list[tuple[int, int, int]] = []
-    for place, (start, end) in enumerate(encoding.spans):
+    number = -1
+    for place, ((start, end), own) in enumerate(zip(encoding.spans, encoding.words, strict=True)):
         if start == end:
             continue
-        joined = words and words[-1][2] == start and text[start].isalnum() and text[start - 1].isalnum()
-        if joined:
+        touches = bool(words) and words[-1][2] == start and own == number
+        if touches and text[start].isalnum() and text[start - 1].isalnum():
             words[-1] = (words[-1][0], words[-1][1], end)
         else:
             words.append((place, start, end))
+        number = own
     return words

@@ -38,6 +38,7 @@ from models.shape import Activation, HeadShape, Int8Form, LayerShape, ModelShape
 targets = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 FLOAT = parity.FLOAT_BOUND
 
+IN_INT8 = ("bert", "roberta", "distilbert", "pruned", "pruned, pre-norm", "norm rms_norm", "head of tokens")
 SHAPES = {
     "bert": tiny_shape(),
     "roberta": tiny_shape(family="roberta", position_offset=2, type_vocab_size=1, norm_eps=1e-5),
@@ -97,9 +98,7 @@ def test_float_networks_compute_the_same(name: str, target: Target) -> None:
 
 @targets
 @pytest.mark.parametrize("form", [Int8Form.DYNAMIC, Int8Form.STATIC])
-@pytest.mark.parametrize(
-    "name", ["bert", "roberta", "distilbert", "pruned", "pruned, pre-norm", "norm rms_norm", "head of tokens"]
-)
+@pytest.mark.parametrize("name", IN_INT8)
 def test_int8_networks_compute_the_same_at_batch_one(name: str, form: Int8Form, target: Target) -> None:
     network = quantized_network(random_network(SHAPES[name]), form)
     model = lower(network, target).SerializeToString()
@@ -239,8 +238,9 @@ def _layer_types() -> set[type[nn.Module]]:
 
 
 def test_every_module_type_has_a_lowering() -> None:
-    # Dropout is nothing in evaluation, ModuleList has no forward, and a FakeQuantizedLinear exists in training only.
+    # Dropout is nothing in evaluation, ModuleList has no forward, and what rounds for show exists in training only.
     without = {nn.Dropout, nn.ModuleList, models.layers.quantized.FakeQuantizedLinear}
+    without |= {models.layers.packed.FakeRoundedEmbedding}
     assert _layer_types() - without == set(LOWERINGS) | set(GROUPS)
 
 

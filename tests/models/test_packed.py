@@ -1,12 +1,22 @@
-"""Tables in 4 bits."""
+"""Tables in 4 and 2 bits, and the rounding that prepares for them."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
-from models.layers.packed import PackedEmbedding, TwoBitEmbedding, pack_rows, pack_rows_in_two_bits
+from models.layers.packed import (
+    FakeRoundedEmbedding,
+    PackedEmbedding,
+    TwoBitEmbedding,
+    pack_rows,
+    pack_rows_in_two_bits,
+)
+from models.layers.quantized import quantize_weight
+from models.shape import Int8Form
 
 
 def table_of(weight: torch.Tensor) -> PackedEmbedding:
@@ -84,3 +94,53 @@ def test_four_levels_are_kept_exactly() -> None:
 
 def test_a_row_of_zeros_is_finite_in_two_bits() -> None:
     assert bool(torch.isfinite(two_bit_table_of(torch.zeros(2, 5))(torch.arange(2))).all())
+
+
+@pytest.mark.parametrize("form", [Int8Form.TABLE, Int8Form.TABLE4, Int8Form.TABLE2])
+def test_what_is_rounded_in_training_is_near_what_is_kept(form: Int8Form) -> None:
+    table = nn.Embedding(400, 64, _weight=drawn_rows(400, 64))
+    fake = FakeRoundedEmbedding(table, form)
+    rounded = fake(torch.arange(400).reshape(4, 100))
+    assert rounded.shape == (4, 100, 64)
+    kept = {
+        Int8Form.TABLE: lambda: quantized_rows(table.weight),
+        Int8Form.TABLE4: lambda: unpacked(PackedEmbedding(400, 64), *pack_rows(table.weight)),
+        Int8Form.TABLE2: lambda: unpacked(TwoBitEmbedding(400, 64), *pack_rows_in_two_bits(table.weight)),
+    }[form]()
+    with torch.no_grad():
+        best, ours = (float((values - table.weight).square().mean()) for values in (kept, rounded.reshape(400, 64)))
+    assert best / 1.05 <= ours <= 1.5 * best  # a quicker scale is hardly better, and not much worse
+
+
+def test_a_table_that_is_rounded_already_stays() -> None:
+    kept = unpacked(TwoBitEmbedding(400, 64), *pack_rows_in_two_bits(drawn_rows(400, 64)))
+    fake = FakeRoundedEmbedding(nn.Embedding(400, 64, _weight=kept.clone()), Int8Form.TABLE2)
+    torch.testing.assert_close(fake(torch.arange(400)).detach(), kept, atol=1e-5, rtol=0)
+    again = unpacked(TwoBitEmbedding(400, 64), *pack_rows_in_two_bits(kept))
+    torch.testing.assert_close(again, kept, atol=1e-5, rtol=0)
+
+
+def test_rounding_in_training_passes_gradients_on() -> None:
+    table = nn.Embedding(10, 8, _weight=drawn_rows(10, 8))
+    fake = FakeRoundedEmbedding(table, Int8Form.TABLE2)
+    weights = torch.randn(3, 8, generator=torch.Generator().manual_seed(2))
+    (fake(torch.tensor([1, 4, 1])) * weights).sum().backward()
+    assert fake.weight is table.weight
+    expected = torch.zeros(10, 8)
+    expected[1], expected[4] = weights[0] + weights[2], weights[1]
+    torch.testing.assert_close(table.weight.grad, expected)
+
+
+def drawn_rows(rows: int, width: int) -> Tensor:
+    return torch.randn(rows, width, generator=torch.Generator().manual_seed(1))
+
+
+def unpacked(table: PackedEmbedding | TwoBitEmbedding, weight: Tensor, scale: Tensor) -> Tensor:
+    table.weight.copy_(weight)
+    table.weight_scale.copy_(scale)
+    return table(torch.arange(len(scale)))
+
+
+def quantized_rows(weight: Tensor) -> Tensor:
+    levels, scale = quantize_weight(weight)
+    return levels.float() * scale[:, None]

@@ -83,7 +83,7 @@ def test_labels_become_targets_and_targets_answers(task: Task, tmp_path: Path) -
     assert len(statistics) == 4
     assert contributions(task.metric.summary, statistics).mean() == pytest.approx(1.0)
     np.testing.assert_array_equal(task.predict(right, data), data.targets)
-    given_ = Encoding([2, 3, 4], [0, 0, 0], truncated=False, spans=[(0, 2), (3, 5), (6, 8)])
+    given_ = Encoding([2, 3, 4], [0, 0, 0], truncated=False, spans=[(0, 2), (3, 5), (6, 8)], words=[0, 1, 2])
     answers = [task.answer(part, labels, text, given_) for part, text in zip(np.split(right, 4), TEXTS, strict=True)]
     assert all(answer.text and answer.values for answer in answers)
     assert not encoded(task, None, tmp_path).labelled.any()
@@ -207,7 +207,9 @@ def test_spans_are_answered_with_their_characters() -> None:
     spans_ = [(0, 0), (0, 3), (4, 7), (8, 11), (11, 13), (13, 14), (14, 17), (17, 18), (0, 0)]
     tags = [0, 0, 1, 2, 4, 2, 2, 0, 0]  # the later piece of a word says nothing
     logits = 10 * np.eye(5, dtype=np.float32)[tags]
-    answer = task.answer(logits, labels, text, Encoding([0] * 9, [0] * 9, truncated=False, spans=spans_))
+    words = [-1, 0, 1, 2, 2, 3, 4, 5, -1]
+    given_ = Encoding([0] * 9, [0] * 9, truncated=False, spans=spans_, words=words)
+    answer = task.answer(logits, labels, text, given_)
     (found,) = answer.values["spans"]
     assert (found["label"], found["text"], found["start"], found["end"]) == ("x", "Ann Smith-Lee", 4, 17)
     assert found["score"] > 0.99

@@ -256,3 +256,19 @@ def test_what_cannot_be_encoded_is_said(tmp_path: Path) -> None:
 def test_a_vocabulary_without_room_for_bytes_is_refused() -> None:
     with pytest.raises(BadInput, match="at least 261"):
         train_byte_level_bpe(["a"], vocab_size=260, max_length=8)
+
+
+def test_tokens_know_their_characters_and_words() -> None:
+    tokenizing = train_byte_level_bpe(["some words, more words"] * 5, vocab_size=280, max_length=30)
+    text = "more  words,some"
+    (plain,) = tokenizing.encode([text], max_length=30)
+    (found,) = tokenizing.encode([text], max_length=30, spans=True)
+    assert plain.spans == plain.words == ()
+    assert found[:3] == plain[:3]
+    assert found.spans[0] == found.spans[-1] == (0, 0)
+    assert found.words[0] == found.words[-1] == -1
+    written = "".join(text[start:end] for start, end in found.spans)
+    assert written == text.replace(" ", "")  # blanks belong to no token
+    assert list(found.words[1:-1]) == sorted(found.words[1:-1])
+    (pair,) = tokenizing.encode(["some"], ["words"], max_length=30, spans=True)
+    assert max(end for _, end in pair.spans) == len("words")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from compress.quantization.schemes import quantize
 from models.errors import BadInput
 from models.evaluation import evaluate_logits
 from models.layers.quantized import FakeQuantizedLinear
@@ -166,6 +167,26 @@ def test_rounding_while_training_is_what_int8_does(make_model, lessons, make_sch
     assert history.best_step == history.points[-1].step  # only the last evaluation is of what rounds
     assert trained.weights.keys() == teacher.weights.keys()
     assert not torch.equal(trained.weights["layers.0.ffn.up.weight"], teacher.weights["layers.0.ffn.up.weight"])
+
+
+def test_words_are_rounded_all_along_and_kept_in_float(make_model, lessons, make_schedule):
+    teacher = make_model(layers=2)
+    schedule = make_schedule(epochs=2, words=Int8Form.TABLE2)
+    trained, _ = distill(teacher, teacher, lessons=lessons, weights=LossWeights(), schedule=schedule)
+    plain, _ = distill(teacher, teacher, lessons=lessons, weights=LossWeights(), schedule=make_schedule(epochs=2))
+    assert trained.shape == teacher.shape
+    assert trained.weights.keys() == teacher.weights.keys()
+    table, other = (one.weights["embeddings.word.weight"] for one in (trained, plain))
+    assert not torch.equal(table, other)
+    assert not torch.equal(table, teacher.weights["embeddings.word.weight"])  # the table learns too
+    # What learned with rounded words is nearer to the teacher when its words are rounded.
+    data = lessons.validation
+    rounded = [
+        evaluate_logits(quantize(one, {"embeddings.word": Int8Form.TABLE2}).network(), data) for one in (trained, plain)
+    ]
+    wanted = evaluate_logits(teacher.network(), data)
+    errors = [float(np.square(one - wanted).mean()) for one in rounded]
+    assert errors[0] < errors[1]
 
 
 def test_what_cannot_be_is_refused(make_model, lessons, make_schedule):
