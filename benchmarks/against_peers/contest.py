@@ -19,8 +19,9 @@ from against_peers.tools import ONNXRUNTIME, OWN, Failed, Failure, Model, Tool
 from against_peers.workloads import TEXTS, Reader, Shape, single, spread_rows, workloads
 from export.bundle import Bundle
 from models.checkpoint import read_shape
-from models.data import Table, class_targets
+from models.data import Table
 from models.errors import BadInput
+from models.labels import class_targets
 from models.shape import ModelShape
 from models.tokenizing import Tokenizing
 
