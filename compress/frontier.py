@@ -76,7 +76,7 @@ def search(
         teacher = judged(state, root, TEACHER, None)
         trials = Trials(settings, name=_study(state, root), directory=state.ledger.directory, seed=recipe.seed)
 
-        share = trials.remembered("share", lambda: share_for(state, root))
+        share = trials.remembered(f"share-{_trained(state, root)}", lambda: share_for(state, root))
 
         def grown_from(trial: Trial) -> Growth:
             return grow(_of(state, trial, share), root, teacher, settings, trial=trial, deadline=deadline)
@@ -188,6 +188,12 @@ def _settings(recipe: Recipe) -> SearchSettings:
         raise BadInput(f"the recipe has no {' and no '.join(missing)}", where=recipe.name, fix="See `compress search`.")
     assert recipe.search is not None
     return recipe.search
+
+
+def _trained(state: Run, root: Made) -> str:
+    """Return a name that searches share which train the same models, whatever they look for among them."""
+    trainings = [one and one.model_dump(mode="json") for one in (state.recipe.distill, state.recipe.prune)]
+    return digest_of([trainings, state.recipe.seed, root.record.digest, state.inputs.ensemble_digest])[:12]
 
 
 def _study(state: Run, root: Made) -> str:

@@ -82,12 +82,12 @@ class Measurement(Record):
     metric: str = Field(min_length=1, description="name of the metric, such as accuracy")
     higher_is_better: bool = Field(description="whether a larger metric is a better one")
     paired_test: Paired = Field(description="how two models are compared on the same examples")
-    summary: Summary = Field(Summary.MEAN, description="how the metric is made of the statistics of the examples")
+    summary: Summary = Field(description="how the metric is made of the statistics of the examples")
     scores: list[float] = Field(
         description="what each example adds to the metric, in the order of the data: their mean"
     )
     statistics: list[list[float]] = Field(
-        default_factory=list, description="what the metric needs of each example; empty where it is the score alone"
+        description="what the metric needs of each example; empty where it is the score alone"
     )
     predictions: list[int] = Field(description="predicted class of each example; empty where there are no classes")
     targets: list[int] = Field(description="expected class of each example; empty where there are no classes")

@@ -46,11 +46,11 @@ class Trials:
         self.space = {key: [json.dumps(choice) for choice in choices] for key, choices in settings.space.items()}
         self.wanted = min(settings.trials, math.prod(map(len, self.space.values())) + 1)
         self.worker = str(directory.resolve())
-        url = settings.storage or f"sqlite:///{(directory / FILE).resolve()}"
+        self.storage = settings.storage or f"sqlite:///{(directory / FILE).resolve()}"
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
             self.study = optuna.create_study(
-                storage=url,
+                storage=self.storage,
                 study_name=name,
                 direction="maximize",
                 sampler=optuna.samplers.TPESampler(seed=seed),
@@ -65,9 +65,11 @@ class Trials:
         self._give_up_stale()
 
     def remembered(self, name: str, make: Callable[[], float]) -> float:
-        """Return a number that all who share this study use: the one that was made first."""
-        if name not in self.study.user_attrs:
-            self.study.set_user_attr(name, make())
+        """Return a number that all studies of this storage use under this name: the one that was made first."""
+        for study in optuna.get_all_study_summaries(self.storage):
+            if name in study.user_attrs:
+                return float(study.user_attrs[name])
+        self.study.set_user_attr(name, make())
         return float(self.study.user_attrs[name])
 
     def next(self) -> Trial | None:

@@ -195,6 +195,18 @@ def test_no_level_is_begun_too_late(plain: dict[str, Any], tmp_path: Path) -> No
     assert [stage.stage for stage in carry_out(plain, tmp_path).stages] == ["teacher", "level-1", "level-2"]
 
 
+def test_another_goal_judges_the_same_models(
+    plain: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr("compress.frontier.share_for", lambda state, root: asked.append(1.0) or 0.5)
+    carry_out(plain, tmp_path)
+    plain["search"] |= {"max_drop": 98.0}
+    again = carry_out(plain, tmp_path)
+    assert asked == [1.0]
+    assert again.computed == []
+
+
 def test_families_are_drawn_from_the_space(plain: dict[str, Any], tmp_path: Path) -> None:
     plain["search"] |= {"levels": 1, "trials": 3, "space": {"prune.sparsity": [0.2, 0.5]}}
     result = carry_out(plain, tmp_path)

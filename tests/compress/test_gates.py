@@ -14,10 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compress import gates
+from compress.bootstrap import paired_summaries
 from compress.gates import judge_accuracy, judge_agreement, judge_size, judge_speed
 from compress.record import Environment, Measurement, Verdict
-from compress.statistics import metric_interval, needed_examples, paired_bootstrap, tango_interval
+from compress.statistics import metric_interval, needed_examples, tango_interval
 from models.errors import BadInput
+from models.summary import Summary, contributions
 
 ENVIRONMENT = Environment(
     cpu="x", cores=2, threads=1, os="linux", python="3.11", torch="2.13", onnxruntime="1.2", flags=[]
@@ -34,6 +36,8 @@ def measured(scores: list[float], **changes: Any) -> Measurement:
         "metric": "accuracy",
         "higher_is_better": True,
         "paired_test": kind,
+        "summary": "mean",
+        "statistics": [],
         "scores": scores,
         "predictions": [],
         "targets": [],
@@ -142,8 +146,8 @@ def test_false_accepts_of_the_gate_at_the_margin() -> None:
 
 def test_false_accepts_of_the_bootstrap_gate_at_the_margin(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few examples differ, by uneven amounts, and the true loss is exactly the margin."""
-    fewer = functools.partial(paired_bootstrap, resamples=500)
-    monkeypatch.setattr(gates, "paired_bootstrap", fewer)
+    fewer = functools.partial(paired_summaries, resamples=500)
+    monkeypatch.setattr(gates, "paired_summaries", fewer)
     template = measured([0.5, 0.6], paired_test="bootstrap")
     generator, draws, n, passed = np.random.default_rng(19), 600, 300, 0
     for _ in range(draws):
@@ -423,3 +427,26 @@ def test_too_few_equal_answers_pass_in_one_of_twenty_samples_at_most(share: floa
     counts, times = np.unique(draws, return_counts=True)
     passed = sum(int(many) for same, many in zip(counts, times, strict=True) if agreed(int(same), 400).passed)
     assert passed / len(draws) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / len(draws))
+
+
+def test_a_metric_that_is_no_mean_is_judged_by_drawing_examples() -> None:
+    random = np.random.default_rng(3)
+    expected = random.normal(size=300)
+    answers = [expected + noise * random.normal(size=300) for noise in (0.3, 0.31, 0.8)]
+
+    def of(predicted: np.ndarray) -> Measurement:
+        statistics = np.stack([predicted, expected], axis=1)
+        scores = contributions(Summary.SPEARMAN, statistics)
+        told = {"metric": "spearman", "summary": Summary.SPEARMAN, "statistics": statistics.tolist()}
+        return measured(scores.tolist(), paired_test="bootstrap", estimate=float(scores.mean()), **told)
+
+    teacher, near, far = (of(predicted) for predicted in answers)
+    good = judge_accuracy(stage="prune", teacher=teacher, candidate=near, max_loss=0.02)
+    bad = judge_accuracy(stage="prune", teacher=teacher, candidate=far, max_loss=0.02)
+    assert good.passed
+    assert not bad.passed
+    for verdict, candidate in ((good, near), (bad, far)):
+        assert verdict.estimate == pytest.approx(candidate.estimate - teacher.estimate)
+        found = paired_summaries(Summary.SPEARMAN, np.array(teacher.statistics), np.array(candidate.statistics))
+        assert (verdict.low, verdict.high) == (found.low, found.high)
+    assert f"spearman {near.estimate:.4g} vs {teacher.estimate:.4g} teacher" in good.message

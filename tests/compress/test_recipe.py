@@ -58,7 +58,7 @@ def test_every_dotted_key_is_listed_with_its_description() -> None:
 
 def test_defaults() -> None:
     recipe = make_recipe({}, where="here")
-    assert (recipe.name, recipe.seed, recipe.on_failure, recipe.task) == ("run", 0, "stop", "text-classification")
+    assert (recipe.name, recipe.seed, recipe.on_failure, recipe.task) == ("run", 0, "stop", None)
     stages = (recipe.train, recipe.distill, recipe.prune, recipe.quantize, recipe.export)
     assert stages == (None,) * 5
     gates = recipe.gates.of("distill")
@@ -104,7 +104,6 @@ def test_demo_is_shipped() -> None:
         ("seed: many", "seed: .*integer"),
         ("name: ../../etc", "name: .*pattern"),
         ("name: ''", "name"),
-        ("task: translation", "task: .*text-classification"),
         ("on_failure: shrug", "on_failure: .*'stop' or 'backtrack'"),
         ("export: 3", "export"),
     ],

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from compress.record import ArtifactRecord, Environment, FileRecord, Latency, Measurement, Verdict
+from models.summary import Summary
 
 ENVIRONMENT = Environment(
     cpu="a processor",
@@ -31,6 +32,8 @@ MEASUREMENT = Measurement(
     metric="accuracy",
     higher_is_better=True,
     paired_test="proportions",
+    summary=Summary.MEAN,
+    statistics=[],
     scores=[1.0, 0.0],
     predictions=[1, 0],
     targets=[1, 1],

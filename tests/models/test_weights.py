@@ -37,7 +37,8 @@ def test_names_lead_back(family: Family, *, head: bool) -> None:
 @families
 def test_every_row_is_used(family: Family) -> None:
     written = family.names.write(dict.fromkeys(names_of(family)), prefix=family.prefix)
-    assert len(family.names.rows) == len({name.split(".", 1)[1] for name in _rows_met(family, written)})
+    rows = [row for row in family.names.rows if not row.tokens]  # the others are of another head
+    assert len(rows) == len({name.split(".", 1)[1] for name in _rows_met(family, written)})
 
 
 def _rows_met(family: Family, written: dict[str, None]) -> set[str]:

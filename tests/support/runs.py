@@ -61,6 +61,8 @@ def measured(
         "metric": "accuracy",
         "higher_is_better": True,
         "paired_test": "proportions",
+        "summary": "mean",
+        "statistics": [],
         "scores": scores,
         "predictions": [int(label) for label in predictions],
         "targets": [int(label) for label in targets],
