@@ -206,25 +206,6 @@ def bootstrap_mean(
     return Interval(mean, min(float(low), mean), max(float(high), mean))
 
 
-def paired_bootstrap(
-    first: Values,
-    second: Values,
-    *,
-    confidence: float = 0.95,
-    sides: Sides = 1,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Interval:
-    """Return the interval of mean(second - first) over the same examples, resampled by example.
-
-    Raises BadInput where the two are empty, of different lengths or not finite.
-    """
-    one, two = _finite(first, "first scores"), _finite(second, "second scores")
-    if one.size != two.size:
-        raise BadInput(f"Paired scores differ in number: {one.size} and {two.size}.")
-    return bootstrap_mean(two - one, confidence=confidence, sides=sides, resamples=resamples, seed=seed)
-
-
 def metric_interval(scores: Values, *, paired_test: Literal["proportions", "bootstrap"]) -> Interval:
     """Return a metric with its two-sided 95 % interval: Wilson's for 0/1 scores, the bootstrap's for others."""
     sample = _finite(scores, "scores")

@@ -46,6 +46,15 @@ def test_a_pair_is_drawn_together() -> None:
     assert (same.low, same.estimate, same.high) == (0, 0, 0)
 
 
+def test_a_pair_sees_only_differences() -> None:
+    generator = np.random.default_rng(9)
+    easy = generator.uniform(0, 100, size=500)  # examples differ far more than the models
+    moved = easy - 0.5 + generator.normal(0, 0.1, size=500)
+    interval = paired_summaries(Summary.MEAN, easy[:, None], moved[:, None])
+    assert interval.estimate == pytest.approx(-0.5, abs=0.02)
+    assert -0.52 < interval.low < interval.estimate
+
+
 def test_the_same_seed_gives_the_same_interval() -> None:
     statistics = pairs(60, 1.0, seed=3)
     assert summary_interval(Summary.SPEARMAN, statistics, seed=5) == summary_interval(

@@ -22,7 +22,6 @@ from compress.statistics import (
     metric_interval,
     needed_examples,
     normal_quantile,
-    paired_bootstrap,
     percentile,
     ratio_interval,
     round_ratios,
@@ -306,23 +305,6 @@ def test_bootstrap_bound_covers_in_small_samples(n: int) -> None:
     missed = sum(bootstrap_mean(generator.normal(size=n), sides=1, resamples=600, seed=i).low > 0 for i in range(draws))
     assert missed / draws <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / draws)
     assert missed / draws >= 0.025
-
-
-def test_paired_bootstrap_sees_only_differences() -> None:
-    generator = np.random.default_rng(9)
-    easy = generator.uniform(0, 100, size=500)  # examples differ far more than the models
-    interval = paired_bootstrap(easy, easy - 0.5 + generator.normal(0, 0.1, size=500))
-    assert interval.estimate == pytest.approx(-0.5, abs=0.02)
-    assert -0.52 < interval.low < interval.estimate
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "message"),
-    [([], [], "No first scores"), ([1.0], [1.0, 2.0], "1 and 2"), ([1.0, math.nan], [1.0, 2.0], "1 of 2 first scores")],
-)
-def test_paired_bootstrap_refuses(first: list[float], second: list[float], message: str) -> None:
-    with pytest.raises(BadInput, match=message):
-        paired_bootstrap(first, second)
 
 
 def test_metric_interval_picks_the_interval_of_the_metric() -> None:
