@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -39,6 +40,7 @@ from teacher_student.teacher_cache import HIDDEN_BYTES, TeacherOutputs, teacher_
 from teacher_student.training import History, fit
 
 KEPT_BYTES = 4 * 2**30  # of hidden states that may be kept on disk; more are computed anew for every batch
+Reader = Callable[..., TeacherOutputs]  # (checkpoint, data, numbers of hidden states) -> its outputs
 States = Callable[[int], Tensor]  # number into Features.hidden -> (tokens, width)
 
 
@@ -76,6 +78,14 @@ class Lessons:
         """Return whether teacher and student read the same tokens."""
         return self.teacher_train is None or self.teacher_train.digest == self.train.digest
 
+    @property
+    def by_words(self) -> bool:
+        """Return whether answers to tokens are compared at the first token of each word, because not all who read have
+        the same tokens.
+        """
+        alike = self.one_tokenizer and all(one.train.digest == self.train.digest for one in self.ensemble)
+        return self.train.by_token and not alike
+
 
 @final
 class LabelObjective:
@@ -103,9 +113,16 @@ class DistillationObjective:
     """
 
     def __init__(
-        self, *, task: Task, teacher: Network, student: ModelShape, outputs: TeacherOutputs, weights: LossWeights
+        self,
+        *,
+        task: Task,
+        teacher: Network,
+        student: ModelShape,
+        outputs: TeacherOutputs,
+        weights: LossWeights,
+        by_words: bool = False,
     ) -> None:
-        self.task, self.outputs, self.weights, self.teacher = task, outputs, weights, teacher
+        self.task, self.outputs, self.weights, self.teacher, self.by_words = task, outputs, weights, teacher, by_words
         self.settings: Mapping[str, Any] = {"task": task.name, "teacher": outputs.key, "weights": asdict(weights)}
         self.pairs = hidden_pairs(weights, student, teacher.shape)
         self.learned: nn.Module = nn.Module()
@@ -124,7 +141,8 @@ class DistillationObjective:
         weights, device = self.weights, batch.input_ids.device
         features = network.features(batch.input_ids, batch.attention_mask, batch.token_type_ids)
         mask = batch.attention_mask.bool()
-        logits = of_tokens(features.logits, mask)
+        answered = mask & (batch.targets[..., 1] == 1) if self.by_words else mask
+        logits = of_tokens(features.logits, answered)
         terms: dict[str, Term] = {}
         if weights.kl or weights.mse:
             wanted = self.outputs.logits_of(batch.indices).to(device)
@@ -134,7 +152,7 @@ class DistillationObjective:
             if weights.mse:
                 terms["mse"] = logits_mse(logits, wanted)._replace(weight=weights.mse)
         if weights.labels:
-            part = hard_labels(self.task, logits, of_tokens(batch.targets, mask))
+            part = hard_labels(self.task, logits, of_tokens(batch.targets, answered))
             terms["labels"] = part._replace(weight=weights.labels)
         if weights.hidden or self.last is not None:
             states = self._teacher_states(batch, mask)
@@ -229,36 +247,14 @@ def distill(
             f"the student's labels {list(student.shape.labels)} are not the teacher's {list(teacher.shape.labels)}",
             where="distill",
         )
-    if (weights.hidden or weights.relations or student.shape.answers_tokens) and not lessons.one_tokenizer:
-        whole = "Learn from logits alone (losses hidden: 0, relations: 0), or trim the vocabulary last."
+    if (weights.hidden or weights.relations) and not lessons.one_tokenizer:
         raise BadInput(
-            "answers, hidden states and relations of tokens are compared one by one, but the student has a tokenizer "
-            "of its own",
+            "hidden states and relations are compared token by token, but the student has a tokenizer of its own",
             where="distill",
-            fix="Trim the vocabulary last, without training after it." if student.shape.answers_tokens else whole,
+            fix="Learn from logits alone (losses hidden: 0, relations: 0), or trim the vocabulary last.",
         )
-    compute = schedule.compute
-    processes = Processes.join(compute)
-
-    def outputs_of(one: Checkpoint, data: Encoded, hidden: tuple[int, ...] = ()) -> TeacherOutputs:
-        return processes.first_goes_ahead(
-            lambda: teacher_outputs(
-                one, data, hidden=hidden, cache=lessons.cache, compute=compute, progress=lessons.progress
-            )
-        )
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(lessons.seed)  # the projections of the hidden loss are drawn here
-        read = lessons.teacher_train or lessons.train
-        kept = kept_hidden(weights, student.shape, teacher.shape, tokens=int(read.offsets[-1]))
-        others = [outputs_of(one.teacher, one.train) for one in lessons.ensemble]
-        objective = DistillationObjective(
-            task=lessons.task,
-            teacher=teacher.network(),
-            student=student.shape,
-            outputs=outputs_of(teacher, read, kept).averaged(others),
-            weights=weights,
-        )
+    outputs_of = _reader(lessons, schedule)
+    objective = _objective(teacher, student, lessons, weights, outputs_of)
     network = _trainable(student, schedule)
     history = fit(
         network,
@@ -273,14 +269,64 @@ def distill(
     return student.of(network), history
 
 
-def _judge(
-    teacher: Checkpoint, lessons: Lessons, outputs_of: Callable[[Checkpoint, Encoded], TeacherOutputs]
-) -> Callable[[Network], float] | None:
+def _reader(lessons: Lessons, schedule: Schedule) -> Reader:
+    """Return what gives a teacher's outputs, kept in the cache, as the lessons need them."""
+    compute = schedule.compute
+    processes = Processes.join(compute)
+
+    def outputs_of(one: Checkpoint, data: Encoded, hidden: tuple[int, ...] = ()) -> TeacherOutputs:
+        found = processes.first_goes_ahead(
+            lambda: teacher_outputs(
+                one, data, hidden=hidden, cache=lessons.cache, compute=compute, progress=lessons.progress
+            )
+        )
+        return found.of_words(data) if lessons.by_words else found
+
+    return outputs_of
+
+
+def _objective(
+    teacher: Checkpoint, student: Checkpoint, lessons: Lessons, weights: LossWeights, outputs_of: Reader
+) -> DistillationObjective:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(lessons.seed)  # the projections of the hidden loss are drawn here
+        read = lessons.teacher_train or lessons.train
+        kept = kept_hidden(weights, student.shape, teacher.shape, tokens=int(read.offsets[-1]))
+        others = [outputs_of(one.teacher, one.train) for one in lessons.ensemble]
+        outputs = outputs_of(teacher, read, kept).averaged(others)
+        if lessons.by_words:
+            _check_words(lessons.train, outputs)
+        return DistillationObjective(
+            task=lessons.task,
+            teacher=teacher.network(),
+            student=student.shape,
+            outputs=outputs,
+            weights=weights,
+            by_words=lessons.by_words,
+        )
+
+
+def _check_words(data: Encoded, outputs: TeacherOutputs) -> None:
+    """Raise BadInput where teacher and student do not read the same words of every row."""
+    before = np.concatenate([[0], np.cumsum(np.asarray(data.targets)[:, 1] == 1)])
+    other = int((np.diff(before[data.offsets]) != np.diff(outputs.starts)).sum())
+    if other:
+        raise BadInput(
+            f"of {other} texts teacher and student read other words: one of them cuts them short",
+            where="distill",
+            fix="Lower data.max_length, so that both cut the same texts, or split the long ones.",
+        )
+
+
+def _judge(teacher: Checkpoint, lessons: Lessons, outputs_of: Reader) -> Callable[[Network], float] | None:
     """What an epoch is judged by: the labels of the validation data, or the teachers' answers where there are none."""
     if lessons.validation is None:
         return None
     agreed = None
-    if not lessons.validation.labelled.all():
+    unlabelled = not lessons.validation.labelled.all()
+    if unlabelled and lessons.by_words:  # the teacher's answers are to other tokens
+        return None
+    if unlabelled:
         others = [outputs_of(one.teacher, one.validation) for one in lessons.ensemble if one.validation is not None]
         agreed = outputs_of(teacher, lessons.teacher_validation or lessons.validation).averaged(others)
     return scorer(lessons.task, lessons.validation, agreed)

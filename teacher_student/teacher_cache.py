@@ -58,6 +58,12 @@ class TeacherOutputs:
         spans = [table[self.offsets[row] : self.offsets[row + 1]] for row in rows.tolist()]
         return torch.from_numpy(np.concatenate(spans)).float()
 
+    def of_words(self, data: Encoded) -> TeacherOutputs:
+        """Return the answers to the first token of every word alone, in memory; `data` is what was read."""
+        first = np.asarray(data.targets)[:, 1] == 1
+        before = np.concatenate([[0], np.cumsum(first)])
+        return replace(self, logits=np.asarray(self.logits)[first], starts=before[self.starts])
+
     def averaged(self, others: Sequence[TeacherOutputs]) -> TeacherOutputs:
         """Return these outputs with the mean of all logits, in memory; with no others they are returned as they are."""
         if not others:

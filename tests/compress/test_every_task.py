@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.examples import TINY_PRUNING, tiny_checkpoint
+from support.vocabularies import word_piece_checkpoint
 
 from compress.pipeline import execute, require_passed
 from compress.recipe import make_recipe
@@ -100,6 +101,34 @@ def test_a_teacher_knows_its_task(tmp_path: Path) -> None:
         execute(
             make_recipe(plain | {"task": "text-classification"}, where="test"), out=tmp_path, cache=tmp_path / "cache"
         )
+
+
+def test_words_are_compared_where_tokens_differ(tmp_path: Path) -> None:
+    """A tagger recovers after its vocabulary was trimmed: the teacher's answers to words, not to tokens."""
+    (tmp_path / "start").mkdir()
+    word_piece_checkpoint(head=None).save(tmp_path / "start")
+    rows = [{"text": ["w2", "w3", "w4", "w5"], "label": ["O", "B-x", "I-x", "O"]}] * 20
+    rows += [{"text": ["w6", "w3", "w30", "w7"], "label": ["O", "B-x", "O", "O"]}]  # a rare word, to be cut anew
+    for role in ("train", "validation"):
+        (tmp_path / f"{role}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    plain: dict[str, Any] = {
+        "name": "tiny",
+        "task": "token-classification",
+        "teacher": str(tmp_path / "start"),
+        "data": {role: str(tmp_path / f"{role}.jsonl") for role in ("train", "validation")},
+        "train": {"epochs": 5, "batch_size": 8, "learning_rate": 5e-3},
+        "trim": {"min_count": 5, "recovery": {"epochs": 4, "batch_size": 8, "learning_rate": 2e-3}},
+        "gates": {"default": {"accuracy": {"max_loss": 90.0}}},
+        "measure": {"rounds": 4, "texts": 4},
+    }
+    result = execute(make_recipe(plain, where="test"), out=tmp_path, cache=tmp_path / "cache")
+    teacher, trimmed = result.stages
+    assert trimmed.validation.parameters < teacher.validation.parameters
+    losses = [point["losses"]["mse"] for point in trimmed.artifact.details["training"]["points"]]
+    assert losses[-1] < losses[0]
+    short = plain | {"name": "short", "data": plain["data"] | {"max_length": 6}}  # too short for the word's pieces
+    with pytest.raises(BadInput, match=r"of 1 texts teacher and student read other words.*Lower data.max_length"):
+        execute(make_recipe(short, where="test"), out=tmp_path, cache=tmp_path / "cache")
 
 
 def test_an_unknown_task_is_named(tmp_path: Path) -> None:
