@@ -180,6 +180,9 @@ def load_inputs(recipe: Recipe, *, cache: Path, progress: Progress = silent) -> 
             fix="Fine-tune it first: compress train.",
         )
     task.check(base.shape.head, where=str(recipe.teacher))
+    if base.shape.head.task != task.name:  # a config that does not say what its head is for
+        head = replace(base.shape.head, task=task.name)
+        base = Checkpoint(replace(base.shape, head=head), base.weights, base.tokenizing)
     others, others_digest = _ensemble(recipe, base)
     length = recipe.data.max_length
     inputs = Inputs(task, base, digest, tables, length, cache, recipe.seed, progress, others, others_digest)
@@ -207,7 +210,7 @@ def _tables(settings: DataSettings, task: Task, cache: Path) -> dict[str, Table]
         tables[role] = table.first(settings.limit) if role == "train" and settings.limit is not None else table
     if settings.extra is not None:
         source = embedded_table(settings.extra, "train", cache)
-        extra = read_table(Wanted(source, settings.text, settings.text_pair), settings.extra_split)
+        extra = task.read(Wanted(source, settings.text, settings.text_pair), settings.extra_split)
         _check_pairs(extra, tables.get("train"))
         tables[EXTRA] = replace(extra, labels=None)
     if settings.foreign is not None:

@@ -18,6 +18,7 @@ from compress.report.files import write_report
 from export.bundle import Bundle
 from export.verify import verify_bundle
 from models.errors import BadInput, Unsupported
+from models.shape import HeadShape
 from models.tasks import TASKS
 
 # What a row of random words is labelled with: something that can be learnt from the words.
@@ -101,6 +102,18 @@ def test_a_teacher_knows_its_task(tmp_path: Path) -> None:
         execute(
             make_recipe(plain | {"task": "text-classification"}, where="test"), out=tmp_path, cache=tmp_path / "cache"
         )
+
+
+def test_what_a_checkpoint_does_not_say_is_said_by_the_recipe(tmp_path: Path) -> None:
+    plain = recipe_of("multi-label-classification", tmp_path)
+    del plain["train"]
+    names = HeadShape(("w2", "w3", "w4"))  # as a config without problem_type is read
+    tiny_checkpoint(head=names).save(tmp_path / "start")
+    plain |= {"distill": plain["distill"] | {"epochs": 0.1}, "data": plain["data"] | {"extra": plain["data"]["train"]}}
+    result = execute(make_recipe(plain, where="test"), out=tmp_path, cache=tmp_path / "cache")
+    assert result.stages[-1].validation.metric == "macro_f1"
+    (answer,) = Bundle.open(tmp_path / "tiny" / "bundle").predict(["w2 w5"])
+    assert set(answer.values) == {"labels", "probabilities"}
 
 
 def test_words_are_compared_where_tokens_differ(tmp_path: Path) -> None:
