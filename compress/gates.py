@@ -97,6 +97,8 @@ def judge_accuracy(
         )
     proportions = teacher.paired_test == "proportions"
     gains = second - first if teacher.higher_is_better else first - second
+    if teacher.statistics:  # what an example adds depends on all the others too, so equal ones may seem to differ
+        gains[(np.array(teacher.statistics) == np.array(candidate.statistics)).all(axis=1)] = 0.0
     if proportions:
         paired = _proportions(gains, max_loss, confidence)
     else:

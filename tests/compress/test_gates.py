@@ -450,3 +450,19 @@ def test_a_metric_that_is_no_mean_is_judged_by_drawing_examples() -> None:
         found = paired_summaries(Summary.SPEARMAN, np.array(teacher.statistics), np.array(candidate.statistics))
         assert (verdict.low, verdict.high) == (found.low, found.high)
     assert f"spearman {near.estimate:.4g} vs {teacher.estimate:.4g} teacher" in good.message
+
+
+def test_examples_that_are_answered_alike_are_neither_worse_nor_better() -> None:
+    counts = np.ones((200, 3))
+    worse = counts.copy()
+    worse[:3] = [0, 2, 1]  # two wrong spans for a right one
+    worse[3] = [0, 1, 1]
+
+    def of(statistics: np.ndarray) -> Measurement:
+        scores = contributions(Summary.F1, statistics)
+        told = {"metric": "span_f1", "summary": Summary.F1, "statistics": statistics.tolist()}
+        return measured(scores.tolist(), paired_test="bootstrap", estimate=float(scores.mean()), **told)
+
+    verdict = judge_accuracy(stage="prune", teacher=of(counts), candidate=of(worse), max_loss=0.1)
+    assert (verdict.details["b"], verdict.details["c"]) == (4, 0)
+    assert verdict.estimate == pytest.approx(2 * 196 / (203 + 200) - 1)
