@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from statistics import NormalDist
-
 import numpy as np
 
-from compress.statistics import CHUNK, RESAMPLES, Floats, Interval, Sides, student_quantile
+from compress.statistics import CHUNK, RESAMPLES, Floats, Interval, Sides, expanded_percentiles
 from models.errors import BadInput
 from models.summary import Summary, summarised
 
@@ -70,7 +67,4 @@ def _interval(
         drawn[start : start + count] = difference(
             generator.multinomial(size, np.full(size, 1 / size), size=count).astype(np.float64)
         )
-    t = student_quantile(confidence, size - 1, sides=sides)
-    tail = 100.0 * NormalDist().cdf(-t * math.sqrt(size / (size - 1)))
-    low, high = np.percentile(drawn, [tail, 100.0 - tail])
-    return Interval(estimate, min(float(low), estimate), max(float(high), estimate))
+    return expanded_percentiles(estimate, drawn, size=size, confidence=confidence, sides=sides)

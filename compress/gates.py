@@ -310,8 +310,12 @@ def _proportions(gains: Floats, max_loss: float, confidence: float) -> _Paired:
 def gain_interval(
     teacher: Measurement, candidate: Measurement, *, confidence: float = 0.95, sides: Sides = 1
 ) -> Interval:
-    """Return the paired bootstrap of candidate minus teacher, turned so that positive is better."""
+    """Return the interval of candidate minus teacher, positive being better: Tango's for 0/1 scores, or a bootstrap."""
     ordered = (teacher, candidate) if teacher.higher_is_better else (candidate, teacher)
+    if teacher.paired_test == "proportions":
+        gains = np.subtract(ordered[1].scores, ordered[0].scores)
+        worse, better = (int(one.sum()) for one in (gains < 0, gains > 0))
+        return tango_interval(len(gains), worse, better, confidence=confidence, sides=sides)
     first, second = (np.array(one.statistics or [[score] for score in one.scores]) for one in ordered)
     return paired_summaries(teacher.summary, first, second, confidence=confidence, sides=sides)
 

@@ -15,7 +15,7 @@ from compress.measure import Probe, Subject, measure
 from compress.record import Measurement
 from compress.settings import MeasureSettings
 from compress.sources import embedded_table, tree_digest
-from compress.statistics import mcnemar_p, ratio_interval, tango_interval
+from compress.statistics import mcnemar_p, ratio_interval
 from export.bundle import Bundle
 from export.latency import compare
 from models.checkpoint import local_directory
@@ -164,17 +164,14 @@ def _measured(subject: Subject, look: Look, progress: Progress) -> Measurement:
 
 
 def _difference(candidate: Measurement, teacher: Measurement) -> dict[str, Any]:
+    interval = gain_interval(teacher, candidate, sides=2)
+    facts = {
+        "estimate": teacher.estimate,
+        "difference": {"estimate": interval.estimate, "low": interval.low, "high": interval.high},
+    }
+    if teacher.paired_test != "proportions":
+        return facts
     ours, theirs = np.asarray(candidate.scores), np.asarray(teacher.scores)
     worse, better = int((ours < theirs).sum()), int((ours > theirs).sum())
-    facts = {"estimate": teacher.estimate}
-    if teacher.paired_test == "proportions":
-        interval = tango_interval(len(ours), worse, better)
-        counts = {"teacher_only_right": worse, "candidate_only_right": better, "mcnemar_p": mcnemar_p(worse, better)}
-    else:
-        interval = gain_interval(teacher, candidate, sides=2)
-        counts = {}
-    return {
-        **facts,
-        "difference": {"estimate": interval.estimate, "low": interval.low, "high": interval.high},
-        **counts,
-    }
+    counts = {"teacher_only_right": worse, "candidate_only_right": better, "mcnemar_p": mcnemar_p(worse, better)}
+    return facts | counts

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from compress.quantization.schemes import WORD_FORMS
 from compress.settings import LessonSettings, LossSettings, ScheduleSettings
 from compress.stage import Context
 from models.checkpoint import Checkpoint
-from models.shape import Int8Form
 from teacher_student.distillation import Lessons, Reading
 from teacher_student.losses import LossWeights
 from teacher_student.schedule import Schedule
-
-TABLES = {"int8": Int8Form.TABLE, "int4": Int8Form.TABLE4, "int2": Int8Form.TABLE2}
 
 
 def schedule_of(settings: ScheduleSettings, *, epochs: float | None = None) -> Schedule:
@@ -22,7 +20,7 @@ def schedule_of(settings: ScheduleSettings, *, epochs: float | None = None) -> S
     return Schedule(
         epochs=settings.epochs if epochs is None else epochs,
         int8_epochs=settings.int8_epochs if epochs is None else 0.0,
-        words=TABLES.get(settings.embeddings) if isinstance(settings, LessonSettings) else None,
+        words=WORD_FORMS.get(settings.embeddings) if isinstance(settings, LessonSettings) else None,
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         warmup=settings.warmup,

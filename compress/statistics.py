@@ -200,10 +200,20 @@ def bootstrap_mean(
     if sample.size == 1 or np.ptp(sample) == 0.0:
         _tail(confidence, sides)
         return Interval(mean, mean, mean)
-    t = student_quantile(confidence, sample.size - 1, sides=sides)
-    tail = 100.0 * _NORMAL.cdf(-t * math.sqrt(sample.size / (sample.size - 1)))
-    low, high = np.percentile(_resampled_means(sample, resamples, seed), [tail, 100.0 - tail])
-    return Interval(mean, min(float(low), mean), max(float(high), mean))
+    return expanded_percentiles(
+        mean, _resampled_means(sample, resamples, seed), size=sample.size, confidence=confidence, sides=sides
+    )
+
+
+def expanded_percentiles(estimate: float, drawn: Floats, *, size: int, confidence: float, sides: Sides) -> Interval:
+    """Return the interval of an estimate on `size` examples, two or more, whose value on resamples of them is `drawn`.
+
+    Source: Hesterberg 2015, The American Statistician 69:371, "expanded percentile".
+    """
+    t = student_quantile(confidence, size - 1, sides=sides)
+    tail = 100.0 * _NORMAL.cdf(-t * math.sqrt(size / (size - 1)))
+    low, high = np.percentile(drawn, [tail, 100.0 - tail])
+    return Interval(estimate, min(float(low), estimate), max(float(high), estimate))
 
 
 def metric_interval(scores: Values, *, paired_test: Literal["proportions", "bootstrap"]) -> Interval:

@@ -230,6 +230,7 @@ def _from_file(path: Path, wanted: Wanted) -> tuple[Columns, pa.Table, list[str]
         columns, table = reader(path, lambda names: choose_columns(names, wanted))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         kind = {".tsv": "tab-separated", ".csv": "comma-separated", ".parquet": "Parquet"}
+        kind |= dict.fromkeys((".conll", ".bio", ".iob2"), "lines of a word and its tag")
         raise BadFile(
             f"not readable as {kind.get(plain.suffix.lower(), 'JSON Lines (one object per line)')}: {error}",
             where=wanted.source,

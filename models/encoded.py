@@ -81,13 +81,14 @@ class Encoded:
             unknown = np.concatenate([[0], np.cumsum(first & (self.targets[:, 0] < 0))])
             none: npt.NDArray[np.bool_] = unknown[self.offsets[1:]] == unknown[self.offsets[:-1]]
             return none
-        known: npt.NDArray[np.bool_] = np.all(labelled(self.targets).reshape(len(self), -1), axis=1)
-        return known
+        known = labelled(self.targets)
+        each: npt.NDArray[np.bool_] = np.asarray(known.all(axis=tuple(range(1, known.ndim))))
+        return each
 
     def drawn(self, count: int, *, seed: int) -> Encoded:
         """Return `count` rows drawn from the seed, in their order, in memory; all of them where there are fewer."""
         rows = np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
-        tokens = self._tokens(rows)
+        tokens = members(self.offsets, rows)
         return Encoded(
             ids=self.ids[tokens],
             offsets=np.concatenate([[0], np.cumsum(self.lengths[rows])]).astype(np.int64),
@@ -99,25 +100,22 @@ class Encoded:
             by_token=self.by_token,
         )
 
-    def _tokens(self, rows: Rows) -> Rows:
-        """Return the numbers of the tokens of these rows, one row after the other."""
-        spans = [np.arange(self.offsets[row], self.offsets[row + 1]) for row in rows]
-        return np.concatenate(spans) if spans else np.zeros(0, dtype=np.int64)
-
     def batch(self, indices: Rows) -> Batch:
         """Return the rows of these numbers, in this order, padded to the longest of them."""
         chosen = np.asarray(indices, dtype=np.int64)
-        starts = self.offsets[chosen]
-        lengths = self.offsets[chosen + 1] - starts
+        tokens = members(self.offsets, chosen)
+        lengths = self.offsets[chosen + 1] - self.offsets[chosen]
         place = np.arange(int(lengths.max(initial=0)), dtype=np.int64)[None, :]  # (1, time)
         mask = place < lengths[:, None]  # (batch, time)
         input_ids = np.full(mask.shape, self.pad_token_id, dtype=np.int64)
-        input_ids[mask] = self.ids[(starts[:, None] + place)[mask]]
+        input_ids[mask] = self.ids[tokens]
         second = self.second[chosen][:, None]
         types = mask & (second >= 0) & (place >= second)
-        targets = np.array(self.targets[chosen]) if not self.by_token else np.full((*mask.shape, 2), -1, np.int64)
         if self.by_token:
-            targets[mask] = self.targets[(starts[:, None] + place)[mask]]
+            targets = np.full((*mask.shape, 2), -1, dtype=np.int64)
+            targets[mask] = self.targets[tokens]
+        else:
+            targets = np.array(self.targets[chosen])
         return Batch(
             input_ids=torch.from_numpy(input_ids),
             attention_mask=torch.from_numpy(mask.astype(np.int64)),
@@ -125,6 +123,14 @@ class Encoded:
             targets=torch.from_numpy(targets),
             indices=torch.from_numpy(np.array(chosen)),
         )
+
+
+def members(offsets: Rows, rows: Rows) -> Rows:
+    """Return the places offsets[row] to offsets[row + 1] (exclusive) of each of these rows, one row after the other."""
+    lengths = offsets[rows + 1] - offsets[rows]
+    before = np.cumsum(lengths) - lengths
+    places: Rows = np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(offsets[rows] - before, lengths)
+    return places
 
 
 def length_buckets(lengths: Rows, *, batch_size: int, seed: int | None) -> list[Rows]:
@@ -184,8 +190,8 @@ def encode_table(
     """Return a table as token numbers, from the cache directory if they are there, else encoded and put there.
 
     `targets` (rows, ...) go along, those of words are carried over to tokens; without any every row is unlabelled, -1.
-    `progress` is called with (rows done,
-    rows). An entry of the cache appears whole or not at all, and is made anew when its files are not what was written.
+    `progress` is called with (rows done, rows). An entry of the cache appears whole or not at all, and is made anew
+    when its files are not what was written.
 
     Raises:
         BadInput: the length leaves no room; a text cannot be written as UTF-8.
@@ -193,6 +199,7 @@ def encode_table(
     """
     if targets is None:
         targets = np.full(len(table), -1, dtype=np.int64)
+    by_token = isinstance(targets, WordTargets)
     key = {
         "format": _FORMAT,
         "table": table.digest,
@@ -207,9 +214,8 @@ def encode_table(
         except BadFile:
             shutil.rmtree(entry)
     with new_directory(entry) as directory:
-        encodings = _encodings(table, tokenizing, max_length, progress, spans=isinstance(targets, WordTargets))
+        encodings = _encodings(table, tokenizing, max_length, progress, spans=by_token)
         truncated = _write(directory, encodings, targets)
-        by_token = isinstance(targets, WordTargets)
         meta = {"rows": len(table), "truncated": truncated, "pad_token_id": tokenizing.pad_token_id}
         meta |= {"by_token": by_token}
         write_json(directory / _META, {**meta, "digest": digest_of(key), "files": digest_files(directory)})

@@ -12,19 +12,38 @@ if TYPE_CHECKING:  # a device that only answers has no reader of tables
     from models.data import Label, Table
 
 
+def labels_of(table: Table) -> list[Label]:
+    """Return the label of every row.
+
+    Raises:
+        BadInput: the table has no labels.
+    """
+    if table.labels is None:
+        raise BadInput("there is no label column", where=table.source, fix="Name it, or give labelled data.")
+    return table.labels
+
+
+def unknown(label: object, row: int, table: Table, names: Sequence[str], *, kind: str = "label") -> BadInput:
+    """Return the error that a row, counted from 1, has a label which is none of `names`."""
+    return BadInput(
+        f"row {row} has the {kind} {label!r}, which is not known",
+        where=table.source,
+        fix=f"Known {kind}s: {listed(names)}.{nearest(str(label), names)}",
+    )
+
+
 def label_names(table: Table) -> tuple[str, ...]:
     """Return the distinct labels of a table as class names, numbers in numerical order.
 
     Raises:
         BadInput: the table has no labels, only one, or its labels are fractions.
     """
-    if table.labels is None:
-        raise BadInput("there is no label column", where=table.source, fix="Name it, or give labelled data.")
-    distinct = set(table.labels)
+    labels = labels_of(table)
+    distinct = set(labels)
     if any(isinstance(value, float) for value in distinct):
         raise BadInput("the labels are fractions, which name no classes", where=table.source)
     if len(distinct) < 2:
-        raise BadInput(f"all rows have the same label {table.labels[0]!r}", where=table.source)
+        raise BadInput(f"all rows have the same label {labels[0]!r}", where=table.source)
     return tuple(str(value) for value in sorted(distinct, key=_label_order))
 
 
@@ -51,10 +70,6 @@ def class_targets(table: Table, names: Sequence[str]) -> list[int]:
     for row, value in enumerate(table.labels, start=1):
         target = by_name.get(str(value), by_value.get(value))
         if target is None:
-            raise BadInput(
-                f"row {row} has the label {value!r}, which is not known",
-                where=table.source,
-                fix=f"Known labels: {listed(names)}.{nearest(str(value), names)}",
-            )
+            raise unknown(value, row, table, names)
         targets.append(target)
     return targets

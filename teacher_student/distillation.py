@@ -340,6 +340,9 @@ def fine_tune(checkpoint: Checkpoint, *, lessons: Lessons, schedule: Schedule) -
     """
     if not lessons.train.labelled.any():
         raise BadInput("no example has a label, so there is nothing to train on", where="training data")
+    classes = lessons.train.targets[:, 0] if lessons.train.by_token else lessons.train.targets
+    if np.issubdtype(classes.dtype, np.integer) and int(classes.max()) >= len(checkpoint.shape.labels):
+        raise BadInput(f"label number {int(classes.max())}, but the model has {len(checkpoint.shape.labels)} labels")
     network = _trainable(checkpoint, schedule)
     evaluate = None if lessons.validation is None else scorer(lessons.task, lessons.validation, None)
     history = fit(

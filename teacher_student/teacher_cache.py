@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from models.checkpoint import Checkpoint
-from models.encoded import Encoded
+from models.encoded import Encoded, members
 from models.errors import BadFile
 from models.evaluation import TOKENS_PER_BATCH, answer_offsets, place_answers, unpadded_batches
 from models.files import check_files, digest_files, digest_of, new_directory, read_object, sha256_bytes, write_json
@@ -49,8 +49,7 @@ class TeacherOutputs:
 
     def logits_of(self, rows: torch.Tensor) -> torch.Tensor:
         """Return float32 logits (answers, labels) of the rows of these numbers, one after another."""
-        spans = [np.arange(self.starts[row], self.starts[row + 1]) for row in rows.tolist()]
-        return torch.from_numpy(self.logits[np.concatenate(spans)])
+        return torch.from_numpy(self.logits[members(self.starts, rows.numpy())])
 
     def hidden_of(self, layer: int, rows: torch.Tensor) -> torch.Tensor:
         """Return the hidden states of these rows one after another, float32 (tokens, width)."""

@@ -18,7 +18,7 @@ from models.network import Network
 from models.shape import Int8Form, ModelShape, Positions
 
 WORDS = "embeddings.word"
-SMALLER = {"int4": Int8Form.TABLE4, "int2": Int8Form.TABLE2}
+WORD_FORMS = {"int8": Int8Form.TABLE, "int4": Int8Form.TABLE4, "int2": Int8Form.TABLE2}
 ROUNDED = {Int8Form.TABLE4: pack_rows, Int8Form.TABLE2: pack_rows_in_two_bits}
 
 
@@ -94,7 +94,7 @@ def forms_of(
     if embeddings != "float":
         forms |= {path: Int8Form.TABLE for path in tables if path not in kept}
     if WORDS in forms:
-        forms[WORDS] = SMALLER.get(embeddings, Int8Form.TABLE)
+        forms[WORDS] = WORD_FORMS[embeddings]
     return forms
 
 

@@ -25,7 +25,7 @@ from compress.record import (
     StageResult,
     Verdict,
 )
-from compress.statistics import Interval, ratio_interval, tango_interval, wilson_interval
+from compress.statistics import Interval, ratio_interval, wilson_interval
 from models.errors import BadInput
 
 REPORT_FORMAT = 1
@@ -266,10 +266,6 @@ def _difference(teacher: Measurement, candidate: Measurement) -> Span:
     """Return candidate minus teacher on the same examples, turned so that positive is better."""
     if (teacher.data, len(teacher.scores)) != (candidate.data, len(candidate.scores)):
         raise BadInput("the teacher and a stage were measured on different examples", fix="Measure both again.")
-    first, second = np.asarray(teacher.scores), np.asarray(candidate.scores)
-    gains = second - first if teacher.higher_is_better else first - second
-    if teacher.paired_test == "proportions":
-        return _span(tango_interval(len(gains), int((gains < 0).sum()), int((gains > 0).sum())))
     return _span(gain_interval(teacher, candidate, sides=2))
 
 

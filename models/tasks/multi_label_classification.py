@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 
-from models.columns import Wanted, listed
-from models.errors import BadInput, nearest
+from models.columns import Wanted
+from models.errors import BadInput
+from models.labels import labels_of, unknown
 from models.shape import HeadShape
 from models.summary import Summary
 from models.task import Answer, Floats, Logits, Metric, PairedTest, Targets
@@ -42,9 +43,7 @@ class MultiLabelClassification:
 
     def head_of(self, table: Table) -> HeadShape:
         """Return a head for the distinct labels, in the order of the alphabet."""
-        if table.labels is None:
-            raise BadInput("there is no label column", where=table.source, fix="Name it, or give labelled data.")
-        found = sorted({label for row in table.labels for label in _several(row)})
+        found = sorted({label for row in labels_of(table) for label in _several(row)})
         if not found:
             raise BadInput("no row has a label", where=table.source)
         return HeadShape(tuple(found), task=self.name)
@@ -67,11 +66,7 @@ class MultiLabelClassification:
         for row, value in enumerate(table.labels):
             for label in _several(value):
                 if label not in numbers:
-                    raise BadInput(
-                        f"row {row + 1} has the label {label!r}, which is not known",
-                        where=table.source,
-                        fix=f"Known labels: {listed(labels)}.{nearest(label, labels)}",
-                    )
+                    raise unknown(label, row + 1, table, labels)
                 targets[row, numbers[label]] = 1.0
         return targets
 

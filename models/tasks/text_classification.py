@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 
+from models.choice import probabilities, softened_divergence
 from models.columns import Wanted
 from models.errors import BadInput
 from models.labels import class_targets, label_names
@@ -61,11 +62,8 @@ class TextClassification:
         return cross_entropy(logits, targets, ignore_index=-1, reduction="sum")
 
     def divergence(self, student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
-        """Return T^2 * KL(teacher || student) of softened outputs (Hinton et al. 2015), summed over rows."""
-        from torch.nn.functional import kl_div, log_softmax
-
-        ours, theirs = (log_softmax(logits / temperature, dim=-1) for logits in (student, teacher))
-        return kl_div(ours, theirs, reduction="sum", log_target=True) * temperature**2
+        """Return the divergence of softened outputs (Hinton et al. 2015), summed over rows."""
+        return softened_divergence(student, teacher, temperature=temperature)
 
     def statistics(self, logits: Logits, data: Encoded, labels: tuple[str, ...]) -> Floats:
         """Return 1 where the top label is right, else 0; (rows, 1)."""
@@ -77,8 +75,7 @@ class TextClassification:
 
     def answer(self, logits: Logits, labels: tuple[str, ...], text: str, encoding: Encoding) -> Answer:
         """Return the likeliest label and the probability of every label."""
-        raised = np.exp(logits[0] - logits[0].max())
-        shares = raised / raised.sum()
+        shares = probabilities(logits)[0]
         top = int(shares.argmax())
-        probabilities = {label: float(share) for label, share in zip(labels, shares, strict=True)}
-        return Answer(f"{labels[top]}\t{shares[top]:.1%}", {"label": labels[top], "probabilities": probabilities})
+        each = {label: float(share) for label, share in zip(labels, shares, strict=True)}
+        return Answer(f"{labels[top]}\t{shares[top]:.1%}", {"label": labels[top], "probabilities": each})

@@ -9,6 +9,7 @@ import numpy as np
 
 from models.columns import Wanted
 from models.errors import BadInput
+from models.labels import labels_of
 from models.shape import HeadShape
 from models.summary import Summary
 from models.task import Answer, Floats, Logits, Metric, PairedTest, Targets
@@ -42,8 +43,7 @@ class TextRegression:
 
     def head_of(self, table: Table) -> HeadShape:
         """Return a head of one output."""
-        if table.labels is None:
-            raise BadInput("there is no label column", where=table.source, fix="Name it, or give labelled data.")
+        labels_of(table)
         self.targets(table, (OUTPUT,))
         return HeadShape((OUTPUT,), task=self.name)
 

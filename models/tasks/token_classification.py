@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple, final
 
 import numpy as np
 
+from models.choice import probabilities, softened_divergence
 from models.columns import Wanted, listed
-from models.errors import BadInput, nearest
+from models.errors import BadInput
+from models.labels import unknown
 from models.shape import HeadShape
 from models.summary import Summary
 from models.targets import WordTargets
@@ -86,7 +88,9 @@ class TokenClassification:
                 found[number, :2] = place, place + len(word)
                 place += len(word) + 1
                 if tags is not None:
-                    found[number, 2:] = _classes(tags[number], numbers, f"row {row + 1}", table.source)
+                    if tags[number] not in numbers:
+                        raise unknown(tags[number], row + 1, table, labels, kind="tag")
+                    found[number, 2:] = _classes(tags[number], numbers)
             rows.append(found)
         return WordTargets(rows)
 
@@ -97,11 +101,8 @@ class TokenClassification:
         return cross_entropy(logits, targets[..., 0], ignore_index=-1, reduction="sum")
 
     def divergence(self, student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
-        """Return T^2 * KL(teacher || student) of softened outputs (Hinton et al. 2015), summed over tokens."""
-        from torch.nn.functional import kl_div, log_softmax
-
-        ours, theirs = (log_softmax(logits / temperature, dim=-1) for logits in (student, teacher))
-        return kl_div(ours, theirs, reduction="sum", log_target=True) * temperature**2
+        """Return the divergence of softened outputs (Hinton et al. 2015), summed over tokens."""
+        return softened_divergence(student, teacher, temperature=temperature)
 
     def statistics(self, logits: Logits, data: Encoded, labels: tuple[str, ...]) -> Floats:
         """Return how many spans are right, given, and expected in every row, (rows, 3)."""
@@ -121,8 +122,7 @@ class TokenClassification:
 
     def answer(self, logits: Logits, labels: tuple[str, ...], text: str, encoding: Encoding) -> Answer:
         """Return the spans of the text with their characters, and the mean probability of their tags."""
-        raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-        shares = raised / raised.sum(axis=1, keepdims=True)
+        shares = probabilities(logits)
         words = _words(text, encoding)
         tags = [labels[int(shares[place].argmax())] for place, _, _ in words]
         found = []
@@ -168,14 +168,8 @@ def _tags(row: object) -> Sequence[str]:
     return row if isinstance(row, tuple) else str(row).split()
 
 
-def _classes(tag: str, numbers: dict[str, int], row: str, source: str) -> tuple[int, int]:
+def _classes(tag: str, numbers: dict[str, int]) -> tuple[int, int]:
     """Return the numbers of a word's tag: of its first token, and of the others."""
-    if tag not in numbers:
-        raise BadInput(
-            f"{row} has the tag {tag!r}, which is not known",
-            where=source,
-            fix=f"Known tags: {listed(list(numbers))}.{nearest(tag, list(numbers))}",
-        )
     prefix, kind = _split(tag)
     return numbers[tag], numbers.get(f"I-{kind}", numbers[tag]) if prefix == "B" else numbers[tag]
 

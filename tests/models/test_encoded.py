@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from models import encoded as encoded_module
 from models.data import Table
-from models.encoded import Encoded, encode_table, equal_lengths, length_buckets
+from models.encoded import Encoded, encode_table, equal_lengths, length_buckets, members
 from models.errors import BadInput, Unsupported
 from models.labels import class_targets
 from models.tokenizing import Tokenizing
@@ -231,3 +231,18 @@ def test_buckets_are_random_between_seeds_and_similar_within() -> None:
     assert padded < 1.1 * lengths.sum()
     firsts = [int(lengths[batch].mean()) for batch in one]
     assert firsts != sorted(firsts)
+
+
+@given(lengths_of_rows, st.randoms(use_true_random=False))
+def test_members_are_the_places_of_rows_one_after_another(lengths: Any, draw: Any) -> None:
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    rows = np.array([draw.randrange(len(lengths)) for _ in lengths], dtype=np.int64)
+    expected = [place for row in rows for place in range(offsets[row], offsets[row + 1])]
+    assert members(offsets, rows).tolist() == expected
+
+
+def test_no_rows_have_no_labels() -> None:
+    for targets in (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32), np.zeros((0, 3), dtype=np.float32)):
+        empty = Encoded(np.zeros(0, np.int32), np.zeros(1, np.int64), np.zeros(0, np.int32), targets, 0, 0, "0")
+        assert len(empty) == 0
+        assert empty.labelled.tolist() == []

@@ -47,6 +47,16 @@ def assert_same_logits(model: Any, checkpoint: Checkpoint) -> None:
             torch.testing.assert_close(network(**batch), answer(model, batch), **CLOSE)
 
 
+def written_back(checkpoint: Checkpoint, directory: Path, kind: Any) -> Any:
+    """Return the model that `transformers` reads out of what we write, no name missing and none left over."""
+    directory.mkdir()
+    checkpoint.save_hugging_face(directory)
+    back, report = kind.from_pretrained(directory, attn_implementation="eager", output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    return back.eval()
+
+
 @cases
 def test_logits_are_those_of_transformers(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
     model = oracle(family, **changes)
@@ -61,15 +71,9 @@ def test_logits_are_those_of_transformers(family: str, changes: dict[str, Any], 
 def test_what_is_written_back_is_what_transformers_reads(family: str, changes: dict[str, Any], tmp_path: Path) -> None:
     model = oracle(family, **changes)
     checkpoint = Checkpoint.load(saved(model, tmp_path / "theirs"))
-    (tmp_path / "ours").mkdir()
-    checkpoint.save_hugging_face(tmp_path / "ours")
-    back, report = AutoModelForSequenceClassification.from_pretrained(
-        tmp_path / "ours", attn_implementation="eager", output_loading_info=True
-    )
-    assert not report["missing_keys"]
-    assert not report["unexpected_keys"]
+    back = written_back(checkpoint, tmp_path / "ours", AutoModelForSequenceClassification)
     for batch in batches(model):
-        torch.testing.assert_close(answer(back.eval(), batch), answer(model, batch), atol=1e-6, rtol=0)
+        torch.testing.assert_close(answer(back, batch), answer(model, batch), atol=1e-6, rtol=0)
     again = Checkpoint.load(tmp_path / "ours")
     assert again.shape == checkpoint.shape
     assert again.weights.keys() == checkpoint.weights.keys()
@@ -87,15 +91,9 @@ def test_heads_of_tokens_go_both_ways(family: str, tmp_path: Path) -> None:
         mask = batch["attention_mask"].bool()  # what stands at padding means nothing
         with torch.no_grad():
             torch.testing.assert_close(network(**batch)[mask], answer(model, batch)[mask], **CLOSE)
-    (tmp_path / "ours").mkdir()
-    checkpoint.save_hugging_face(tmp_path / "ours")
-    back, report = AutoModelForTokenClassification.from_pretrained(
-        tmp_path / "ours", attn_implementation="eager", output_loading_info=True
-    )
-    assert not report["missing_keys"]
-    assert not report["unexpected_keys"]
+    back = written_back(checkpoint, tmp_path / "ours", AutoModelForTokenClassification)
     batch = batches(model)[0]
-    torch.testing.assert_close(answer(back.eval(), batch), answer(model, batch), atol=1e-6, rtol=0)
+    torch.testing.assert_close(answer(back, batch), answer(model, batch), atol=1e-6, rtol=0)
     assert Checkpoint.load(tmp_path / "ours").shape == checkpoint.shape
 
 

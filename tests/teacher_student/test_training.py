@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from models.errors import BadInput
+from models.shape import HeadShape
 from models.tasks.text_classification import TextClassification
 from teacher_student.distillation import LabelObjective, fine_tune, scorer
 from teacher_student.losses import Term
@@ -213,6 +214,10 @@ def test_senseless_schedules_are_refused_all_at_once(make_schedule):
 def test_fine_tuning_without_labels_is_refused(make_model, lessons, make_data, make_schedule):
     with pytest.raises(BadInput, match="no example has a label"):
         fine_tune(make_model(), lessons=replace(lessons, train=make_data(labelled=False)), schedule=make_schedule())
+    two = make_model(head=HeadShape(("a", "b")))
+    strange = replace(make_data(), targets=np.full(len(make_data()), 2))
+    with pytest.raises(BadInput, match="label number 2, but the model has 2 labels"):
+        fine_tune(two, lessons=replace(lessons, train=strange), schedule=make_schedule())
 
 
 def test_the_word_tables_gradient_is_the_dense_one(make_model, make_data):
