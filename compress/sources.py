@@ -33,7 +33,7 @@ FOREIGN = "foreign"
 EXTRA = "extra"
 LEARNERS = ("distill", "prune", "trim")  # the stages in which a student learns from a teacher
 COPIES_FORMAT = 1  # of changed copies: another number makes them, and what learned from them, anew
-CHECKPOINT_FILES = ("*.json", "*.safetensors")
+CHECKPOINT_FILES = ("*.json", "*/config.json", "*.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,11 +192,11 @@ def load_inputs(recipe: Recipe, *, cache: Path, progress: Progress = silent) -> 
 
 
 def _teachers_task(recipe: Recipe) -> str:
-    """Return what the teacher's own head does; a classifier where it has none."""
+    """Return what the teacher's own head does; a classifier where it has none, or none that labels can teach."""
     if recipe.teacher is None or (recipe.train is not None and recipe.train.architecture is not None):
         return CLASSIFICATION
     head = read_shape(embedded_teacher() if recipe.teacher == EMBEDDED else local_directory(recipe.teacher)).head
-    return CLASSIFICATION if head is None else head.task
+    return CLASSIFICATION if head is None or (recipe.train is not None and not head.labels) else head.task
 
 
 def _tables(settings: DataSettings, task: Task, cache: Path) -> dict[str, Table]:
@@ -258,7 +258,7 @@ def _ensemble(recipe: Recipe, base: Checkpoint) -> tuple[tuple[Checkpoint, ...],
     directories = [local_directory(source) for source in recipe.ensemble]
     teachers = tuple(Checkpoint.load(directory) for directory in directories)
     for source, teacher in zip(recipe.ensemble, teachers, strict=True):
-        if teacher.shape.labels != base.shape.labels:
+        if (teacher.shape.labels, teacher.shape.outputs) != (base.shape.labels, base.shape.outputs):
             raise BadInput(
                 f"its labels {list(teacher.shape.labels)} are not the first teacher's {list(base.shape.labels)}",
                 where=source,
@@ -270,7 +270,8 @@ def _ensemble(recipe: Recipe, base: Checkpoint) -> tuple[tuple[Checkpoint, ...],
 def tree_digest(directory: Path) -> str:
     """Return the digest of a checkpoint directory's files, its own record left out."""
     files = sorted(file for pattern in CHECKPOINT_FILES for file in directory.glob(pattern))
-    return digest_of({file.name: sha256_file(file) for file in files if file.name != "artifact.json"})
+    names = {file.relative_to(directory).as_posix(): file for file in files}
+    return digest_of({name: sha256_file(file) for name, file in names.items() if name != "artifact.json"})
 
 
 def embedded_table(source: str, role: str, cache: Path) -> str:

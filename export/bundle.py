@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # both load torch, which a device does not have
 # A processor may add in another order; in int8 a rounding may then fall the other way.
 FLOAT_TOLERANCE: Final = 1e-3
 INT8_TOLERANCE: Final = 5e-2
+INT8_VECTOR_TOLERANCE: Final = 2e-2  # of the numbers of an embedding of length 1, which are small
 CONFIG_FILE: Final = "config.json"
 README_FILE: Final = "README.md"
 _PACKAGES: Final = ("compress-transformers", "onnx", "onnxruntime", "torch")
@@ -156,11 +157,11 @@ class Bundle:
         for number, (ids, kinds) in enumerate(_rows(data), start=1):
             rows.append(self._logits(ids, kinds))
             report(number, len(data))
-        return np.concatenate([np.zeros((0, max(1, len(self.shape.labels))), dtype=np.float32), *rows])
+        return np.concatenate([np.zeros((0, self.shape.outputs), dtype=np.float32), *rows])
 
     def _logits(self, ids: Sequence[int] | NDArray[Any], kinds: Sequence[int] | NDArray[Any]) -> Floats:
         """Return the logits (answers, labels) of one text."""
-        return _logits(self.session, ids, kinds).reshape(-1, max(1, len(self.shape.labels)))
+        return _logits(self.session, ids, kinds).reshape(-1, self.shape.outputs)
 
 
 def write_bundle(directory: Path, contents: Contents) -> Bundle:
@@ -179,7 +180,8 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
     contents.tokenizing.compact().save(directory)
     write_json(directory / CONFIG_FILE, _config(shape))
     session = open_session(directory / graph.name, threads=1)
-    tolerance = INT8_TOLERANCE if shape.int8 else FLOAT_TOLERANCE
+    of_int8 = INT8_VECTOR_TOLERANCE if shape.head is not None and shape.head.normalized else INT8_TOLERANCE
+    tolerance = of_int8 if shape.int8 else FLOAT_TOLERANCE
     examples = [_golden_example(session, example) for example in contents.examples]
     golden = Golden(format=FORMAT, tolerance=tolerance, examples=examples)
     write_json(directory / GOLDEN_FILE, golden.model_dump())

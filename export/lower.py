@@ -11,7 +11,8 @@ from export.target import Target
 from export.values import Port, Value, build
 from models.network import Network
 
-IDS, MASK, KINDS, LOGITS, HIDDEN = "input_ids", "attention_mask", "token_type_ids", "logits", "hidden_states"
+IDS, MASK, KINDS = "input_ids", "attention_mask", "token_type_ids"
+LOGITS, EMBEDDING, HIDDEN = "logits", "sentence_embedding", "hidden_states"
 
 
 def input_ports(network: Network) -> list[Port]:
@@ -21,13 +22,13 @@ def input_ports(network: Network) -> list[Port]:
 
 
 def output_port(network: Network) -> Port:
-    """Return the output of the network's graph: logits (batch, labels), logits of tokens (batch, time, labels) or,
-    without a head, hidden states.
+    """Return the output of the network's graph: logits (batch, labels), logits of tokens (batch, time, labels),
+    embeddings (batch, width) or, without a head, hidden states.
     """
-    if network.head is not None:
-        places = ("batch", "time") if network.shape.answers_tokens else ("batch",)
-        return Port(LOGITS, "float32", (*places, len(network.shape.labels)))
-    return Port(HIDDEN, "float32", ("batch", "time", network.shape.hidden_size))
+    shape = network.shape
+    places = ("batch",) if shape.head is not None and not shape.answers_tokens else ("batch", "time")
+    name = HIDDEN if shape.head is None else LOGITS if shape.labels else EMBEDDING
+    return Port(name, "float32", (*places, shape.outputs))
 
 
 def lower(network: Network, target: Target) -> onnx.ModelProto:

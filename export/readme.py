@@ -14,14 +14,12 @@ Written for the target `{target}`: {layers} layers, {parameters:,} weights, labe
 Texts may have up to {positions} tokens. Run one text at a time, without padding: {why}
 
 ```python
-import json
-import numpy as np
+{reads_names}import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
 tokenizer = Tokenizer.from_file("tokenizer.json")
-labels = json.load(open("config.json", encoding="utf-8"))["id2label"]
-session = onnxruntime.InferenceSession("{model}", providers=["CPUExecutionProvider"])
+{names}session = onnxruntime.InferenceSession("{model}", providers=["CPUExecutionProvider"])
 {tokens}
 arrays = {arrays}
 logits = session.run(None, {{port.name: arrays[port.name] for port in session.get_inputs()}})[0]
@@ -33,6 +31,7 @@ logits = session.run(None, {{port.name: arrays[port.name] for port in session.ge
 {files}
 `compress verify .` checks all of it: digests, inputs and outputs, and the golden outputs.
 """
+_NAMES: Final = 'labels = json.load(open("config.json", encoding="utf-8"))["id2label"]\n'
 _FILES: Final = {
     "model.onnx": "the graph and its weights",
     "model.ort": "the graph and its weights, for full and reduced builds of ONNX Runtime",
@@ -71,6 +70,8 @@ def readme(manifest: Manifest, *, usable_positions: int, task: Task | None) -> s
         target=manifest.target,
         layers=len(manifest.shape["layers"]),
         parameters=manifest.parameters,
+        reads_names="import json\n" if labels else "",
+        names=_NAMES if labels else "",
         labels=", ".join(f"`{label}`" for label in labels) or "none",
         positions=usable_positions,
         why=why,

@@ -17,6 +17,7 @@ from models.families import FAMILIES
 from models.family import Family
 from models.files import inside, read_object, write_json
 from models.network import Network
+from models.sentence_transformers import MODULES_FILE, embedding_head, encoder_directory, write_modules
 from models.shape import HeadShape, Int8Form, ModelShape
 from models.tensor_file import write_tensors
 from models.tokenizing import Tokenizing
@@ -82,10 +83,11 @@ class Checkpoint:
             else _read_hugging_face(directory, shape, wanted=head)
         )
         if head is not None:
-            alike = shape.head if shape.head is not None and shape.head.tokens == head.tokens else head
+            own = shape.head
+            alike = own if own is not None and own.labels and own.tokens == head.tokens else head
             shape = replace(shape, head=replace(alike, labels=head.labels, task=head.task))
         weights = _complete(shape, weights, new_head=head is not None, seed=seed, where=str(directory))
-        tokenizing = Tokenizing.load(directory)
+        tokenizing = Tokenizing.load(encoder_directory(directory))
         _check_tokenizer(tokenizing, shape, directory)
         return Checkpoint(shape, weights, tokenizing)
 
@@ -104,13 +106,16 @@ class Checkpoint:
         self.tokenizing.save(directory)
 
     def save_hugging_face(self, directory: Path) -> None:
-        """Write config, weights and tokenizer as `transformers` reads them, into an existing directory.
+        """Write config, weights and tokenizer as `transformers` reads them, into an existing directory; of a model that
+        gives embeddings also what sentence-transformers reads.
 
         Raises:
             Unsupported: the family's format cannot say this shape (pruned, quantized, or another norm).
         """
         family = _family(self.shape.family)
-        config = _config(family, self.shape)
+        embeds = self.shape.head is not None and not self.shape.labels
+        shape = replace(self.shape, head=None) if embeds else self.shape
+        config = _config(family, shape)
         if config is None:
             raise Unsupported(
                 f"the {family.name} format of Hugging Face has one size for all layers, and no int8",
@@ -119,9 +124,10 @@ class Checkpoint:
             )
         write_json(directory / "config.json", config)
         names = family.names.write(
-            self.weights, prefix=family.prefix if self.shape.head else "", tokens=self.shape.answers_tokens
+            self.weights, prefix=family.prefix if shape.head else "", tokens=shape.answers_tokens
         )
         write_tensors(directory / WEIGHTS_FILE, names, metadata={"format": "pt"})
+        write_modules(directory, self.shape)
         self.tokenizing.save(directory)
 
 
@@ -151,10 +157,13 @@ def read_shape(directory: Path) -> ModelShape:
     """
     if (directory / SHAPE_FILE).exists():
         return _our_shape(directory)
-    config = read_object(directory / "config.json")
-    where = str(directory / "config.json")
+    encoder = encoder_directory(directory)
+    config = read_object(encoder / "config.json")
+    where = str(encoder / "config.json")
     try:
-        return _family_of(config, directory).shape_of(config)
+        shape = _family_of(config, encoder).shape_of(config)
+        head = embedding_head(directory, hidden_size=shape.hidden_size)
+        return shape if head is None else replace(shape, head=head)
     except KeyError as error:
         raise BadFile(f"lacks the setting {error}", where=where) from None
     except (TypeError, ValueError) as error:
@@ -166,6 +175,7 @@ def _fetch(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     patterns = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "tokenizer_config.json"]
+    patterns += [MODULES_FILE, *(f"*/{name}" for name in ("config.json", "tokenizer.json", "tokenizer_config.json"))]
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
@@ -217,10 +227,11 @@ def _our_shape(directory: Path) -> ModelShape:
 
 def _read_hugging_face(directory: Path, shape: ModelShape, *, wanted: HeadShape | None) -> dict[str, Tensor]:
     # A bare encoder may still hold a pooler that a new head starts from, so its names are read too.
-    reading = replace(shape, head=wanted) if shape.head is None else shape
+    reading = shape if shape.labels else replace(shape, head=wanted or shape.head)
     with torch.device("meta"):
         names = Network(reading).state_dict()
-    return _family(shape.family).names.read(_read_weights(directory), names, where=str(directory))
+    encoder = encoder_directory(directory)
+    return _family(shape.family).names.read(_read_weights(encoder), names, where=str(encoder))
 
 
 def _read_weights(directory: Path) -> dict[str, Tensor]:

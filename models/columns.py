@@ -19,7 +19,8 @@ PAIR_COLUMNS = (
 )
 TEXT_COLUMNS: tuple[str, ...] = ("sentence", "text", "content", "review", "utterance", "document", "query", "question")
 TEXT_COLUMNS += ("tokens", "words")  # of rows that are lists of words
-LABEL_COLUMNS = ("label", "labels", "target", "class", "intent", "category", "sentiment", "ner_tags", "tags", "slots")
+LABEL_COLUMNS: tuple[str, ...] = ("label", "labels", "target", "class", "intent", "category", "sentiment", "score")
+LABEL_COLUMNS += ("ner_tags", "tags", "slots")  # of words
 
 _SHOWN = 20
 

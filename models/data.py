@@ -337,7 +337,8 @@ def _as_numbers(values: Iterable[Any]) -> list[Label]:
     if all(isinstance(value, str) for value in labels):
         if all(re.fullmatch(r"-?(?:0|[1-9]\d{0,17})", value) for value in labels):
             return [int(value) for value in labels]
-        if not all(re.fullmatch(r"[-+]?\d+\.\d+(?:[eE][-+]?\d+)?", value) for value in labels):
+        # Zeros in front are of a code, not of a number.
+        if not all(re.fullmatch(r"[-+]?(?:\d+\.\d+(?:[eE][-+]?\d+)?|0|[1-9]\d{0,17})", value) for value in labels):
             return labels
         labels = [float(value) for value in labels]
     if all(isinstance(value, int) or (math.isfinite(value) and value.is_integer()) for value in labels):

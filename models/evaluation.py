@@ -68,4 +68,4 @@ def evaluate_logits(
             tick(done, len(data))
     network.train(training)
     give_back()
-    return np.empty((0, len(network.shape.labels)), dtype=np.float32) if outputs is None else outputs
+    return np.empty((0, network.shape.outputs), dtype=np.float32) if outputs is None else outputs

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from models.shape import CLASSIFICATION, Activation, HeadShape, ModelShape
+from models.shape import CLASSIFICATION, Activation, HeadShape, ModelShape, Reads
 from models.weights import Names
 
 Config = Mapping[str, Any]
@@ -50,7 +50,9 @@ def task_of(config: Config) -> str:
 
 
 def head_keys(head: HeadShape) -> dict[str, Any]:
-    """Return `id2label`, `label2id` and `problem_type` as Hugging Face writes them."""
+    """Return `id2label`, `label2id` and `problem_type` as Hugging Face writes them; nothing without labels."""
+    if not head.labels:
+        return {}
     problems = [problem for problem, task in PROBLEMS.items() if task == head.task]
     return {
         "id2label": {str(number): label for number, label in enumerate(head.labels)},
@@ -65,7 +67,7 @@ def head_of(config: Config, *, activation: Activation, dropout: float, token_dro
     names = [str(name) for name in config.get("architectures") or ()]
     labels = labels_of(config)
     if any(name.endswith("ForTokenClassification") for name in names):
-        return HeadShape(labels, dropout=token_dropout, task=TOKENS, tokens=True)
+        return HeadShape(labels, dropout=token_dropout, task=TOKENS, reads=Reads.EACH)
     if any(name.endswith("ForSequenceClassification") for name in names):
         return HeadShape(labels, activation, dropout, task_of(config))
     return None

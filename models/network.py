@@ -100,14 +100,14 @@ class Network(nn.Module):
     ) -> Features:
         """Return logits and all hidden states; arguments as in `forward`."""
         states = self._encode(input_ids, attention_mask, token_type_ids)
-        logits = states[-1] if self.head is None else self.head(states[-1])
+        logits = states[-1] if self.head is None else self.head(states[-1], attention_mask)
         return Features(logits, tuple(states))
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
     ) -> Tensor:
-        """Return logits (batch, labels), of a head that answers tokens (batch, time, labels), or hidden states (batch,
-        time, hidden) where there is no head.
+        """Return logits (batch, labels), of a head that answers tokens (batch, time, labels), embeddings (batch,
+        hidden) of a head without labels, or hidden states (batch, time, hidden) where there is no head.
 
         `input_ids` and `token_type_ids` are whole numbers (batch, time); `attention_mask` holds 1 for tokens and 0 for
         padding on the right.
@@ -118,7 +118,7 @@ class Network(nn.Module):
         """
         readers = FIRST_TOKEN if self.shape.reads_first else EVERY_TOKEN
         hidden = self._encode(input_ids, attention_mask, token_type_ids, readers=readers)[-1]
-        return hidden if self.head is None else self.head(hidden)
+        return hidden if self.head is None else self.head(hidden, attention_mask)
 
 
 def initialize(module: nn.Module, deviation: float) -> None:

@@ -38,6 +38,14 @@ class Positions(str, Enum):
     SINUSOIDAL = "sinusoidal"
 
 
+class Reads(str, Enum):
+    """What a head makes its answer of: the first token, each token for itself, or the mean of all."""
+
+    FIRST = "first"
+    EACH = "each"
+    MEAN = "mean"
+
+
 class Int8Form(str, Enum):
     """How a module is kept in whole numbers: int8 with an activation scale per call or from calibration, or a table in
     8, 4 or 2 bits.
@@ -69,15 +77,28 @@ class LayerShape:
 
 @dataclass(frozen=True, slots=True)
 class HeadShape:
-    """What gives an answer, one output per label: of the first token by dense, activation and output, or of each of the
-    `tokens` by the output alone. `task` names what the outputs mean.
+    """What gives an answer, one output per label: of the first token by dense, activation and output, or of each token
+    by the output alone. Without labels it is what is read itself, `width` numbers, of length 1 where `normalized`.
+    `task` names what the outputs mean.
     """
 
     labels: tuple[str, ...]
     activation: Activation = Activation.TANH
     dropout: float = 0.1
     task: str = CLASSIFICATION
-    tokens: bool = False
+    reads: Reads = Reads.FIRST
+    width: int = 0
+    normalized: bool = False
+
+    @property
+    def tokens(self) -> bool:
+        """Return whether there is an answer for each token."""
+        return self.reads is Reads.EACH
+
+    @property
+    def outputs(self) -> int:
+        """Return how many numbers an answer has."""
+        return len(self.labels) or self.width
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +144,11 @@ class ModelShape:
         return () if self.head is None else self.head.labels
 
     @property
+    def outputs(self) -> int:
+        """Return how many numbers an answer has; without a head, a hidden state."""
+        return self.hidden_size if self.head is None else self.head.outputs
+
+    @property
     def answers_tokens(self) -> bool:
         """Return whether there is an answer for each token."""
         return self.head is not None and self.head.tokens
@@ -130,7 +156,7 @@ class ModelShape:
     @property
     def reads_first(self) -> bool:
         """Return whether the head reads the first token alone, so that the last layer computes no other."""
-        return self.head is not None and not self.head.tokens
+        return self.head is not None and self.head.reads is Reads.FIRST
 
     @property
     def int8_forms(self) -> dict[str, Int8Form]:
@@ -179,7 +205,9 @@ def _head(value: dict[str, Any] | None) -> HeadShape | None:
         activation=Activation(value["activation"]),
         dropout=value["dropout"],
         task=str(value.get("task", CLASSIFICATION)),
-        tokens=bool(value.get("tokens", False)),
+        reads=Reads(value.get("reads", Reads.FIRST)),
+        width=int(value.get("width", 0)),
+        normalized=bool(value.get("normalized", False)),
     )
 
 
@@ -223,8 +251,10 @@ def _problems(shape: ModelShape) -> list[str]:
         wrong.append(f"family is {shape.family!r} and pre_norm is {shape.pre_norm!r}")
     if shape.head is not None and len(set(shape.head.labels)) != len(shape.head.labels):
         wrong.append("a label is named twice")
-    if shape.head is not None and not shape.head.labels:
-        wrong.append("a head needs an output")
+    if shape.head is not None and (shape.head.reads is (Reads.MEAN if shape.head.labels else Reads.EACH)):
+        wrong.append(f"a head {'with' if shape.head.labels else 'without'} labels reads {shape.head.reads.value}")
+    if shape.head is not None and not shape.head.labels and shape.head.width != shape.hidden_size:
+        wrong.append("a head needs an output" if not shape.head.width else f"the embedding is {shape.head.width} wide")
     return wrong
 
 

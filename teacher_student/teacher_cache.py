@@ -177,7 +177,7 @@ def _compute(
     network = teacher.network().to(device)
     width = teacher.shape.hidden_size
     starts = answer_offsets(data, tokens=teacher.shape.answers_tokens)
-    logits = _new_array(directory / LOGITS, np.float32, (int(starts[-1]), len(teacher.shape.labels)))
+    logits = _new_array(directory / LOGITS, np.float32, (int(starts[-1]), teacher.shape.outputs))
     for layer in layers:
         _new_array(directory / _name(layer), np.float16, (int(data.offsets[-1]), width))
     tick = progress("teacher outputs")

@@ -59,7 +59,7 @@ def sensitivities(
     modules = {path: rounded.get_submodule(path) for path in paths}
     kl, mse = (dict.fromkeys(paths, 0.0) for _ in range(2))
     starts = answer_offsets(data, tokens=checkpoint.shape.answers_tokens)
-    exact = np.zeros((int(starts[-1]), len(checkpoint.shape.labels)), dtype=np.float32)
+    exact = np.zeros((int(starts[-1]), checkpoint.shape.outputs), dtype=np.float32)
     answers = {path: np.zeros_like(exact) for path in paths}
     tick, done = progress("sensitivity"), 0
     with torch.inference_mode():

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from export.emit import Emit
 from export.values import Value
-from models.layers.heads import ClassificationHead, TokenHead
+from models.layers.heads import LEAST_LENGTH, ClassificationHead, EmbeddingHead, TokenHead
 
 
-def lower_classification_head(module: ClassificationHead, emit: Emit, first: Value) -> Value:
+def lower_classification_head(module: ClassificationHead, emit: Emit, first: Value, _: Value | None) -> Value:
     """Return logits (batch, labels) for the first token's states (batch, hidden)."""
     activated = emit.child(module, "activation", emit.child(module, "dense", first))
     return emit.child(module, "output", activated)
 
 
-def lower_token_head(module: TokenHead, emit: Emit, hidden: Value) -> Value:
+def lower_token_head(module: TokenHead, emit: Emit, hidden: Value, _: Value | None) -> Value:
     """Return logits (batch, time, labels) for the states of tokens (time, batch, hidden)."""
     logits = emit.child(module, "output", hidden)
     return emit.node("Transpose", logits, role="logits_by_batch", perm=[1, 0, 2])
+
+
+def lower_embedding_head(module: EmbeddingHead, emit: Emit, hidden: Value, mask: Value | None) -> Value:
+    """Return embeddings (batch, hidden) for the first token's states (batch, hidden) or, with the `mask` (batch, time),
+    for those of all tokens (time, batch, hidden).
+    """
+    pooled = hidden if mask is None else _mean(emit, hidden, mask)
+    if not module.normalized:
+        return pooled
+    length = emit.node("ReduceL2", pooled, role="length", axes=[-1], keepdims=1)
+    least = emit.constant(np.array(LEAST_LENGTH, dtype=np.float32), "least_length")
+    return emit.node("Div", pooled, emit.node("Max", length, least, role="divisor"), role="embedding")
+
+
+def _mean(emit: Emit, hidden: Value, mask: Value) -> Value:
+    real = emit.node("Cast", mask, role="mask_float", to=1)
+    share = emit.node(
+        "Div", real, emit.node("ReduceSum", real, emit.integers([1], "time"), role="tokens"), role="share"
+    )
+    row = emit.node("Unsqueeze", share, emit.integers([1], "row"), role="shares")  # (batch, 1, time)
+    turned = emit.node("Transpose", hidden, role="hidden_by_batch", perm=[1, 0, 2])
+    product = emit.node("MatMul", row, turned, role="mean")  # (batch, 1, hidden)
+    return emit.node("Squeeze", product, emit.integers([1], "one"), role="pooled")

@@ -27,8 +27,8 @@ def lower_block(module: Block, emit: Emit, hidden: Value, mask: Value, first: Va
 
 
 def lower_network(module: Network, emit: Emit, ids: Value, mask: Value, kinds: Value | None) -> Value:
-    """Return logits (batch, labels), of tokens (batch, time, labels), or hidden states (batch, time, hidden) without
-    a head.
+    """Return logits (batch, labels), of tokens (batch, time, labels), embeddings (batch, hidden), or hidden states
+    (batch, time, hidden) without a head.
 
     Arguments are (batch, time) whole numbers. Inside, time comes first: attention's products then read queries, keys
     and values where the projections wrote them.
@@ -44,10 +44,10 @@ def lower_network(module: Network, emit: Emit, ids: Value, mask: Value, kinds: V
         hidden = emit.child(module, "final_norm", hidden)
     if module.head is None:
         return emit.node("Transpose", hidden, role="hidden", perm=[1, 0, 2])
-    if module.shape.answers_tokens:
-        return emit.child(module, "head", hidden)
+    if not module.shape.reads_first:
+        return emit.child(module, "head", hidden, mask)
     first = emit.node("Gather", hidden, emit.constant(np.array(0, dtype=np.int64), "zero"), role="first", axis=0)
-    return emit.child(module, "head", first)
+    return emit.child(module, "head", first, None)
 
 
 def _first(emit: Emit, hidden: Value, role: str) -> Value:

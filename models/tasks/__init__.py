@@ -5,11 +5,18 @@ from __future__ import annotations
 from models.errors import Unsupported, nearest
 from models.task import Task
 from models.tasks.multi_label_classification import MultiLabelClassification
+from models.tasks.sentence_embedding import SentenceEmbedding
 from models.tasks.text_classification import TextClassification
 from models.tasks.text_regression import TextRegression
 from models.tasks.token_classification import TokenClassification
 
-TASKS: tuple[Task, ...] = (TextClassification(), MultiLabelClassification(), TextRegression(), TokenClassification())
+TASKS: tuple[Task, ...] = (
+    TextClassification(),
+    MultiLabelClassification(),
+    TextRegression(),
+    TokenClassification(),
+    SentenceEmbedding(),
+)
 
 
 def task_named(name: str) -> Task:

@@ -12,7 +12,7 @@ from models.choice import probabilities, softened_divergence
 from models.columns import Wanted, listed
 from models.errors import BadInput
 from models.labels import unknown
-from models.shape import HeadShape
+from models.shape import HeadShape, Reads
 from models.summary import Summary
 from models.targets import WordTargets
 from models.task import Answer, Floats, Logits, Metric, PairedTest, Targets
@@ -65,7 +65,7 @@ class TokenClassification:
                 f"no tag begins with B- or I-: {listed(sorted(tags))}", where=table.source, fix="Give IOB tags."
             )
         labels = (OUTSIDE, *(f"{place}-{kind}" for kind in kinds for place in "BI"))
-        return HeadShape(labels, task=self.name, tokens=True)
+        return HeadShape(labels, task=self.name, reads=Reads.EACH)
 
     def check(self, head: HeadShape, *, where: str) -> None:
         """Raise BadInput where the head answers texts, or has no tag for what is outside of spans."""

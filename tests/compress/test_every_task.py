@@ -18,7 +18,7 @@ from compress.report.files import write_report
 from export.bundle import Bundle
 from export.verify import verify_bundle
 from models.errors import BadInput, Unsupported
-from models.shape import HeadShape
+from models.shape import HeadShape, Reads
 from models.tasks import TASKS
 
 # What a row of random words is labelled with: something that can be learnt from the words.
@@ -26,6 +26,7 @@ LABELS: dict[str, Any] = {
     "text-classification": lambda words: ["few", "many"][len(words) > 5],
     "multi-label-classification": lambda words: [name for name in ("w2", "w3", "w4") if name in words],
     "text-regression": lambda words: len(words) / 2,
+    "sentence-embedding": lambda words: float("w2" in words),
     "token-classification": lambda words: ["B-few" if word in ("w2", "w3", "w4") else "O" for word in words],
 }
 
@@ -67,7 +68,9 @@ def recipe_of(task: str, folder: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+@pytest.mark.parametrize(
+    "task", [task for task in TASKS if task.name != "sentence-embedding"], ids=lambda task: task.name
+)
 def test_from_training_to_a_bundle_that_answers(task: Any, tmp_path: Path) -> None:
     result = execute(make_recipe(recipe_of(task.name, tmp_path), where="test"), out=tmp_path, cache=tmp_path / "cache")
     require_passed(result)
@@ -88,6 +91,34 @@ def test_from_training_to_a_bundle_that_answers(task: Any, tmp_path: Path) -> No
     assert task.name in (directory / "README.md").read_text()
     write_report(result, tmp_path / "tiny")
     assert task.metric.name in (tmp_path / "tiny" / "report.html").read_text()
+
+
+def test_an_encoder_of_sentences_keeps_what_is_near(tmp_path: Path) -> None:
+    head = HeadShape((), task="sentence-embedding", reads=Reads.MEAN, width=32, normalized=True)
+    plain = recipe_of("text-regression", tmp_path) | {"teacher": str(tmp_path / "teacher")}
+    del plain["task"], plain["train"]
+    plain["distill"] |= {"epochs": 8, "losses": {"kl": 1.0, "hidden": 0.1}}
+    (tmp_path / "teacher").mkdir()
+    tiny_checkpoint(head=head).save_hugging_face(tmp_path / "teacher")
+    texts = [json.loads(line)["text"] for line in (tmp_path / "validation.jsonl").read_text().splitlines()]
+    rows = []
+    for first, second in zip(texts[::2], texts[1::2], strict=True):
+        one, two = (set(text.split()) for text in (first, second))
+        rows.append({"sentence1": first, "sentence2": second, "score": len(one & two) / len(one | two)})
+    (tmp_path / "validation.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    result = execute(make_recipe(plain, where="test"), out=tmp_path, cache=tmp_path / "cache")
+    require_passed(result)
+    ours = [stage.validation for stage in result.stages]
+    assert {(one.metric, len(one.scores)) for one in ours} == {("spearman", len(rows))}
+    assert ours[0].estimate > 0.3  # words that are shared make texts alike, whatever the weights
+    assert ours[-1].estimate > 0.7 * ours[0].estimate
+    directory = tmp_path / "tiny" / "bundle"
+    verify_bundle(directory)
+    (answer,) = Bundle.open(directory).predict(["w2 w5"])
+    assert np.linalg.norm(answer.values["embedding"]) == pytest.approx(1)
+    assert "id2label" not in (directory / "README.md").read_text()
+    write_report(result, tmp_path / "tiny")
+    assert "spearman" in (tmp_path / "tiny" / "report.html").read_text()
 
 
 def test_a_teacher_knows_its_task(tmp_path: Path) -> None:

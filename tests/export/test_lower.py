@@ -33,12 +33,21 @@ from models.errors import Unsupported
 from models.layers.activation import make_activation
 from models.layers.packed import PackedEmbedding, TwoBitEmbedding, pack_rows, pack_rows_in_two_bits
 from models.network import Network
-from models.shape import Activation, HeadShape, Int8Form, LayerShape, ModelShape, Norm, Positions
+from models.shape import Activation, HeadShape, Int8Form, LayerShape, ModelShape, Norm, Positions, Reads
 
 targets = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 FLOAT = parity.FLOAT_BOUND
 
-IN_INT8 = ("bert", "roberta", "distilbert", "pruned", "pruned, pre-norm", "norm rms_norm", "head of tokens")
+IN_INT8 = (
+    "bert",
+    "roberta",
+    "distilbert",
+    "pruned",
+    "pruned, pre-norm",
+    "norm rms_norm",
+    "head of tokens",
+    "embedding",
+)
 SHAPES = {
     "bert": tiny_shape(),
     "roberta": tiny_shape(family="roberta", position_offset=2, type_vocab_size=1, norm_eps=1e-5),
@@ -50,7 +59,10 @@ SHAPES = {
     "last layer empty": tiny_shape((*EVEN, LayerShape(0, 8, 0))),
     "no layer": tiny_shape(()),
     "no head": tiny_shape(head=None),
-    "head of tokens": tiny_shape(PRUNED, head=HeadShape(("O", "B-x", "I-x"), tokens=True)),
+    "head of tokens": tiny_shape(PRUNED, head=HeadShape(("O", "B-x", "I-x"), reads=Reads.EACH)),
+    "embedding": tiny_shape(PRUNED, head=HeadShape((), reads=Reads.MEAN, width=32, normalized=True)),
+    "embedding of the first token": tiny_shape(head=HeadShape((), width=32, normalized=True)),
+    "embedding of any length": tiny_shape(head=HeadShape((), reads=Reads.MEAN, width=32)),
     "no head, pre-norm": tiny_shape(PRUNED, head=None, pre_norm=True),
     "sinusoidal": tiny_shape(positions=Positions.SINUSOIDAL, position_offset=3),
     **{f"norm {norm.value}": tiny_shape(norm=norm) for norm in Norm},

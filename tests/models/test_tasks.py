@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from support.examples import tiny_tokenizing
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
+from models.columns import Wanted
 from models.data import Table
 from models.encoded import Encoded, encode_table
 from models.errors import BadInput, Unsupported
-from models.shape import HeadShape
+from models.shape import HeadShape, Reads
 from models.summary import contributions
 from models.task import Task
 from models.tasks import TASKS, task_named
@@ -30,12 +31,16 @@ EXAMPLES: dict[str, tuple[list[Any], tuple[str, ...]]] = {
     "text-classification": (["b", "a", "c", "b"], ("a", "b", "c")),
     "multi-label-classification": ([("a",), (), ("c", "a"), "b|c"], ("a", "b", "c")),
     "text-regression": ([0.5, 3, -1.25, 2.0], ("score",)),
+    "sentence-embedding": ([0.5, 0.5, 3.0, 3.0], ()),
     "token-classification": (
         [("O", "B-x", "I-x"), ("B-x", "B-x", "B-y"), ("O", "O", "O"), ("B-y", "I-y", "O")],
         ("O", "B-x", "I-x", "B-y", "I-y"),
     ),
 }
 tasks = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+learnt_from_labels = pytest.mark.parametrize(
+    "task", [task for task in TASKS if task.name != "sentence-embedding"], ids=lambda task: task.name
+)
 
 
 def table(labels: list[Any] | None) -> Table:
@@ -59,7 +64,7 @@ def perfect(task: Task, data: Encoded) -> np.ndarray:
 
 
 def drawn(task: Task, data: Encoded, seed: int = 0) -> torch.Tensor:
-    outputs = len(EXAMPLES[task.name][1])
+    outputs = len(EXAMPLES[task.name][1]) or 6
     return torch.randn(len(data.targets), outputs, generator=torch.Generator().manual_seed(seed))
 
 
@@ -70,7 +75,7 @@ def test_every_task_has_an_example_and_is_found_by_its_name() -> None:
         task_named("text-regresion")
 
 
-@tasks
+@learnt_from_labels
 def test_labels_become_targets_and_targets_answers(task: Task, tmp_path: Path) -> None:
     rows, labels = EXAMPLES[task.name]
     head = task.head_of(table(rows))
@@ -89,7 +94,7 @@ def test_labels_become_targets_and_targets_answers(task: Task, tmp_path: Path) -
     assert not encoded(task, None, tmp_path).labelled.any()
 
 
-@tasks
+@learnt_from_labels
 def test_the_loss_is_that_of_what_is_labelled(task: Task, tmp_path: Path) -> None:
     rows, _ = EXAMPLES[task.name]
     data, without = encoded(task, rows, tmp_path), encoded(task, None, tmp_path)
@@ -153,12 +158,45 @@ def test_an_unknown_label_is_named(name: str, rows: list[Any], message: str) -> 
 @tasks
 def test_a_head_that_cannot_do_the_task_is_refused(task: Task) -> None:
     _, labels = EXAMPLES[task.name]
-    other = HeadShape(labels, task="another", tokens=task.name != "token-classification")
+    reads = Reads.FIRST if task.name == "token-classification" else Reads.EACH
+    other = HeadShape(labels or ("a",), task="another", reads=reads)
     with pytest.raises(BadInput, match="head.*Its own task is another"):
         task.check(other, where="teacher")
     if task.name in ("text-classification", "text-regression"):
         with pytest.raises(BadInput, match="this head has"):
             task.check(HeadShape(("a", "b") if task.name == "text-regression" else ("a",)), where="teacher")
+
+
+def test_embeddings_are_judged_by_pairs(tmp_path: Path) -> None:
+    task = task_named("sentence-embedding")
+    (tmp_path / "pairs.csv").write_text("sentence1,sentence2,score\nw2 w3,w4,1.5\nw5,w6 w7,4\n")
+    read = task.read(Wanted(str(tmp_path / "pairs.csv"), label="score"), None)
+    assert (read.texts, read.pairs) == (["w2 w3", "w4", "w5", "w6 w7"], None)
+    data = encode_table(read, tiny_tokenizing(), task.targets(read, ()), max_length=10, cache=tmp_path)
+    assert data.labelled.tolist() == [False, True, False, True]
+    embeddings = np.array([[1, 0], [1, 1], [0, 2], [0, 3]], dtype=np.float32)
+    np.testing.assert_allclose(task.statistics(embeddings, data, ()), [[0.5**0.5, 1.5], [1, 4]])
+    np.testing.assert_allclose(task.predict(embeddings, data), [np.nan, 0.5**0.5, np.nan, 1])
+    answer = task.answer(embeddings[1:2], (), "w4", Encoding([4], [0], truncated=False))
+    assert answer.values == {"embedding": [1.0, 1.0]}
+
+
+def test_embeddings_are_learnt_from_a_teacher_alone(tmp_path: Path) -> None:
+    task = task_named("sentence-embedding")
+    (tmp_path / "labels.csv").write_text("text,label\nw2,1\n")
+    assert task.read(Wanted(str(tmp_path / "labels.csv")), None).labels is None
+    with pytest.raises(BadInput, match="learnt from a teacher, not from labels"):
+        task.head_of(table([1.0, 2.0, 3.0, 4.0]))
+    with pytest.raises(BadInput, match=r"losses.labels: sentence embeddings have no loss on labels"):
+        task.loss(torch.zeros(2, 3), torch.zeros(2))
+
+
+def test_a_teachers_embedding_is_learnt_up_to_its_length() -> None:
+    task = task_named("sentence-embedding")
+    teacher = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    assert float(task.divergence(3 * teacher, teacher, temperature=2.0)) == pytest.approx(0, abs=1e-6)
+    apart = task.divergence(torch.tensor([[0.0, 1.0], [0.0, 2.0]]), teacher, temperature=2.0)
+    assert float(apart) == pytest.approx(2 + 0.5 + 0.5)  # one is turned by a right angle, and falls upon the other
 
 
 def test_tasks_load_neither_torch_nor_tables() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 
-from models.shape import Activation, HeadShape, Int8Form, LayerShape, ModelShape, Norm, Positions
+from models.shape import Activation, HeadShape, Int8Form, LayerShape, ModelShape, Norm, Positions, Reads
 
 heads = st.integers(0, 4)
 head_sizes = st.integers(1, 8)
@@ -13,7 +15,11 @@ layers = st.builds(LayerShape, heads=heads, head_size=head_sizes, ffn=ffn_widths
 rates = st.floats(0.0, 0.9, allow_nan=False)
 labels = st.lists(st.text(min_size=1, max_size=5), min_size=2, max_size=4, unique=True).map(tuple)
 head_shapes = st.builds(
-    HeadShape, labels=labels, activation=st.sampled_from(Activation), dropout=rates, tokens=st.booleans()
+    HeadShape,
+    labels=labels,
+    activation=st.sampled_from(Activation),
+    dropout=rates,
+    reads=st.sampled_from((Reads.FIRST, Reads.EACH)),
 )
 
 
@@ -40,6 +46,14 @@ def model_shapes(draw: st.DrawFn) -> ModelShape:
         pad_token_id=draw(st.integers(0, 3)),
         head=draw(st.none() | head_shapes),
     )
+    if draw(st.booleans()):
+        head = HeadShape(
+            (),
+            reads=draw(st.sampled_from((Reads.FIRST, Reads.MEAN))),
+            width=shape.hidden_size,
+            normalized=draw(st.booleans()),
+        )
+        shape = replace(shape, head=head)
     paths = {f"layers.{index}.attention.key" for index, layer in enumerate(stack) if layer.heads}
     paths |= {f"layers.{index}.ffn.up" for index, layer in enumerate(stack) if layer.ffn}
     forms = {path: draw(st.sampled_from((Int8Form.DYNAMIC, Int8Form.STATIC))) for path in draw(st.sets(_of(paths)))}

@@ -1,0 +1,106 @@
+"""Directories of sentence-transformers: what is read gives the embeddings that `transformers` and the pooling give."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.examples import tiny_checkpoint
+from support.hugging_face import oracle, saved, tokens
+from transformers import AutoModel
+
+from models.checkpoint import Checkpoint
+from models.errors import BadFile, BadInput, Unsupported
+from models.shape import HeadShape, Reads
+
+MEAN, FIRST = "pooling_mode_mean_tokens", "pooling_mode_cls_token"
+KINDS = ["Transformer", "Pooling", "Normalize"]
+
+
+def directory_of(
+    folder: Path, *, mode: str = MEAN, kinds: list[str] = KINDS, encoder: str = "", **settings: Any
+) -> Path:
+    """Write a bare BERT and the files that sentence-transformers puts beside it."""
+    saved(oracle("bert", kind=AutoModel), folder / encoder)
+    paths = [encoder, "1_Pooling", "2_Normalize"]
+    modules = [
+        {"idx": place, "name": str(place), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for place, (path, kind) in enumerate(zip(paths, kinds, strict=False))
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    modes = {one: one == mode for one in (MEAN, FIRST, "pooling_mode_max_tokens")} | settings
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 24, **modes}))
+    return folder
+
+
+@pytest.mark.parametrize("encoder", ["", "0_Transformer"])
+@pytest.mark.parametrize("mode", [MEAN, FIRST])
+@pytest.mark.parametrize("kinds", [KINDS, KINDS[:2]])
+def test_embeddings_are_those_of_the_encoder_pooled(mode: str, kinds: list[str], encoder: str, tmp_path: Path) -> None:
+    folder = directory_of(tmp_path / "theirs", mode=mode, kinds=kinds, encoder=encoder)
+    model = AutoModel.from_pretrained(folder / encoder, attn_implementation="eager").eval()
+    checkpoint = Checkpoint.load(folder)
+    batch = tokens(rows=3, time=7, types=2, padded=True)
+    with torch.no_grad():
+        hidden = model(**batch).last_hidden_state
+        mask = batch["attention_mask"][..., None]
+        pooled = hidden[:, 0] if mode == FIRST else (hidden * mask).sum(dim=1) / mask.sum(dim=1)
+        expected = pooled / pooled.norm(dim=1, keepdim=True) if "Normalize" in kinds else pooled
+        torch.testing.assert_close(checkpoint.network()(**batch), expected, atol=1e-5, rtol=0)
+        first = slice(0, 1), slice(0, int(batch["attention_mask"][0].sum()))
+        alone = checkpoint.network()(batch["input_ids"][first], None, batch["token_type_ids"][first])
+        torch.testing.assert_close(alone, expected[:1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("reads", [Reads.MEAN, Reads.FIRST])
+@pytest.mark.parametrize("normalized", [True, False])
+def test_what_is_written_is_read_back(reads: Reads, *, normalized: bool, tmp_path: Path) -> None:
+    head = HeadShape((), task="sentence-embedding", reads=reads, width=32, normalized=normalized)
+    checkpoint = tiny_checkpoint(head=head)
+    checkpoint.save_hugging_face(tmp_path)
+    back = Checkpoint.load(tmp_path)
+    assert back.shape == checkpoint.shape
+    assert all(torch.equal(back.weights[name], weight) for name, weight in checkpoint.weights.items())
+
+
+def test_a_classifier_starts_from_an_encoder_of_sentences(tmp_path: Path) -> None:
+    wanted = HeadShape(("no", "yes"))
+    checkpoint = Checkpoint.load(directory_of(tmp_path / "theirs"), head=wanted)
+    assert checkpoint.shape.head == wanted
+    assert checkpoint.weights["head.output.weight"].shape == (2, 24)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kinds": ["Pooling"]}, "first module is a Pooling, not a Transformer"),
+        ({"kinds": ["Transformer", "Pooling", "Dense"]}, r"behind the encoder are Pooling, Dense.*Normalize behind it"),
+        ({"kinds": ["Transformer"]}, "behind the encoder are none"),
+        ({"mode": "pooling_mode_max_tokens"}, r"pooling by pooling_mode_max_tokens.*pooling_mode_mean_tokens"),
+        ({"mode": "none"}, "pooling by nothing"),
+        ({FIRST: True}, "pooling by pooling_mode_mean_tokens and pooling_mode_cls_token"),
+    ],
+)
+def test_other_modules_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match=message):
+        Checkpoint.load(directory_of(tmp_path / "theirs", **changes))
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '[{"type": "x"}]', "[3]", '{"a": 1}'])
+def test_broken_lists_of_modules(text: str, tmp_path: Path) -> None:
+    folder = directory_of(tmp_path / "theirs")
+    (folder / "modules.json").write_text(text)
+    with pytest.raises(BadFile, match="modules.json"):
+        Checkpoint.load(folder)
+
+
+def test_modules_lie_inside(tmp_path: Path) -> None:
+    folder = directory_of(tmp_path / "theirs")
+    text = (folder / "modules.json").read_text().replace("1_Pooling", "../elsewhere")
+    (folder / "modules.json").write_text(text)
+    with pytest.raises((BadFile, BadInput), match="elsewhere"):
+        Checkpoint.load(folder)
