@@ -22,8 +22,9 @@ from export.session import Integers
 from export.target import CPU
 from models.checkpoint import Checkpoint
 from models.data import read_table
-from models.encoded import Encoded, encode_table
+from models.encoded import Encoded
 from models.errors import Mismatch
+from models.token_cache import encode_table
 
 
 def singles(data: Encoded) -> Iterator[dict[str, Integers]]:

@@ -39,7 +39,7 @@ def carry_out(words: list[str]) -> Cost:
 def tokenisation(teacher: str, source: str) -> float:
     """Return sentences tokenised a second into a fresh cache."""
     from models.data import read_table
-    from models.encoded import encode_table
+    from models.token_cache import encode_table
     from models.tokenizing import Tokenizing
 
     table, tokenizing = read_table(source), Tokenizing.load(Path(teacher))

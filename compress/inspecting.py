@@ -20,11 +20,11 @@ from export.bundle import Bundle
 from export.latency import compare
 from models.checkpoint import local_directory
 from models.columns import Wanted
-from models.encoded import encode_table
 from models.errors import BadInput
 from models.progress import Progress, silent
 from models.task import Task
 from models.tasks import task_named
+from models.token_cache import encode_table
 
 TEXTS = 100
 
@@ -139,6 +139,7 @@ def _subject(source: str, look: Look, progress: Progress) -> Subject:
         task.targets(table, probe.shape.labels),
         max_length=probe.shape.usable_positions,
         cache=cache,
+        shared=task.shared,
         progress=progress("tokenise"),
     )
     return Subject(probe, data)

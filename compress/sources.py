@@ -16,13 +16,14 @@ from models.bert_encoder import even_layers
 from models.checkpoint import Checkpoint, local_directory, read_shape
 from models.columns import Wanted
 from models.data import Table, read_table
-from models.encoded import Encoded, encode_table, joined
+from models.encoded import Encoded, joined
 from models.errors import BadInput
 from models.files import digest_of, new_directory, sha256_file
 from models.progress import Progress, silent
 from models.shape import CLASSIFICATION, Activation, HeadShape, ModelShape
 from models.task import Task
 from models.tasks import task_named
+from models.token_cache import encode_table
 from models.tokenizing import Tokenizing, train_byte_level_bpe
 from models.zoo import standard_library
 from teacher_student.augmentation import changed_copies, near_words
@@ -117,6 +118,7 @@ class Inputs:
                 self.task.targets(table, self.labels),
                 max_length=longest,
                 cache=self.cache,
+                shared=self.task.shared,
                 progress=self.progress("tokenise"),
             )
         return self._read[key]

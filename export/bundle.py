@@ -32,7 +32,7 @@ from models.family import head_keys
 from models.files import digest_files, inside, write_bytes, write_json, write_text
 from models.progress import Progress, silent
 from models.shape import ModelShape
-from models.task import Answer, Task
+from models.task import Answer, Given, Task
 from models.tasks import task_named
 from models.tokenizing import Tokenizing
 
@@ -133,7 +133,8 @@ class Bundle:
             shutil.copyfile(inside(self.directory, name), target)
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Answer]:
-        """Return one answer per text, or per text and its pair; longer texts are cut to what the positions allow.
+        """Return one answer per text, or per text and its pair; longer texts are cut to what the positions allow, or
+        read in windows where the task says so.
 
         Raises:
             BadInput: the model has no head, or the texts cannot be encoded.
@@ -142,12 +143,15 @@ class Bundle:
         task = _task(self.shape)
         if task is None:
             raise BadInput("the model has no head to answer with", where=str(self.directory))
-        longest, labels = self.shape.usable_positions, self.shape.labels
+        longest = self.shape.usable_positions
+        seconds: Sequence[str | None] = [None] * len(texts) if pairs is None else pairs
+        if task.shared:
+            read = self.tokenizing.windows(texts, pairs, max_length=longest, shared=task.shared)
+        else:
+            read = [[one] for one in self.tokenizing.encode(texts, pairs, max_length=longest, spans=True)]
         return [
-            task.answer(self._logits(one.ids, one.token_type_ids), labels, text, one)
-            for text, one in zip(
-                texts, self.tokenizing.encode(texts, pairs, max_length=longest, spans=True), strict=True
-            )
+            task.answer([self._logits(*one[:2]) for one in windows], self.shape.labels, Given(text, pair, windows))
+            for text, pair, windows in zip(texts, seconds, read, strict=True)
         ]
 
     def logits(self, data: Encoded, *, progress: Progress = silent) -> Floats:

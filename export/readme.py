@@ -45,8 +45,10 @@ _FILES: Final = {
 _TOKENS: Final = """\
 tokenizer.no_padding()
 tokenizer.enable_truncation({positions})
-text = tokenizer.encode("What do you make of this?")
+text = tokenizer.encode({sample})
 ids = np.array([text.ids], dtype=np.int64)"""
+_TEXT: Final = '"What do you make of this?"'
+_PAIR: Final = '"Who wrote it?", "Ada wrote it in London."'
 _ARRAYS: Final = (
     '{"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.array([text.type_ids], np.int64)}'
 )
@@ -76,7 +78,7 @@ def readme(manifest: Manifest, *, usable_positions: int, task: Task | None) -> s
         positions=usable_positions,
         why=why,
         model=manifest.model,
-        tokens=_TOKENS.format(positions=usable_positions),
+        tokens=_TOKENS.format(positions=usable_positions, sample=_PAIR if task is not None and task.shared else _TEXT),
         arrays=_ARRAYS,
         files="".join(f"| `{name}` | {_FILES[name]} |\n" for name in names),
     )

@@ -124,7 +124,10 @@ class Checkpoint:
             )
         write_json(directory / "config.json", config)
         names = family.names.write(
-            self.weights, prefix=family.prefix if shape.head else "", tokens=shape.answers_tokens
+            self.weights,
+            prefix=family.prefix if shape.head else "",
+            tokens=shape.answers_tokens,
+            task=shape.head.task if shape.head else None,
         )
         write_tensors(directory / WEIGHTS_FILE, names, metadata={"format": "pt"})
         write_modules(directory, self.shape)

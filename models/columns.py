@@ -16,11 +16,12 @@ PAIR_COLUMNS = (
     ("query", "passage"),
     ("text1", "text2"),
     ("text_a", "text_b"),
+    ("question", "context"),
 )
 TEXT_COLUMNS: tuple[str, ...] = ("sentence", "text", "content", "review", "utterance", "document", "query", "question")
 TEXT_COLUMNS += ("tokens", "words")  # of rows that are lists of words
 LABEL_COLUMNS: tuple[str, ...] = ("label", "labels", "target", "class", "intent", "category", "sentiment", "score")
-LABEL_COLUMNS += ("ner_tags", "tags", "slots")  # of words
+LABEL_COLUMNS += ("ner_tags", "tags", "slots", "answers")
 
 _SHOWN = 20
 

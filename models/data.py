@@ -18,7 +18,7 @@ from models.columns import Columns, Wanted, choose_columns
 from models.errors import BadFile, BadInput, nearest
 from models.files import digest_of, sha256_file
 
-Label = str | int | float | tuple[str, ...]
+Label = str | int | float | tuple[Any, ...]
 
 _BLOCK_BYTES = 16 * 1024 * 1024  # a row of CSV or JSON Lines must fit into one block
 _HUB_NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)?(?::[\w.-]+)?")
@@ -68,13 +68,13 @@ def read_table(wanted: Wanted | str, split: str | None = None, *, several: bool 
     """
     wanted = Wanted(wanted) if isinstance(wanted, str) else wanted
     source = wanted.source
-    columns, table, names, digest = _columns(wanted, split)
+    columns, table, names, digest = read_columns(wanted, split)
     labels = (
         None if columns.label is None else _labels(table[columns.label], columns.label, source, names, several=several)
     )
     return Table(
-        texts=_texts(table[columns.text], columns.text, source),
-        pairs=None if columns.pair is None else _texts(table[columns.pair], columns.pair, source),
+        texts=texts_of(table[columns.text], columns.text, source),
+        pairs=None if columns.pair is None else texts_of(table[columns.pair], columns.pair, source),
         labels=labels,
         source=source,
         digest=digest_of([digest, *columns]),
@@ -90,7 +90,7 @@ def read_words(wanted: Wanted, split: str | None = None) -> Table:
     Raises:
         BadInput, BadFile: as `read_table` raises; words that are no lists, or not as many tags as words.
     """
-    columns, table, names, digest = _columns(wanted, split)
+    columns, table, names, digest = read_columns(wanted, split)
     words = [["".join(str(word).split()) or "?" for word in row] for row in _lists(table, columns.text, wanted.source)]
     labels: list[Label] | None = None
     if columns.label is not None:
@@ -113,8 +113,12 @@ def _lists(table: pa.Table, name: str, source: str) -> list[list[Any]]:
     return rows
 
 
-def _columns(wanted: Wanted, split: str | None) -> tuple[Columns, pa.Table, list[str] | None, str]:
-    """Return the columns chosen, the rows, the names of the labels where the source has them, and the digest."""
+def read_columns(wanted: Wanted, split: str | None) -> tuple[Columns, pa.Table, list[str] | None, str]:
+    """Return the columns chosen, the rows, the names of the labels where the source has them, and the digest.
+
+    Raises:
+        BadInput, BadFile: as `read_table` raises for sources and columns.
+    """
     path = Path(wanted.source).expanduser()
     if path.exists():
         found = _from_file(path, wanted)
@@ -273,7 +277,12 @@ def _first_null(column: pa.ChunkedArray) -> int | None:
     return None if column.null_count == 0 else column.is_null().index(True).as_py() + 1
 
 
-def _texts(column: pa.ChunkedArray, name: str, source: str) -> list[str]:
+def texts_of(column: pa.ChunkedArray, name: str, source: str) -> list[str]:
+    """Return the texts of a column.
+
+    Raises:
+        BadInput: it holds something else, or a row has none.
+    """
     column = _plain(column)
     if not _is_text(column.type):
         raise BadInput(f"the column '{name}' holds {column.type}, not text", where=source, fix="Name another column.")

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.shape import CLASSIFICATION, Activation, HeadShape, ModelShape, Reads
-from models.weights import Names
+from models.weights import Names, Row
 
 Config = Mapping[str, Any]
 TOKENS = "token-classification"
+QUESTIONS = "question-answering"
+ANSWERS = Row("^qa_outputs.{p}", "head.output.{p}", optional=True, tokens=True, task=QUESTIONS)
 PROBLEMS = {"regression": "text-regression", "multi_label_classification": "multi-label-classification"}
 
 
@@ -66,6 +68,8 @@ def head_of(config: Config, *, activation: Activation, dropout: float, token_dro
     """Return the head that the config's architecture ends in, with the dropout of its kind; None for a bare encoder."""
     names = [str(name) for name in config.get("architectures") or ()]
     labels = labels_of(config)
+    if any(name.endswith("ForQuestionAnswering") for name in names):
+        return HeadShape(("start", "end"), dropout=token_dropout, task=QUESTIONS, reads=Reads.EACH)
     if any(name.endswith("ForTokenClassification") for name in names):
         return HeadShape(labels, dropout=token_dropout, task=TOKENS, reads=Reads.EACH)
     if any(name.endswith("ForSequenceClassification") for name in names):
@@ -77,4 +81,6 @@ def architecture_of(shape: ModelShape, name: str) -> str:
     """Return the class of `transformers` that reads a model of this shape, `name` being the family's."""
     if shape.head is None:
         return f"{name}Model"
+    if shape.head.task == QUESTIONS:
+        return f"{name}ForQuestionAnswering"
     return f"{name}ForTokenClassification" if shape.head.tokens else f"{name}ForSequenceClassification"

@@ -18,6 +18,16 @@ class WordTargets(NamedTuple):
     words: list[npt.NDArray[np.int64]]
 
 
+class SpanTargets(NamedTuple):
+    """What is to be found in the second text of each row, to be carried over to the tokens of its windows.
+
+    `spans[row]` is int64 (k, 2): first and last character (exclusive) of the places that are right, none where there is
+    no answer; None where it is not known.
+    """
+
+    spans: list[npt.NDArray[np.int64] | None]
+
+
 def labelled(targets: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Return where targets are known: whole numbers from 0 on, floats that are numbers."""
     known: npt.NDArray[np.bool_] = ~np.isnan(targets) if np.issubdtype(targets.dtype, np.floating) else targets >= 0

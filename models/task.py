@@ -5,7 +5,7 @@ The modules here load torch only when something is trained, so that a bundle ans
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from models.columns import Wanted
 from models.shape import HeadShape
 from models.summary import Summary
-from models.targets import WordTargets
+from models.targets import SpanTargets, WordTargets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,6 +56,14 @@ class Answer(NamedTuple):
     values: Mapping[str, Any]
 
 
+class Given(NamedTuple):
+    """What a model was given of one input: its texts as they are, and as token numbers, in one window or several."""
+
+    text: str
+    pair: str | None
+    encodings: Sequence[Encoding]
+
+
 class Task(Protocol):
     """A task over the rows of a table. The head gives one answer for every row or for every token."""
 
@@ -66,6 +74,10 @@ class Task(Protocol):
     @property
     def metric(self) -> Metric:
         """Return the metric that the gate compares."""
+
+    @property
+    def shared(self) -> int:
+        """Return how many tokens the windows share that a long second text is read in; 0 where it is cut."""
 
     @property
     def reading(self) -> str:
@@ -90,7 +102,7 @@ class Task(Protocol):
     def check(self, head: HeadShape, *, where: str) -> None:
         """Raise BadInput where a head cannot do the task; `where` names it."""
 
-    def targets(self, table: Table, labels: tuple[str, ...]) -> Targets | WordTargets:
+    def targets(self, table: Table, labels: tuple[str, ...]) -> Targets | WordTargets | SpanTargets:
         """Return what is expected, (rows, ...) or of every word; what is unlabelled is -1 or NaN.
 
         Raises:
@@ -111,5 +123,5 @@ class Task(Protocol):
     def predict(self, logits: Logits, data: Encoded) -> Targets:
         """Return the answers in the form of the data's targets."""
 
-    def answer(self, logits: Logits, labels: tuple[str, ...], text: str, encoding: Encoding) -> Answer:
-        """Return what is said of one row; `text` is its first text, `encoding` what the model was given."""
+    def answer(self, logits: Sequence[Logits], labels: tuple[str, ...], given: Given) -> Answer:
+        """Return what is said of one input, for the logits of each of its windows."""

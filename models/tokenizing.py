@@ -153,6 +153,41 @@ class Tokenizing:
             result += self._encode_chunk(inputs, start, max_length, spans=spans)
         return result
 
+    def windows(
+        self, texts: Sequence[str], pairs: Sequence[str] | None, *, max_length: int, shared: int
+    ) -> list[list[Encoding]]:
+        """Return as many encodings of each text and its pair as the pair needs, each with the whole text and `shared`
+        tokens of the window before, or a third of the length where that is less. Their spans are those of the pair;
+        tokens of the text have none.
+
+        A text that would take more than half of the length is cut, and its windows are marked as truncated.
+
+        Raises:
+            BadInput: as `encode` raises.
+        """
+        if pairs is None or len(pairs) != len(texts):
+            raise BadInput(f"{len(texts)} texts need a second text each, to be read in windows")
+        special = self._tokenizer.num_special_tokens_to_add(is_pair=True)
+        shared, room = min(shared, max_length // 3), (max_length - special) // 2
+        if room <= shared:
+            raise BadInput(f"windows of {max_length} tokens are too short beside the {special} special ones")
+        self._tokenizer.no_truncation()
+        result: list[list[Encoding]] = []
+        for start in range(0, len(texts), _CHUNK):
+            both = list(zip(texts[start : start + _CHUNK], pairs[start : start + _CHUNK], strict=True))
+            _check_texts(both, start)
+            apart = [
+                self._tokenizer.encode_batch(list(some), add_special_tokens=False) for some in zip(*both, strict=True)
+            ]
+            for given, first, second in zip(both, *apart, strict=True):
+                cut = len(first.ids) > room
+                first.truncate(room)
+                second.truncate(max_length - special - len(first.ids), stride=shared)
+                windows = [self._tokenizer.post_process(first, part) for part in (second, *second.overflowing)]
+                found = [(window, _places(window, given, only=1)) for window in windows]
+                result.append([Encoding(window.ids, window.type_ids, cut, *places) for window, places in found])
+        return result
+
     def _limit(self, max_length: int, *, paired: bool) -> None:
         special = self._tokenizer.num_special_tokens_to_add(paired)
         if max_length <= special:
@@ -162,7 +197,7 @@ class Tokenizing:
             )
         direction = "left" if self.config.get("truncation_side") == "left" else "right"
         now = self._tokenizer.truncation
-        if now is None or now["max_length"] != max_length:
+        if now is None or (now["max_length"], now["strategy"]) != (max_length, "longest_first"):
             self._tokenizer.enable_truncation(max_length, stride=0, strategy="longest_first", direction=direction)
 
     def _encode_chunk(
@@ -171,12 +206,9 @@ class Tokenizing:
         try:
             encode = self._tokenizer.encode_batch if spans else self._tokenizer.encode_batch_fast
             encoded = encode(inputs)
-        except TypeError as error:
-            number = next((row for row, text in enumerate(inputs) if not _is_text(text)), 0)
-            raise BadInput(
-                f"text {start + number + 1} is not a text that can be written as UTF-8",
-                fix="Remove the broken characters (half a surrogate pair).",
-            ) from error
+        except TypeError:
+            _check_texts(inputs, start)
+            raise
         result: list[Encoding] = []
         for one in encoded:
             ids = one.ids
@@ -186,16 +218,26 @@ class Tokenizing:
         return result
 
 
-def _places(encoded: Any, text: Any) -> tuple[list[tuple[int, int]], list[int]]:
+def _check_texts(inputs: Sequence[str | tuple[str, str]], start: int) -> None:
+    """Raise BadInput where a text cannot be written; `start` is the number of the first."""
+    for number, text in enumerate(inputs, start=start + 1):
+        if not _is_text(text):
+            raise BadInput(
+                f"text {number} is not a text that can be written as UTF-8",
+                fix="Remove the broken characters (half a surrogate pair).",
+            )
+
+
+def _places(encoded: Any, text: Any, *, only: int | None = None) -> tuple[list[tuple[int, int]], list[int]]:
     """Return the characters of every token without the blanks before it, which byte-level tokens take in, and the
-    number of its word.
+    number of its word; with `only`, of the first or the second text alone.
     """
-    spans = []
-    words = [-1 if word is None else int(word) for word in encoded.word_ids]
-    for (start, end), special, part in zip(
-        encoded.offsets, encoded.special_tokens_mask, encoded.sequence_ids, strict=True
+    spans, words = [], []
+    for (start, end), word, special, part in zip(
+        encoded.offsets, encoded.word_ids, encoded.special_tokens_mask, encoded.sequence_ids, strict=True
     ):
-        if special or part is None:
+        words.append(-1 if word is None or only not in (None, part) else int(word))
+        if special or part is None or only not in (None, part):
             spans.append((0, 0))
             continue
         whole = text if isinstance(text, str) else text[part]

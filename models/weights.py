@@ -17,13 +17,15 @@ class Row:
     """One line of a table: `{i}` stands for a layer's number, `{p}` for weight or bias.
 
     `optional` weights may be absent from a checkpoint (a head that is not trained yet). A row with `tokens` is written
-    only of a head that answers tokens, or only of one that does not.
+    only of a head that answers tokens, or only of one that does not; one with `task` only of a head for that task, and
+    it stands before the others.
     """
 
     theirs: str
     ours: str
     optional: bool = False
     tokens: bool | None = None
+    task: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +59,19 @@ class Names:
             raise BadFile(_complaint(unset, sorted(unknown)), where=where)
         return found
 
-    def write(self, ours: Mapping[str, T], *, prefix: str, tokens: bool = False) -> dict[str, T]:
-        """Return the checkpoint's names for our weights; `tokens` says whether the head answers tokens.
+    def write(
+        self, ours: Mapping[str, T], *, prefix: str, tokens: bool = False, task: str | None = None
+    ) -> dict[str, T]:
+        """Return the checkpoint's names for our weights; `tokens` says whether the head answers tokens, `task` what it
+        is for.
 
         Raises:
             BadFile: a weight has no name in this family.
         """
         written: dict[str, T] = {}
         homeless = []
-        rows = {row.ours: row for row in reversed(self.rows) if row.tokens in (None, tokens)}
+        fitting = [row for row in self.rows if row.tokens in (None, tokens) and row.task in (None, task)]
+        rows = {row.ours: row for row in reversed(fitting)}
         for name, value in ours.items():
             row = rows.get(_template(name))
             if row is None:

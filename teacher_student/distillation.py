@@ -307,7 +307,13 @@ def _objective(
 
 
 def _check_words(data: Encoded, outputs: TeacherOutputs) -> None:
-    """Raise BadInput where teacher and student do not read the same words of every row."""
+    """Raise BadInput where teacher and student do not read the same words of every row, or other rows."""
+    if len(data) != len(outputs.starts) - 1:
+        raise BadInput(
+            f"the teacher reads {len(outputs.starts) - 1} windows, the student {len(data)}: it has other tokens",
+            where="distill",
+            fix="Leave the vocabulary as it is, or trim it without recovery.",
+        )
     before = np.concatenate([[0], np.cumsum(np.asarray(data.targets)[:, 1] == 1)])
     other = int((np.diff(before[data.offsets]) != np.diff(outputs.starts)).sum())
     if other:

@@ -67,12 +67,17 @@ def predict_command(
     bundle: BundleArgument,
     texts: Annotated[list[str], typer.Argument(help="Texts to answer.", show_default=False)],
     *,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option("--pair", help="Second text, as a question's context: one for all texts, or one for each."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Answer texts with a bundle, as a device would."""
     from export.bundle import Bundle
 
-    answers = Bundle.open(bundle).predict(texts)
+    seconds = pairs * len(texts) if pairs is not None and len(pairs) == 1 else pairs
+    answers = Bundle.open(bundle).predict(texts, seconds)
     if as_json:
         _print([dict(answer.values) for answer in answers])
         return

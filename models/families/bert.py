@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from models.bert_encoder import ROWS, bert_config, bert_shape
-from models.family import Config, Family
+from models.family import ANSWERS, Config, Family
 from models.shape import ModelShape
 from models.weights import Names, Row
 
@@ -30,6 +30,7 @@ BERT = Family(
         rows=(
             *ROWS,
             Row("pooler.dense.{p}", "head.dense.{p}", optional=True),
+            ANSWERS,
             Row("^classifier.{p}", "head.output.{p}", optional=True),
         ),
         ignored=(r"cls\..*", r".*position_ids"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from models.bert_encoder import even_layers
-from models.family import Config, Family, architecture_of, head_keys, head_of
+from models.family import ANSWERS, Config, Family, architecture_of, head_keys, head_of
 from models.shape import Activation, ModelShape, member
 from models.weights import Names, Row
 
@@ -25,6 +25,7 @@ NAMES = Names(
         Row("transformer.layer.{i}.ffn.lin2.{p}", "layers.{i}.ffn.down.{p}"),
         Row("transformer.layer.{i}.output_layer_norm.{p}", "layers.{i}.ffn_norm.{p}"),
         Row("^pre_classifier.{p}", "head.dense.{p}", optional=True),
+        ANSWERS,
         Row("^classifier.{p}", "head.output.{p}", optional=True),
     ),
     ignored=(r"vocab_(transform|layer_norm|projector)\..*", r".*position_ids"),

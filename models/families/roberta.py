@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from models.bert_encoder import ROWS, bert_config, bert_shape
-from models.family import Config, Family
+from models.family import ANSWERS, Config, Family
 from models.shape import ModelShape
 from models.weights import Names, Row
 
@@ -31,6 +31,7 @@ ROBERTA = Family(
         rows=(
             *ROWS,
             Row("^classifier.dense.{p}", "head.dense.{p}", optional=True),
+            ANSWERS,
             Row("^classifier.out_proj.{p}", "head.output.{p}", optional=True, tokens=False),
             Row("^classifier.{p}", "head.output.{p}", optional=True, tokens=True),
         ),

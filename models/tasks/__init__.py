@@ -5,6 +5,7 @@ from __future__ import annotations
 from models.errors import Unsupported, nearest
 from models.task import Task
 from models.tasks.multi_label_classification import MultiLabelClassification
+from models.tasks.question_answering import QuestionAnswering
 from models.tasks.sentence_embedding import SentenceEmbedding
 from models.tasks.text_classification import TextClassification
 from models.tasks.text_regression import TextRegression
@@ -15,6 +16,7 @@ TASKS: tuple[Task, ...] = (
     MultiLabelClassification(),
     TextRegression(),
     TokenClassification(),
+    QuestionAnswering(),
     SentenceEmbedding(),
 )
 

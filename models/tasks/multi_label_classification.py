@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
@@ -12,14 +13,13 @@ from models.errors import BadInput
 from models.labels import labels_of, unknown
 from models.shape import HeadShape
 from models.summary import Summary
-from models.task import Answer, Floats, Logits, Metric, PairedTest, Targets
+from models.task import Answer, Floats, Given, Logits, Metric, PairedTest, Targets
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from models.data import Table
     from models.encoded import Encoded
-    from models.tokenizing import Encoding
 
 
 @final
@@ -34,6 +34,7 @@ class MultiLabelClassification:
         "macro_f1", higher_is_better=True, paired_test=PairedTest.BOOTSTRAP, summary=Summary.MACRO_F1
     )
     reading: str = "print([labels[str(number)] for number in np.flatnonzero(logits[0] > 0)])"
+    shared: int = 0
 
     def read(self, wanted: Wanted, split: str | None) -> Table:
         """Return the rows, each with its labels (none of them too) or all without."""
@@ -97,12 +98,12 @@ class MultiLabelClassification:
         """Return 1 for every label given and 0 for the others, float32 (rows, labels)."""
         return np.asarray(logits > 0, dtype=np.float32)
 
-    def answer(self, logits: Logits, labels: tuple[str, ...], text: str, encoding: Encoding) -> Answer:
+    def answer(self, logits: Sequence[Logits], labels: tuple[str, ...], given: Given) -> Answer:
         """Return the labels given and the probability of every label."""
-        shares = 1 / (1 + np.exp(-logits[0].astype(np.float64)))
+        shares = 1 / (1 + np.exp(-logits[0][0].astype(np.float64)))
         probabilities = {label: float(share) for label, share in zip(labels, shares, strict=True)}
-        given = [label for label, share in probabilities.items() if share > 0.5]
-        return Answer(", ".join(given) or "(none)", {"labels": given, "probabilities": probabilities})
+        likely = [label for label, share in probabilities.items() if share > 0.5]
+        return Answer(", ".join(likely) or "(none)", {"labels": likely, "probabilities": probabilities})
 
 
 def _several(label: object) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, final
 
@@ -12,14 +13,13 @@ from models.columns import Wanted
 from models.errors import BadInput
 from models.shape import HeadShape
 from models.summary import Summary
-from models.task import Answer, Floats, Logits, Metric, PairedTest, Targets
+from models.task import Answer, Floats, Given, Logits, Metric, PairedTest, Targets
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from models.data import Table
     from models.encoded import Encoded
-    from models.tokenizing import Encoding
 
 SHOWN = 6  # numbers of an embedding in a line for a person
 
@@ -38,6 +38,7 @@ class SentenceEmbedding:
         "spearman", higher_is_better=True, paired_test=PairedTest.BOOTSTRAP, summary=Summary.SPEARMAN
     )
     reading: str = "print(logits[0])"
+    shared: int = 0
 
     def read(self, wanted: Wanted, split: str | None) -> Table:
         """Return texts, those of a pair one after the other; what a text alone is labelled with means nothing."""
@@ -99,9 +100,9 @@ class SentenceEmbedding:
         found[1::2] = _cosines(logits)
         return found
 
-    def answer(self, logits: Logits, labels: tuple[str, ...], text: str, encoding: Encoding) -> Answer:
+    def answer(self, logits: Sequence[Logits], labels: tuple[str, ...], given: Given) -> Answer:
         """Return the embedding."""
-        numbers = [float(value) for value in logits[0]]
+        numbers = [float(value) for value in logits[0][0]]
         shown = " ".join(f"{value:.4f}" for value in numbers[:SHOWN])
         return Answer(f"{shown} ... ({len(numbers)} numbers)", {"embedding": numbers})
 

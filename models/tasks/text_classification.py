@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
@@ -12,14 +13,13 @@ from models.columns import Wanted
 from models.errors import BadInput
 from models.labels import class_targets, label_names
 from models.shape import HeadShape
-from models.task import Answer, Floats, Logits, Metric, PairedTest, Targets
+from models.task import Answer, Floats, Given, Logits, Metric, PairedTest, Targets
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from models.data import Table
     from models.encoded import Encoded
-    from models.tokenizing import Encoding
 
 
 @final
@@ -30,6 +30,7 @@ class TextClassification:
     name: str = "text-classification"
     metric: Metric = Metric("accuracy", higher_is_better=True, paired_test=PairedTest.PROPORTIONS, classes=True)
     reading: str = "print(labels[str(int(logits[0].argmax()))])"
+    shared: int = 0
 
     def read(self, wanted: Wanted, split: str | None) -> Table:
         """Return the rows, each with a label or all without."""
@@ -73,9 +74,9 @@ class TextClassification:
         """Return the number of the top label of every row, int64 (rows,)."""
         return np.asarray(logits.argmax(axis=1), dtype=np.int64)
 
-    def answer(self, logits: Logits, labels: tuple[str, ...], text: str, encoding: Encoding) -> Answer:
+    def answer(self, logits: Sequence[Logits], labels: tuple[str, ...], given: Given) -> Answer:
         """Return the likeliest label and the probability of every label."""
-        shares = probabilities(logits)[0]
+        shares = probabilities(logits[0])[0]
         top = int(shares.argmax())
         each = {label: float(share) for label, share in zip(labels, shares, strict=True)}
         return Answer(f"{labels[top]}\t{shares[top]:.1%}", {"label": labels[top], "probabilities": each})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
@@ -12,14 +13,13 @@ from models.errors import BadInput
 from models.labels import labels_of
 from models.shape import HeadShape
 from models.summary import Summary
-from models.task import Answer, Floats, Logits, Metric, PairedTest, Targets
+from models.task import Answer, Floats, Given, Logits, Metric, PairedTest, Targets
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from models.data import Table
     from models.encoded import Encoded
-    from models.tokenizing import Encoding
 
 OUTPUT = "score"
 
@@ -34,6 +34,7 @@ class TextRegression:
         "spearman", higher_is_better=True, paired_test=PairedTest.BOOTSTRAP, summary=Summary.SPEARMAN
     )
     reading: str = "print(float(logits[0, 0]))"
+    shared: int = 0
 
     def read(self, wanted: Wanted, split: str | None) -> Table:
         """Return the rows, each with a number or all without."""
@@ -83,7 +84,7 @@ class TextRegression:
         """Return the numbers given, float32 (rows,)."""
         return np.asarray(logits[:, 0], dtype=np.float32)
 
-    def answer(self, logits: Logits, labels: tuple[str, ...], text: str, encoding: Encoding) -> Answer:
+    def answer(self, logits: Sequence[Logits], labels: tuple[str, ...], given: Given) -> Answer:
         """Return the number."""
-        value = float(logits[0, 0])
+        value = float(logits[0][0, 0])
         return Answer(f"{value:.4g}", {labels[0]: value})

@@ -15,7 +15,7 @@ from models.labels import unknown
 from models.shape import HeadShape, Reads
 from models.summary import Summary
 from models.targets import WordTargets
-from models.task import Answer, Floats, Logits, Metric, PairedTest, Targets
+from models.task import Answer, Floats, Given, Logits, Metric, PairedTest, Targets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +47,7 @@ class TokenClassification:
     name: str = "token-classification"
     metric: Metric = Metric("span_f1", higher_is_better=True, paired_test=PairedTest.BOOTSTRAP, summary=Summary.F1)
     reading: str = "print([labels[str(int(number))] for number in logits[0].argmax(axis=1)])"
+    shared: int = 0
 
     def read(self, wanted: Wanted, split: str | None) -> Table:
         """Return rows of words, each with a tag or all without."""
@@ -120,10 +121,10 @@ class TokenClassification:
         """Return the class of every token, and where words begin, int64 (tokens, 2)."""
         return np.stack([logits.argmax(axis=1), np.asarray(data.targets)[:, 1]], axis=1)
 
-    def answer(self, logits: Logits, labels: tuple[str, ...], text: str, encoding: Encoding) -> Answer:
+    def answer(self, logits: Sequence[Logits], labels: tuple[str, ...], given: Given) -> Answer:
         """Return the spans of the text with their characters, and the mean probability of their tags."""
-        shares = probabilities(logits)
-        words = _words(text, encoding)
+        shares, text = probabilities(logits[0]), given.text
+        words = _words(text, given.encodings[0])
         tags = [labels[int(shares[place].argmax())] for place, _, _ in words]
         found = []
         for span in sorted(spans(tags), key=lambda one: one.start):

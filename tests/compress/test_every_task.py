@@ -27,8 +27,18 @@ LABELS: dict[str, Any] = {
     "multi-label-classification": lambda words: [name for name in ("w2", "w3", "w4") if name in words],
     "text-regression": lambda words: len(words) / 2,
     "sentence-embedding": lambda words: float("w2" in words),
+    "question-answering": lambda words: _first_few(words),
     "token-classification": lambda words: ["B-few" if word in ("w2", "w3", "w4") else "O" for word in words],
 }
+
+
+def _first_few(words: list[str]) -> dict[str, Any]:
+    place = next((place for place, word in enumerate(words) if word in ("w2", "w3", "w4")), None)
+    found = [] if place is None else [place]
+    return {
+        "text": [words[one] for one in found],
+        "answer_start": [sum(len(word) + 1 for word in words[:one]) for one in found],
+    }
 
 
 def write_rows(path: Path, task: str, *, rows: int, seed: int) -> str:
@@ -37,7 +47,8 @@ def write_rows(path: Path, task: str, *, rows: int, seed: int) -> str:
         for _ in range(rows):
             words = [f"w{draw.randrange(2, 9)}" for _ in range(draw.randrange(2, 9))]
             text = words if task == "token-classification" else " ".join(words)
-            stream.write(json.dumps({"text": text, "label": LABELS[task](words)}) + "\n")
+            first = {"question": "w9 w9", "context": text} if task == "question-answering" else {"text": text}
+            stream.write(json.dumps({**first, "label": LABELS[task](words)}) + "\n")
     return str(path)
 
 
@@ -86,7 +97,8 @@ def test_from_training_to_a_bundle_that_answers(task: Any, tmp_path: Path) -> No
     bundle = Bundle.open(directory)
     assert bundle.shape.head is not None
     assert bundle.shape.head.task == task.name
-    few, many = bundle.predict(["w2 w5", "w2 w3 w4 w5 w6 w7 w8 w3"])
+    texts = ["w2 w5", "w5 w6 w4 w5 w6 w7 w8 w3"]
+    few, many = bundle.predict(["w9 w9"] * 2, texts) if task.shared else bundle.predict(texts)
     assert few.values != many.values
     assert task.name in (directory / "README.md").read_text()
     write_report(result, tmp_path / "tiny")

@@ -17,9 +17,10 @@ from compress.stage import Context
 from compress.stages.trim import milder, needed_positions, run
 from models.checkpoint import Checkpoint
 from models.data import Table
-from models.encoded import Encoded, encode_table
+from models.encoded import Encoded
 from models.errors import BadInput
 from models.evaluation import evaluate_logits
+from models.token_cache import encode_table
 
 TRAIN = ["w3 w7", "w3 w9 w3", "w7 w3"]
 VALIDATION = ["w3 w3", "w3 w40", "w7 w9"]

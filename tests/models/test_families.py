@@ -14,6 +14,7 @@ from support.hugging_face import CASES, SIZES, answer, edit_config, oracle, save
 from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -81,17 +82,24 @@ def test_what_is_written_back_is_what_transformers_reads(family: str, changes: d
 
 
 @families
-def test_heads_of_tokens_go_both_ways(family: str, tmp_path: Path) -> None:
-    model = oracle(family, kind=AutoModelForTokenClassification, num_labels=5)
+@pytest.mark.parametrize(
+    ("kind", "task"),
+    [
+        (AutoModelForTokenClassification, "token-classification"),
+        (AutoModelForQuestionAnswering, "question-answering"),
+    ],
+)
+def test_heads_of_tokens_go_both_ways(kind: Any, task: str, family: str, tmp_path: Path) -> None:
+    model = oracle(family, kind=kind, num_labels=2)
     checkpoint = Checkpoint.load(saved(model, tmp_path / "theirs"))
     assert checkpoint.shape.head is not None
-    assert (checkpoint.shape.head.task, checkpoint.shape.head.tokens) == ("token-classification", True)
+    assert (checkpoint.shape.head.task, checkpoint.shape.head.tokens) == (task, True)
     network = checkpoint.network()
     for batch in batches(model):
         mask = batch["attention_mask"].bool()  # what stands at padding means nothing
         with torch.no_grad():
             torch.testing.assert_close(network(**batch)[mask], answer(model, batch)[mask], **CLOSE)
-    back = written_back(checkpoint, tmp_path / "ours", AutoModelForTokenClassification)
+    back = written_back(checkpoint, tmp_path / "ours", kind)
     batch = batches(model)[0]
     torch.testing.assert_close(answer(back, batch), answer(model, batch), atol=1e-6, rtol=0)
     assert Checkpoint.load(tmp_path / "ours").shape == checkpoint.shape

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from support.examples import tiny_tokenizing
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
-from models.columns import Wanted
 from models.data import Table
-from models.encoded import Encoded, encode_table
+from models.encoded import Encoded
 from models.errors import BadInput, Unsupported
 from models.shape import HeadShape, Reads
 from models.summary import contributions
-from models.task import Task
+from models.task import Given, Task
 from models.tasks import TASKS, task_named
 from models.tasks.token_classification import Span, in_iob2, spans
+from models.token_cache import encode_table
 from models.tokenizing import Encoding
 
 TEXTS = ["w2 w3 w4", "w5 w6 w7", "w8 w9 w2", "w3 w3 w3"]
@@ -31,15 +31,14 @@ EXAMPLES: dict[str, tuple[list[Any], tuple[str, ...]]] = {
     "text-classification": (["b", "a", "c", "b"], ("a", "b", "c")),
     "multi-label-classification": ([("a",), (), ("c", "a"), "b|c"], ("a", "b", "c")),
     "text-regression": ([0.5, 3, -1.25, 2.0], ("score",)),
-    "sentence-embedding": ([0.5, 0.5, 3.0, 3.0], ()),
     "token-classification": (
         [("O", "B-x", "I-x"), ("B-x", "B-x", "B-y"), ("O", "O", "O"), ("B-y", "I-y", "O")],
         ("O", "B-x", "I-x", "B-y", "I-y"),
     ),
 }
-tasks = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-learnt_from_labels = pytest.mark.parametrize(
-    "task", [task for task in TASKS if task.name != "sentence-embedding"], ids=lambda task: task.name
+OF_PAIRS = ("sentence-embedding", "question-answering")  # whose rows are more than a text with its label
+of_texts = pytest.mark.parametrize(
+    "task", [task for task in TASKS if task.name not in OF_PAIRS], ids=lambda task: task.name
 )
 
 
@@ -64,18 +63,18 @@ def perfect(task: Task, data: Encoded) -> np.ndarray:
 
 
 def drawn(task: Task, data: Encoded, seed: int = 0) -> torch.Tensor:
-    outputs = len(EXAMPLES[task.name][1]) or 6
+    outputs = len(EXAMPLES[task.name][1])
     return torch.randn(len(data.targets), outputs, generator=torch.Generator().manual_seed(seed))
 
 
 def test_every_task_has_an_example_and_is_found_by_its_name() -> None:
-    assert set(EXAMPLES) == {task.name for task in TASKS}
+    assert {*EXAMPLES, *OF_PAIRS} == {task.name for task in TASKS}
     assert all(task_named(task.name) is task for task in TASKS)
     with pytest.raises(Unsupported, match="Did you mean 'text-regression'"):
         task_named("text-regresion")
 
 
-@learnt_from_labels
+@of_texts
 def test_labels_become_targets_and_targets_answers(task: Task, tmp_path: Path) -> None:
     rows, labels = EXAMPLES[task.name]
     head = task.head_of(table(rows))
@@ -89,12 +88,15 @@ def test_labels_become_targets_and_targets_answers(task: Task, tmp_path: Path) -
     assert contributions(task.metric.summary, statistics).mean() == pytest.approx(1.0)
     np.testing.assert_array_equal(task.predict(right, data), data.targets)
     given_ = Encoding([2, 3, 4], [0, 0, 0], truncated=False, spans=[(0, 2), (3, 5), (6, 8)], words=[0, 1, 2])
-    answers = [task.answer(part, labels, text, given_) for part, text in zip(np.split(right, 4), TEXTS, strict=True)]
+    answers = [
+        task.answer([part], labels, Given(text, None, [given_]))
+        for part, text in zip(np.split(right, 4), TEXTS, strict=True)
+    ]
     assert all(answer.text and answer.values for answer in answers)
     assert not encoded(task, None, tmp_path).labelled.any()
 
 
-@learnt_from_labels
+@of_texts
 def test_the_loss_is_that_of_what_is_labelled(task: Task, tmp_path: Path) -> None:
     rows, _ = EXAMPLES[task.name]
     data, without = encoded(task, rows, tmp_path), encoded(task, None, tmp_path)
@@ -114,7 +116,7 @@ def test_the_loss_is_that_of_what_is_labelled(task: Task, tmp_path: Path) -> Non
     assert float(nothing.detach()) == 0 and float(logits.grad.abs().sum()) == 0  # type: ignore[union-attr]
 
 
-@tasks
+@of_texts
 def test_a_teacher_is_nearest_to_itself(task: Task, tmp_path: Path) -> None:
     data = encoded(task, None, tmp_path)
     student, teacher = drawn(task, data).requires_grad_(), drawn(task, data, seed=1)
@@ -155,48 +157,16 @@ def test_an_unknown_label_is_named(name: str, rows: list[Any], message: str) -> 
         task_named(name).targets(table(rows), EXAMPLES[name][1])
 
 
-@tasks
+@of_texts
 def test_a_head_that_cannot_do_the_task_is_refused(task: Task) -> None:
     _, labels = EXAMPLES[task.name]
     reads = Reads.FIRST if task.name == "token-classification" else Reads.EACH
-    other = HeadShape(labels or ("a",), task="another", reads=reads)
+    other = HeadShape(labels, task="another", reads=reads)
     with pytest.raises(BadInput, match="head.*Its own task is another"):
         task.check(other, where="teacher")
     if task.name in ("text-classification", "text-regression"):
         with pytest.raises(BadInput, match="this head has"):
             task.check(HeadShape(("a", "b") if task.name == "text-regression" else ("a",)), where="teacher")
-
-
-def test_embeddings_are_judged_by_pairs(tmp_path: Path) -> None:
-    task = task_named("sentence-embedding")
-    (tmp_path / "pairs.csv").write_text("sentence1,sentence2,score\nw2 w3,w4,1.5\nw5,w6 w7,4\n")
-    read = task.read(Wanted(str(tmp_path / "pairs.csv"), label="score"), None)
-    assert (read.texts, read.pairs) == (["w2 w3", "w4", "w5", "w6 w7"], None)
-    data = encode_table(read, tiny_tokenizing(), task.targets(read, ()), max_length=10, cache=tmp_path)
-    assert data.labelled.tolist() == [False, True, False, True]
-    embeddings = np.array([[1, 0], [1, 1], [0, 2], [0, 3]], dtype=np.float32)
-    np.testing.assert_allclose(task.statistics(embeddings, data, ()), [[0.5**0.5, 1.5], [1, 4]])
-    np.testing.assert_allclose(task.predict(embeddings, data), [np.nan, 0.5**0.5, np.nan, 1])
-    answer = task.answer(embeddings[1:2], (), "w4", Encoding([4], [0], truncated=False))
-    assert answer.values == {"embedding": [1.0, 1.0]}
-
-
-def test_embeddings_are_learnt_from_a_teacher_alone(tmp_path: Path) -> None:
-    task = task_named("sentence-embedding")
-    (tmp_path / "labels.csv").write_text("text,label\nw2,1\n")
-    assert task.read(Wanted(str(tmp_path / "labels.csv")), None).labels is None
-    with pytest.raises(BadInput, match="learnt from a teacher, not from labels"):
-        task.head_of(table([1.0, 2.0, 3.0, 4.0]))
-    with pytest.raises(BadInput, match=r"losses.labels: sentence embeddings have no loss on labels"):
-        task.loss(torch.zeros(2, 3), torch.zeros(2))
-
-
-def test_a_teachers_embedding_is_learnt_up_to_its_length() -> None:
-    task = task_named("sentence-embedding")
-    teacher = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
-    assert float(task.divergence(3 * teacher, teacher, temperature=2.0)) == pytest.approx(0, abs=1e-6)
-    apart = task.divergence(torch.tensor([[0.0, 1.0], [0.0, 2.0]]), teacher, temperature=2.0)
-    assert float(apart) == pytest.approx(2 + 0.5 + 0.5)  # one is turned by a right angle, and falls upon the other
 
 
 def test_tasks_load_neither_torch_nor_tables() -> None:
@@ -247,7 +217,7 @@ def test_spans_are_answered_with_their_characters() -> None:
     logits = 10 * np.eye(5, dtype=np.float32)[tags]
     words = [-1, 0, 1, 2, 2, 3, 4, 5, -1]
     given_ = Encoding([0] * 9, [0] * 9, truncated=False, spans=spans_, words=words)
-    answer = task.answer(logits, labels, text, given_)
+    answer = task.answer([logits], labels, Given(text, None, [given_]))
     (found,) = answer.values["spans"]
     assert (found["label"], found["text"], found["start"], found["end"]) == ("x", "Ann Smith-Lee", 4, 17)
     assert found["score"] > 0.99

@@ -103,10 +103,15 @@ def tokens(*, rows: int = 4, time: int = 11, pad: int = 0, types: int = 1, padde
 
 
 def answer(model: Any, batch: dict[str, Tensor]) -> Tensor:
-    """Return the logits of a `transformers` model; a family without token types is not given any."""
+    """Return the logits of a `transformers` model, starts and ends as two of each token; token types are given only to
+    a family that has them.
+    """
     known = dict(batch)
     if model.config.model_type == "distilbert":
         del known["token_type_ids"]
     with torch.no_grad():
-        logits: Tensor = model(**known).logits
+        output = model(**known)
+    if "start_logits" in output:
+        return torch.stack([output.start_logits, output.end_logits], dim=-1)
+    logits: Tensor = output.logits
     return logits
