@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compress.cli.options import Common, Model, Set, parse_assignments, with_settings
+from compress.recipe import shipped_recipes
 from compress.settings import (
     DataSettings,
     DistillSettings,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+SHIPPED = ", ".join(sorted(name for name in shipped_recipes() if not name.startswith("search")))
 Values = dict[str, Any]
 GATES = {
     "max_loss": "gates.default.accuracy.max_loss",
@@ -40,7 +42,7 @@ GATES = {
 )
 @with_settings(data=DataSettings, common=Common)
 def run_command(
-    recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a shipped recipe (demo, sst2).")],
+    recipe: Annotated[str, typer.Argument(help=f"Recipe file, or the name of a shipped recipe: {SHIPPED}.")],
     *,
     name: Annotated[str | None, typer.Option("--name", help="Name of the run's folder below --out.")] = None,
     assignments: Set = None,
