@@ -28,9 +28,10 @@ from export.manifest import (
 from export.readme import readme
 from export.session import Floats, open_session, run
 from models.errors import BadFile, BadInput, Mismatch
-from models.family import head_keys
+from models.family import architecture_of, head_keys
 from models.files import digest_files, inside, write_bytes, write_json, write_text
 from models.progress import Progress, silent
+from models.sentence_transformers import write_modules
 from models.shape import ModelShape
 from models.task import Answer, Given, Task
 from models.tasks import task_named
@@ -183,6 +184,7 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
         write_bytes(inside(directory, name), data)
     contents.tokenizing.compact().save(directory)
     write_json(directory / CONFIG_FILE, _config(shape))
+    write_modules(directory, shape)
     session = open_session(directory / graph.name, threads=1)
     of_int8 = INT8_VECTOR_TOLERANCE if shape.head is not None and shape.head.normalized else INT8_TOLERANCE
     tolerance = of_int8 if shape.int8 else FLOAT_TOLERANCE
@@ -264,7 +266,7 @@ def _config(shape: ModelShape) -> dict[str, Any]:
     """Return what `config.json` says, in the keys of Hugging Face. Sizes that differ by layer are in the manifest."""
     return {
         "model_type": shape.family,
-        "architectures": ["ForSequenceClassification"] if shape.head else [],
+        "architectures": [architecture_of(shape, "")] if shape.labels else [],
         "vocab_size": shape.vocab_size,
         "hidden_size": shape.hidden_size,
         "num_hidden_layers": len(shape.layers),

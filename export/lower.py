@@ -7,12 +7,14 @@ import torch
 
 from export.emit import Emit
 from export.lowering import GROUPS, LOWERINGS
+from export.lowering.network import answer_of, by_batch, states_of
 from export.target import Target
 from export.values import Port, Value, build
 from models.network import Network
 
 IDS, MASK, KINDS = "input_ids", "attention_mask", "token_type_ids"
 LOGITS, EMBEDDING, HIDDEN = "logits", "sentence_embedding", "hidden_states"
+STATES = "last_hidden_state"  # what sentence-transformers pools itself
 
 
 def input_ports(network: Network) -> list[Port]:
@@ -22,7 +24,7 @@ def input_ports(network: Network) -> list[Port]:
 
 
 def output_port(network: Network) -> Port:
-    """Return the output of the network's graph: logits (batch, labels), logits of tokens (batch, time, labels),
+    """Return the first output of the network's graph: logits (batch, labels), logits of tokens (batch, time, labels),
     embeddings (batch, width) or, without a head, hidden states.
     """
     shape = network.shape
@@ -32,13 +34,18 @@ def output_port(network: Network) -> Port:
 
 
 def lower(network: Network, target: Target) -> onnx.ModelProto:
-    """Return the checked ONNX model that computes `network.forward` in evaluation mode.
+    """Return the checked ONNX model that computes `network.forward` in evaluation mode; where that is an embedding, its
+    second output are the states (batch, time, hidden) that it was made of.
 
     Raises:
         Unsupported: a module has no ONNX form.
     """
     inputs = [Value(port) for port in input_ports(network)]
     kinds = inputs[2] if len(inputs) == 3 else None
+    emit = Emit(target, LOWERINGS, GROUPS)
     with torch.no_grad():
-        output = LOWERINGS[Network](network, Emit(target, LOWERINGS, GROUPS), inputs[0], inputs[1], kinds)
-    return build(inputs, {output_port(network): output}, opset=target.opset, name=network.shape.family)
+        states = states_of(network, emit, inputs[0], inputs[1], kinds)
+        outputs = {output_port(network): answer_of(network, emit, states, inputs[1])}
+        if output_port(network).name == EMBEDDING:
+            outputs[Port(STATES, "float32", ("batch", "time", network.shape.hidden_size))] = by_batch(emit, states)
+    return build(inputs, outputs, opset=target.opset, name=network.shape.family)

@@ -40,6 +40,7 @@ _FILES: Final = {
     "tokenizer_config.json": "settings of the tokenizer",
     "config.json": "labels and sizes, in the keys of Hugging Face",
     "golden.json": "inputs with the outputs they must give",
+    "modules.json": "what sentence-transformers reads first, with `1_Pooling` and `sentence_bert_config.json`",
     "manifest.json": "digests, inputs and outputs, lineage and measurements",
 }
 _TOKENS: Final = """\
@@ -58,13 +59,11 @@ def readme(manifest: Manifest, *, usable_positions: int, task: Task | None) -> s
     """Return the Markdown page of a bundle; one without a `task` gives hidden states."""
     dynamic = "dynamic" in manifest.int8.values()
     why = "its int8 scales are taken per call." if dynamic else "that is what it was made fast for."
-    present = ("model.onnx", "model.ort", "required_operators_and_types.config")
-    names = [
-        name
-        for name in _FILES
-        if name not in present or name == manifest.model or (name == present[2] and manifest.model == "model.ort")
-    ]
-    labels = (manifest.shape.get("head") or {}).get("labels", [])
+    head = manifest.shape.get("head") or {}
+    labels = head.get("labels", [])
+    absent = {"model.onnx", "model.ort"} - {manifest.model}
+    absent |= {"required_operators_and_types.config"} if manifest.model != "model.ort" else set()
+    absent |= {"modules.json"} if labels or not head else set()
     return _PAGE.format(
         family=manifest.shape["family"],
         task="hidden states" if task is None else task.name,
@@ -80,5 +79,5 @@ def readme(manifest: Manifest, *, usable_positions: int, task: Task | None) -> s
         model=manifest.model,
         tokens=_TOKENS.format(positions=usable_positions, sample=_PAIR if task is not None and task.shared else _TEXT),
         arrays=_ARRAYS,
-        files="".join(f"| `{name}` | {_FILES[name]} |\n" for name in names),
+        files="".join(f"| `{name}` | {what} |\n" for name, what in _FILES.items() if name not in absent),
     )

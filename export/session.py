@@ -49,7 +49,7 @@ def feeds(session: onnxruntime.InferenceSession, ids: Integers, mask: Integers, 
 
 
 def run(session: onnxruntime.InferenceSession, arrays: Mapping[str, Integers]) -> Floats:
-    """Return the session's one output for named int64 arrays (batch, time).
+    """Return the session's first output for named int64 arrays (batch, time).
 
     `attention_mask` and `token_type_ids` may be left out: nothing is padding then, and all tokens are of type 0.
 
@@ -60,7 +60,7 @@ def run(session: onnxruntime.InferenceSession, arrays: Mapping[str, Integers]) -
     mask = np.asarray(arrays.get("attention_mask", np.ones_like(ids)), dtype=np.int64)
     kinds = np.asarray(arrays.get("token_type_ids", np.zeros_like(ids)), dtype=np.int64)
     try:
-        (output,) = session.run(None, feeds(session, ids, mask, kinds))
+        (output,) = session.run([session.get_outputs()[0].name], feeds(session, ids, mask, kinds))
     except _RUNTIME_ERRORS as error:
         where = f"input_ids of shape {ids.shape}"
         raise BadInput(f"ONNX Runtime refuses the input ({_first_line(error)})", where=where) from error

@@ -13,7 +13,9 @@ POOLING = "1_Pooling"
 NORMALIZE = "2_Normalize"
 EMBEDDING = "sentence-embedding"
 _TYPES = "sentence_transformers.models"
-_READS = {"pooling_mode_mean_tokens": Reads.MEAN, "pooling_mode_cls_token": Reads.FIRST}
+_MODE = "pooling_mode"
+_READS = {f"{_MODE}_mean_tokens": Reads.MEAN, f"{_MODE}_cls_token": Reads.FIRST}
+_NAMES = {"mean": f"{_MODE}_mean_tokens", "cls": f"{_MODE}_cls_token"}  # as later versions write them
 
 
 def encoder_directory(directory: Path) -> Path:
@@ -49,7 +51,9 @@ def embedding_head(directory: Path, *, hidden_size: int) -> HeadShape | None:
             fix="Read are Pooling, and Normalize behind it.",
         )
     settings = read_object(inside(directory, others[0][1]) / "config.json")
-    modes = [name for name, value in settings.items() if name.startswith("pooling_mode_") and value is True]
+    modes = [name for name, value in settings.items() if name.startswith(f"{_MODE}_") and value is True]
+    if _MODE in settings:
+        modes = [_NAMES.get(str(settings[_MODE]), f"{_MODE} {settings[_MODE]}")]
     if len(modes) != 1 or modes[0] not in _READS:
         raise Unsupported(f"a pooling by {' and '.join(modes) or 'nothing'}", where=where, fix=f"Read: {list(_READS)}.")
     return HeadShape(

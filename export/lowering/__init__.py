@@ -13,7 +13,7 @@ from export.lowering.embeddings import lower_embedding, lower_embeddings
 from export.lowering.feedforward import lower_feed_forward
 from export.lowering.heads import lower_classification_head, lower_embedding_head, lower_token_head
 from export.lowering.linear import lower_linears
-from export.lowering.network import lower_block, lower_network
+from export.lowering.network import lower_block
 from export.lowering.norm import lower_elementwise_norm, lower_layer_norm, lower_rms_norm
 from export.lowering.quantized import (
     lower_packed_embedding,
@@ -28,10 +28,9 @@ from models.layers.heads import ClassificationHead, EmbeddingHead, TokenHead
 from models.layers.norm import ElementwiseNorm
 from models.layers.packed import PackedEmbedding, TwoBitEmbedding
 from models.layers.quantized import QuantizedEmbedding, QuantizedLinear
-from models.network import Block, Network
+from models.network import Block
 
 LOWERINGS: Mapping[type[nn.Module], Lowering] = {
-    Network: lower_network,
     Block: lower_block,
     Attention: lower_attention,
     FeedForward: lower_feed_forward,

@@ -26,12 +26,28 @@ def lower_block(module: Block, emit: Emit, hidden: Value, mask: Value, first: Va
     return emit.child(module, "ffn_norm", emit.node("Sum", attended, emit.child(module, "ffn", attended), role="fed"))
 
 
-def lower_network(module: Network, emit: Emit, ids: Value, mask: Value, kinds: Value | None) -> Value:
+def answer_of(module: Network, emit: Emit, hidden: Value, mask: Value) -> Value:
     """Return logits (batch, labels), of tokens (batch, time, labels), embeddings (batch, hidden), or hidden states
-    (batch, time, hidden) without a head.
+    (batch, time, hidden) without a head, for what `states_of` returns and the mask (batch, time).
+    """
+    if module.head is None:
+        return by_batch(emit, hidden)
+    if not module.shape.reads_first:
+        return emit.child(module, "head", hidden, mask)
+    first = emit.node("Gather", hidden, emit.constant(np.array(0, dtype=np.int64), "zero"), role="first", axis=0)
+    return emit.child(module, "head", first, None)
 
-    Arguments are (batch, time) whole numbers. Inside, time comes first: attention's products then read queries, keys
-    and values where the projections wrote them.
+
+def by_batch(emit: Emit, hidden: Value) -> Value:
+    """Return (batch, time, hidden) for (time, batch, hidden)."""
+    return emit.node("Transpose", hidden, role="hidden", perm=[1, 0, 2])
+
+
+def states_of(module: Network, emit: Emit, ids: Value, mask: Value, kinds: Value | None) -> Value:
+    """Return the states after the last layer, (time, batch, hidden); of the first token alone where the head reads no
+    other. Arguments are (batch, time) whole numbers.
+
+    Time comes first: attention's products then read queries, keys and values where the projections wrote them.
     """
     ids = emit.node("Transpose", ids, role="ids_by_time", perm=[1, 0])
     kinds = None if kinds is None else emit.node("Transpose", kinds, role="kinds_by_time", perm=[1, 0])
@@ -42,12 +58,7 @@ def lower_network(module: Network, emit: Emit, ids: Value, mask: Value, kinds: V
         hidden = emit.child(module, f"layers.{index}", hidden, bias, hidden if last else None)
     if module.final_norm is not None:
         hidden = emit.child(module, "final_norm", hidden)
-    if module.head is None:
-        return emit.node("Transpose", hidden, role="hidden", perm=[1, 0, 2])
-    if not module.shape.reads_first:
-        return emit.child(module, "head", hidden, mask)
-    first = emit.node("Gather", hidden, emit.constant(np.array(0, dtype=np.int64), "zero"), role="first", axis=0)
-    return emit.child(module, "head", first, None)
+    return hidden
 
 
 def _first(emit: Emit, hidden: Value, role: str) -> Value:

@@ -21,7 +21,8 @@ from models.encoded import Encoded
 from models.errors import BadFile, BadInput, CompressError, Mismatch
 from models.files import sha256_file
 from models.network import Network
-from models.shape import Int8Form
+from models.sentence_transformers import embedding_head
+from models.shape import HeadShape, Int8Form, Reads
 from models.tokenizing import Tokenizing, train_byte_level_bpe
 
 EXAMPLES = [Example([0, 11, 12, 2], [0, 0, 0, 0]), Example([0, 20, 2, 30, 2], [0, 0, 0, 1, 1])]
@@ -89,6 +90,33 @@ def test_a_bundle_holds_what_the_design_says(bundle: Path) -> None:
     assert config["model_type"] == "bert"
     assert config["id2label"] == {"0": "a", "1": "b", "2": "c"}
     assert config["max_position_embeddings"] == 40
+
+
+def test_a_bundle_of_embeddings_is_one_of_sentence_transformers(tokenizing: Tokenizing, tmp_path: Path) -> None:
+    head = HeadShape((), task="sentence-embedding", reads=Reads.MEAN, width=32, normalized=True)
+    network = random_network(tiny_shape(vocab_size=300, head=head))
+    bundle = write_bundle(tmp_path, contents(tokenizing, network=network))
+    verify_bundle(tmp_path)
+    assert [port.name for port in bundle.manifest.outputs] == ["sentence_embedding", "last_hidden_state"]
+    assert embedding_head(tmp_path, hidden_size=32) == head
+    assert "modules.json" in (tmp_path / "README.md").read_text()
+    ids = np.array([EXAMPLES[0].ids], dtype=np.int64)
+    given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+    embedding, states = bundle.session.run(None, given)
+    pooled = states.mean(axis=1)  # as sentence-transformers pools what it gets
+    np.testing.assert_allclose(embedding, pooled / np.linalg.norm(pooled), atol=1e-6)
+
+
+def test_sentence_transformers_loads_a_bundle(tmp_path: Path, tokenizing: Tokenizing) -> None:
+    """Needs sentence-transformers and optimum-onnx, which are no dependencies of the tests."""
+    library = pytest.importorskip("sentence_transformers")
+    pytest.importorskip("optimum.onnxruntime")
+    head = HeadShape((), task="sentence-embedding", reads=Reads.MEAN, width=32, normalized=True)
+    network = random_network(tiny_shape(vocab_size=300, head=head))
+    bundle = write_bundle(tmp_path, contents(tokenizing, network=network))
+    (answer,) = bundle.predict(["a small thing"])
+    theirs = library.SentenceTransformer(str(tmp_path), backend="onnx").encode(["a small thing"])
+    np.testing.assert_allclose(theirs[0], answer.values["embedding"], atol=1e-5)
 
 
 def test_a_bundle_verifies_and_says_what_was_checked(bundle: Path) -> None:

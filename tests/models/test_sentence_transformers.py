@@ -67,6 +67,19 @@ def test_what_is_written_is_read_back(reads: Reads, *, normalized: bool, tmp_pat
     assert all(torch.equal(back.weights[name], weight) for name, weight in checkpoint.weights.items())
 
 
+@pytest.mark.parametrize(("mode", "reads"), [("mean", Reads.MEAN), ("cls", Reads.FIRST)])
+def test_pooling_as_later_versions_write_it(mode: str, reads: Reads, tmp_path: Path) -> None:
+    folder = directory_of(tmp_path / "theirs")
+    text = json.dumps({"embedding_dimension": 24, "pooling_mode": mode, "include_prompt": True})
+    (folder / "1_Pooling" / "config.json").write_text(text)
+    head = Checkpoint.load(folder).shape.head
+    assert head is not None
+    assert head.reads is reads
+    (folder / "1_Pooling" / "config.json").write_text(text.replace(mode, "lasttoken"))
+    with pytest.raises(Unsupported, match="pooling by pooling_mode lasttoken"):
+        Checkpoint.load(folder)
+
+
 def test_a_classifier_starts_from_an_encoder_of_sentences(tmp_path: Path) -> None:
     wanted = HeadShape(("no", "yes"))
     checkpoint = Checkpoint.load(directory_of(tmp_path / "theirs"), head=wanted)
