@@ -18,11 +18,14 @@ ACTIVATIONS = {
     "swish": Activation.SILU,
 }
 
-ROWS = (
+EMBEDDING_ROWS = (
     Row("embeddings.word_embeddings.{p}", "embeddings.word.{p}"),
     Row("embeddings.position_embeddings.{p}", "embeddings.position.{p}"),
     Row("embeddings.token_type_embeddings.{p}", "embeddings.token_type.{p}"),
     Row("embeddings.LayerNorm.{p}", "embeddings.norm.{p}"),
+)
+ROWS = (
+    *EMBEDDING_ROWS,
     Row("encoder.layer.{i}.attention.self.query.{p}", "layers.{i}.attention.query.{p}"),
     Row("encoder.layer.{i}.attention.self.key.{p}", "layers.{i}.attention.key.{p}"),
     Row("encoder.layer.{i}.attention.self.value.{p}", "layers.{i}.attention.value.{p}"),
@@ -34,8 +37,16 @@ ROWS = (
 )
 
 
-def bert_shape(config: Config, *, family: str, offset: int, type_vocab_size: int, pad_token_id: int) -> ModelShape:
-    """Return the shape of a config with BERT's keys; the last three are what the key's absence means.
+def bert_shape(
+    config: Config,
+    *,
+    family: str,
+    offset: int,
+    type_vocab_size: int,
+    pad_token_id: int,
+    head_activation: Activation = Activation.TANH,
+) -> ModelShape:
+    """Return the shape of a config with BERT's keys, of which `type_vocab_size` may be absent; then it is this.
 
     Raises:
         Unsupported: relative positions, or a decoder.
@@ -67,7 +78,7 @@ def bert_shape(config: Config, *, family: str, offset: int, type_vocab_size: int
         attention_dropout=float(config.get("attention_probs_dropout_prob", 0.1)),
         initializer_range=float(config.get("initializer_range", 0.02)),
         pad_token_id=pad_token_id,
-        head=head_of(config, activation=Activation.TANH, dropout=head_dropout, token_dropout=head_dropout),
+        head=head_of(config, activation=head_activation, dropout=head_dropout, token_dropout=head_dropout),
     )
 
 

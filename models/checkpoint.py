@@ -60,7 +60,7 @@ class Checkpoint:
         counted = {name: value.numel() for name, value in self.weights.items() if name.endswith(("weight", "bias"))}
         for path, form in self.shape.int8:
             if form in (Int8Form.TABLE4, Int8Form.TABLE2):  # several in a byte
-                counted[f"{path}.weight"] = len(self.weights[f"{path}.weight"]) * self.shape.hidden_size
+                counted[f"{path}.weight"] = len(self.weights[f"{path}.weight"]) * self.shape.embedding_width
         return sum(counted.values())
 
     @staticmethod
@@ -110,7 +110,8 @@ class Checkpoint:
         gives embeddings also what sentence-transformers reads.
 
         Raises:
-            Unsupported: the family's format cannot say this shape (pruned, quantized, or another norm).
+            Unsupported: the family's format cannot say this shape (pruned, quantized, or another norm), or has one
+                weight for what differs here.
         """
         family = _family(self.shape.family)
         embeds = self.shape.head is not None and not self.shape.labels
@@ -122,13 +123,14 @@ class Checkpoint:
                 where="this model",
                 fix="Keep it in our own format, or export it to ONNX.",
             )
-        write_json(directory / "config.json", config)
         names = family.names.write(
             self.weights,
             prefix=family.prefix if shape.head else "",
             tokens=shape.answers_tokens,
             task=shape.head.task if shape.head else None,
+            same=torch.equal,
         )
+        write_json(directory / "config.json", config)
         write_tensors(directory / WEIGHTS_FILE, names, metadata={"format": "pt"})
         write_modules(directory, self.shape)
         self.tokenizing.save(directory)
@@ -233,8 +235,19 @@ def _read_hugging_face(directory: Path, shape: ModelShape, *, wanted: HeadShape 
     reading = shape if shape.labels else replace(shape, head=wanted or shape.head)
     with torch.device("meta"):
         names = Network(reading).state_dict()
-    encoder = encoder_directory(directory)
-    return _family(shape.family).names.read(_read_weights(encoder), names, where=str(encoder))
+    encoder, family = encoder_directory(directory), _family(shape.family)
+    groups = family.groups_of(read_object(encoder / "config.json"))
+    return _unshared(family.names.read(_read_weights(encoder), names, where=str(encoder), groups=groups))
+
+
+def _unshared(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights, each in memory of its own: what layers share in a format came as one tensor."""
+    seen: set[int] = set()
+    own: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        own[name] = value.clone() if id(value) in seen else value
+        seen.add(id(value))
+    return own
 
 
 def _read_weights(directory: Path) -> dict[str, Tensor]:

@@ -21,7 +21,8 @@ class Family:
     """A checkpoint format: Hugging Face `model_types` that it reads, and the way from config to shape and back.
 
     `shape_of` raises BadInput for a setting that the network does not have. `prefix` stands before the encoder's names
-    when a classifier is written.
+    when a classifier is written. `groups_of` says how many groups of layers share their weights, where names have a
+    `{g}`.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Family:
     config_of: Callable[[ModelShape], dict[str, Any]]
     names: Names
     prefix: str
+    groups_of: Callable[[Config], int] = lambda config: 1
 
 
 def labels_of(config: Config) -> tuple[str, ...]:

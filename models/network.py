@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from models.errors import BadInput
-from models.layers.attention import EVERY_TOKEN, FIRST_TOKEN, Attention, padding_mask
+from models.layers.attention import EVERY_TOKEN, FIRST_TOKEN, Attention, DistanceBias, padding_mask
 from models.layers.embeddings import Embeddings
 from models.layers.feedforward import FeedForward
 from models.layers.heads import make_head
@@ -33,7 +33,7 @@ class Block(nn.Module):
         super().__init__()
         layer = shape.layers[index]
         self.pre_norm = shape.pre_norm
-        self.attention = Attention(shape.hidden_size, layer, dropout=shape.attention_dropout)
+        self.attention = Attention(shape.hidden_size, layer, dropout=shape.attention_dropout, relative=shape.relative)
         self.attention_norm = make_norm(shape.norm, shape.hidden_size, shape.norm_eps)
         self.ffn = FeedForward(shape.hidden_size, layer.ffn, shape.activation)
         self.ffn_norm = make_norm(shape.norm, shape.hidden_size, shape.norm_eps)
@@ -124,7 +124,7 @@ class Network(nn.Module):
 def initialize(module: nn.Module, deviation: float) -> None:
     """Draw the weights of linear layers and tables from N(0, deviation^2) and clear the biases (Devlin et al. 2019)."""
     for part in module.modules():
-        if isinstance(part, (nn.Linear, nn.Embedding)) and part.weight.numel():
+        if isinstance(part, (nn.Linear, nn.Embedding, DistanceBias)) and part.weight.numel():
             nn.init.normal_(part.weight, std=deviation)
         if isinstance(part, nn.Linear):
             nn.init.zeros_(part.bias)

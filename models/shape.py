@@ -62,6 +62,16 @@ TABLES = (Int8Form.TABLE, Int8Form.TABLE4, Int8Form.TABLE2)
 
 
 @dataclass(frozen=True, slots=True)
+class RelativeBias:
+    """What attention adds to a score for the distance of two tokens: one number per head for each of `buckets` ranges
+    of distances, half of them for each direction. From `max_distance` on all distances are one.
+    """
+
+    buckets: int = 32
+    max_distance: int = 128
+
+
+@dataclass(frozen=True, slots=True)
 class LayerShape:
     """One Transformer block: `heads` heads of `head_size`, and an FFN of `ffn` neurons."""
 
@@ -105,8 +115,10 @@ class HeadShape:
 class ModelShape:
     """Everything needed to build a network of the right size.
 
-    `family` names the checkpoint format it came from. Positions are numbered from `position_offset`. `int8` lists
-    (module path, form) for every quantized module, sorted by path.
+    `family` names the checkpoint format it came from. Positions are numbered from `position_offset`. With
+    `embedding_size` the embedding tables have that width, and a projection leads to the hidden size. With `relative`
+    every layer has a table of its own for the distances between tokens. `int8` lists (module path, form) for every
+    quantized module, sorted by path.
     """
 
     family: str
@@ -127,6 +139,8 @@ class ModelShape:
     pad_token_id: int = 0
     head: HeadShape | None = None
     int8: tuple[tuple[str, Int8Form], ...] = ()
+    embedding_size: int | None = None
+    relative: RelativeBias | None = None
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -137,6 +151,11 @@ class ModelShape:
     def usable_positions(self) -> int:
         """Return the longest text, in tokens, that the positions allow."""
         return self.max_positions - self.position_offset
+
+    @property
+    def embedding_width(self) -> int:
+        """Return the width of the embedding tables."""
+        return self.hidden_size if self.embedding_size is None else self.embedding_size
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -187,12 +206,14 @@ class ModelShape:
             layers = tuple(LayerShape(**layer) for layer in known.pop("layers"))
             head = known.pop("head")
             int8 = tuple((str(path), Int8Form(form)) for path, form in known.pop("int8"))
-            enums: dict[str, Any] = {
+            relative = known.pop("relative", None)  # younger than the format, as is embedding_size
+            parts: dict[str, Any] = {
                 "positions": Positions(known.pop("positions")),
                 "activation": Activation(known.pop("activation")),
                 "norm": Norm(known.pop("norm")),
+                "relative": None if relative is None else RelativeBias(**relative),
             }
-            return ModelShape(**known, **enums, layers=layers, head=_head(head), int8=int8)
+            return ModelShape(**known, **parts, layers=layers, head=_head(head), int8=int8)
         except (KeyError, TypeError, ValueError) as error:
             raise BadFile(f"not the shape of a model ({error})", where="model.json") from None
 
@@ -225,6 +246,7 @@ def _problems(shape: ModelShape) -> list[str]:
     sizes = {
         "vocab_size": shape.vocab_size,
         "hidden_size": shape.hidden_size,
+        "embedding_size": shape.embedding_width,
         "usable positions": shape.usable_positions,
         "type_vocab_size": shape.type_vocab_size,
         "pad_token_id": shape.pad_token_id,
@@ -242,6 +264,7 @@ def _problems(shape: ModelShape) -> list[str]:
     ]
     wrong += [f"{name} is 0" for name, size in sizes.items() if size == 0 and name not in zero_allowed]
     wrong += [f"{len(shape.layers)} layers are more than {MAX_LAYERS}"] if len(shape.layers) > MAX_LAYERS else []
+    wrong += _relative_problems(shape.relative)
     shares = {"dropout": shape.dropout, "attention_dropout": shape.attention_dropout}
     shares |= {} if shape.head is None else {"head dropout": shape.head.dropout}
     wrong += [f"{name} is {share}" for name, share in shares.items() if not _is_number(share) or not 0 <= share <= 1]
@@ -256,6 +279,17 @@ def _problems(shape: ModelShape) -> list[str]:
     if shape.head is not None and not shape.head.labels and shape.head.width != shape.hidden_size:
         wrong.append("a head needs an output" if not shape.head.width else f"the embedding is {shape.head.width} wide")
     return wrong
+
+
+def _relative_problems(relative: RelativeBias | None) -> list[str]:
+    if relative is None:
+        return []
+    buckets, distance = relative.buckets, relative.max_distance
+    whole = all(isinstance(size, int) and 0 < size <= 1 << 16 for size in (buckets, distance))
+    # A quarter of the buckets is for one distance each; the logarithm of the others must rise.
+    if whole and buckets >= 4 and distance > buckets // 4:
+        return []
+    return [f"{buckets} buckets for relative distances up to {distance}"]
 
 
 def _is_number(value: object) -> bool:

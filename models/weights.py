@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from models.errors import BadFile
+from models.errors import BadFile, Unsupported
 
 T = TypeVar("T")
 
@@ -15,6 +16,9 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class Row:
     """One line of a table: `{i}` stands for a layer's number, `{p}` for weight or bias.
+
+    Where only ours has an `{i}`, all layers share theirs. `{g}` in theirs is the number of a group of layers that share
+    it; in what is written, every layer is a group of its own. Shared weights are read once for every layer.
 
     `optional` weights may be absent from a checkpoint (a head that is not trained yet). A row with `tokens` is written
     only of a head that answers tokens, or only of one that does not; one with `task` only of a head for that task, and
@@ -36,21 +40,24 @@ class Names:
     ignored: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ("",)  # what may stand before every name in a checkpoint, tried in this order
 
-    def read(self, theirs: Mapping[str, T], wanted: Iterable[str], *, where: str) -> dict[str, T]:
-        """Return our names for the weights of a checkpoint.
+    def read(self, theirs: Mapping[str, T], wanted: Iterable[str], *, where: str, groups: int = 1) -> dict[str, T]:
+        """Return our names for the weights of a checkpoint whose layers are in so many groups, if its format has them.
 
         Raises:
             BadFile: names that are unknown, and wanted names that stay unset, all in one message.
         """
         wanted = set(wanted)
+        layers = 1 + max(
+            (int(number) for name in wanted for number in re.findall(r"^layers\.(\d+)\.", name)), default=0
+        )
         optional = {row.ours for row in self.rows if row.optional}
         found: dict[str, T] = {}
         unknown = []
         for name, value in theirs.items():
-            ours = self._ours(name)
-            if ours is not None and ours in wanted:
-                found[ours] = value
-            elif ours is not None and _template(ours) in optional:
+            ours = self._ours(name, layers=layers, groups=groups)
+            if wanted & ours:
+                found |= dict.fromkeys(wanted & ours, value)
+            elif any(_template(one) in optional for one in ours):
                 continue  # a head that is not asked for
             elif not any(re.fullmatch(pattern, name) for pattern in self.ignored):
                 unknown.append(name)
@@ -60,16 +67,23 @@ class Names:
         return found
 
     def write(
-        self, ours: Mapping[str, T], *, prefix: str, tokens: bool = False, task: str | None = None
+        self,
+        ours: Mapping[str, T],
+        *,
+        prefix: str,
+        tokens: bool = False,
+        task: str | None = None,
+        same: Callable[[T, T], bool] = operator.eq,
     ) -> dict[str, T]:
         """Return the checkpoint's names for our weights; `tokens` says whether the head answers tokens, `task` what it
-        is for.
+        is for, `same` whether two weights are equal.
 
         Raises:
             BadFile: a weight has no name in this family.
+            Unsupported: layers differ in what they share in this family.
         """
         written: dict[str, T] = {}
-        homeless = []
+        homeless, torn = [], []
         fitting = [row for row in self.rows if row.tokens in (None, tokens) and row.task in (None, task)]
         rows = {row.ours: row for row in reversed(fitting)}
         for name, value in ours.items():
@@ -77,21 +91,38 @@ class Names:
             if row is None:
                 homeless.append(name)
                 continue
-            written[(prefix if not row.theirs.startswith("^") else "") + _fill(row.theirs.lstrip("^"), name)] = value
+            place = (prefix if not row.theirs.startswith("^") else "") + _fill(row.theirs.lstrip("^"), name)
+            if not same(written.setdefault(place, value), value):
+                torn.append(place)
         if homeless:
             raise BadFile(f"has weights that the format cannot name: {', '.join(sorted(homeless))}")
+        if torn:
+            raise Unsupported(
+                f"all layers share {_some(sorted(set(torn)))} in this format, and here they differ",
+                where="this model",
+                fix="Keep it in our own format, or export it to ONNX.",
+            )
         return written
 
-    def _ours(self, name: str) -> str | None:
+    def _ours(self, name: str, *, layers: int, groups: int) -> set[str]:
+        """Return our names for one of theirs: none, one, or that of every layer which shares it."""
         for row in self.rows:
             # A name that begins with ^ stands at the top of the file; the others may follow a prefix.
             prefixes = ("",) if row.theirs.startswith("^") else self.prefixes
-            pattern = re.escape(row.theirs.lstrip("^")).replace(r"\{i\}", r"(?P<i>\d+)")
+            pattern = (
+                re.escape(row.theirs.lstrip("^")).replace(r"\{i\}", r"(?P<i>\d+)").replace(r"\{g\}", r"(?P<g>\d+)")
+            )
             pattern = pattern.replace(r"\{p\}", "(?P<p>weight|bias)")
             match = re.fullmatch(f"(?:{'|'.join(re.escape(prefix) for prefix in prefixes)}){pattern}", name)
-            if match:
-                return row.ours.format(**match.groupdict())
-        return None
+            if match is None:
+                continue
+            known = match.groupdict()
+            if "i" in known or "{i}" not in row.ours:
+                return {row.ours.format(**known)}
+            # The group of a layer as transformers' AlbertTransformer has it.
+            sharers = [at for at in range(layers) if "g" not in known or int(at / (layers / groups)) == int(known["g"])]
+            return {row.ours.format(**{**known, "i": at}) for at in sharers}
+        return set()
 
 
 def _template(name: str) -> str:
@@ -102,7 +133,8 @@ def _template(name: str) -> str:
 
 def _fill(theirs: str, ours: str) -> str:
     layer = re.match(r"layers\.(\d+)\.", ours)
-    return theirs.format(i=layer.group(1) if layer else "", p=ours.rsplit(".", 1)[1])
+    number = layer.group(1) if layer else ""
+    return theirs.format(i=number, g=number, p=ours.rsplit(".", 1)[1])
 
 
 def _complaint(unset: list[str], unknown: list[str]) -> str:

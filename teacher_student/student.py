@@ -48,9 +48,9 @@ def student_shape(
                 fix=f"Ask for 1 to {most}, or give an architecture of its own.",
             )
     shapes = tuple(
-        LayerShape(
+        replace(
+            layer,
             heads=layer.heads if heads is None else min(heads, layer.heads),
-            head_size=layer.head_size,
             ffn=layer.ffn if ffn is None else min(ffn, layer.ffn),
         )
         for layer in kept
@@ -174,6 +174,8 @@ def _narrowed(teacher: Checkpoint, source: int, wanted: LayerShape) -> dict[str,
             narrowed[f"attention.{name}.weight"] = own[f"attention.{name}.weight"][columns]
             narrowed[f"attention.{name}.bias"] = own[f"attention.{name}.bias"][columns]
         narrowed["attention.output.weight"] = own["attention.output.weight"][:, columns]
+        if "attention.relative.weight" in own:
+            narrowed["attention.relative.weight"] = own["attention.relative.weight"][:, heads]
     return {name: value.clone().contiguous() for name, value in narrowed.items()}
 
 
@@ -183,11 +185,16 @@ def _strongest(strength: Tensor, count: int) -> Tensor:
 
 
 def _projected_tables(teacher: Weights, student: Weights) -> dict[str, Tensor]:
-    """Return the embedding tables projected to the student's smaller width; nothing when it is wider."""
+    """Return the embedding tables projected to the student's smaller width, or as they are at the same width; nothing
+    when it is wider.
+    """
     words = teacher["embeddings.word.weight"].double()
     width = student["embeddings.word.weight"].shape[1]
     if width > words.shape[1]:
         return {}
+    if width == words.shape[1]:  # factorised: only the projection has another size
+        alike = _copied(teacher, student, ())
+        return {name: value for name, value in alike.items() if name.startswith("embeddings.")}
     # Eigenvectors of E^T E are the right singular vectors of E; eigh sorts them by rising value.
     basis = torch.linalg.eigh(words.T @ words).eigenvectors[:, -width:].float()
     projected: dict[str, Tensor] = {}

@@ -145,9 +145,9 @@ def _graphs(shape: ModelShape, ffn_multiple: int) -> dict[str, tuple[ModelShape,
     for place, layer in zip(_places(shape), shape.layers, strict=True):
         size = layer.head_size
         for heads in _sampled(range(layer.heads + 1)):
-            graphs[f"heads/{place}/{size}/{heads}"] = _layers(shape, place, LayerShape(heads, size, 0))
+            graphs[f"heads/{place}/{size}/{heads}"] = _layers(shape, place, replace(layer, heads=heads, ffn=0))
         for ffn in _sampled(widths(layer.ffn, ffn_multiple)):
-            graphs[f"neurons/{place}/{ffn}"] = _layers(shape, place, LayerShape(0, size, ffn))
+            graphs[f"neurons/{place}/{ffn}"] = _layers(shape, place, replace(layer, heads=0, ffn=ffn))
     return graphs
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from compress.pruning.plan import Plan
 from models.checkpoint import Checkpoint
 from models.errors import BadInput, Mismatch
-from models.layers.attention import Attention
+from models.layers.attention import Attention, DistanceBias
 from models.layers.feedforward import FeedForward
 from models.network import Block, Network
 from models.shape import ModelShape
@@ -23,7 +23,8 @@ def prune(checkpoint: Checkpoint, plan: Plan) -> Checkpoint:
     """Return the checkpoint without the units that the plan leaves out; its float outputs are the masked model's.
 
     Which matrices a unit runs through is found by Torch-Pruning's dependency graph (Fang et al. 2023) and compared
-    with what must be cut. A sublayer that keeps nothing is emptied by hand: the graph cannot express it.
+    with what must be cut. By hand are done what the graph cannot express, a sublayer that keeps nothing, and the biases
+    for distances, of which each head has a column.
 
     Raises:
         BadInput: a quantized checkpoint, or a plan for another shape.
@@ -36,7 +37,7 @@ def prune(checkpoint: Checkpoint, plan: Plan) -> Checkpoint:
         return checkpoint
     network = checkpoint.network()
     graph = _dependencies(network)
-    emptied: dict[str, Tensor] = {}
+    by_hand: dict[str, Tensor] = {}
     for index, (layer, heads, neurons) in enumerate(
         zip(checkpoint.shape.layers, plan.heads, plan.neurons, strict=True)
     ):
@@ -49,15 +50,21 @@ def prune(checkpoint: Checkpoint, plan: Plan) -> Checkpoint:
             _cut_heads(graph, block.attention, channels)
         if neurons and dropped:
             _cut_neurons(graph, block.ffn, dropped)
-        emptied |= _emptied(checkpoint.shape, index, heads=bool(heads), neurons=bool(neurons))
+        if block.attention.relative is not None:
+            columns = block.attention.relative.weight.detach()[:, list(heads)]
+            by_hand[f"layers.{index}.attention.relative.weight"] = columns.clone()
+        by_hand |= _emptied(checkpoint.shape, index, heads=bool(heads), neurons=bool(neurons))
     weights = {name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}
-    pruned = Checkpoint(shape, {**weights, **emptied}, checkpoint.tokenizing)
+    pruned = Checkpoint(shape, {**weights, **by_hand}, checkpoint.tokenizing)
     pruned.network()  # loads strictly: every size is what the shape says
     return pruned
 
 
 def _dependencies(network: Network) -> torch_pruning.DependencyGraph:
     ids = torch.zeros((1, TRACED_TOKENS), dtype=torch.int64)
+    for module in network.modules():
+        if isinstance(module, DistanceBias):  # heads are its columns, which the graph would take for channels
+            module.weight.requires_grad = False
     # `features` computes every token in every layer: the graph then has no cut for the first token in it.
     return torch_pruning.DependencyGraph().build_dependency(
         network,

@@ -8,7 +8,7 @@ from torch import nn
 
 from export.emit import GroupLowering, Lowering
 from export.lowering.activation import lower_gelu, lower_relu, lower_silu, lower_tanh
-from export.lowering.attention import lower_attention
+from export.lowering.attention import lower_attention, lower_distance_bias
 from export.lowering.embeddings import lower_embedding, lower_embeddings
 from export.lowering.feedforward import lower_feed_forward
 from export.lowering.heads import lower_classification_head, lower_embedding_head, lower_token_head
@@ -21,7 +21,7 @@ from export.lowering.quantized import (
     lower_quantized_linears,
     lower_two_bit_embedding,
 )
-from models.layers.attention import Attention
+from models.layers.attention import Attention, DistanceBias
 from models.layers.embeddings import Embeddings, SinusoidalPositions
 from models.layers.feedforward import FeedForward
 from models.layers.heads import ClassificationHead, EmbeddingHead, TokenHead
@@ -33,6 +33,7 @@ from models.network import Block
 LOWERINGS: Mapping[type[nn.Module], Lowering] = {
     Block: lower_block,
     Attention: lower_attention,
+    DistanceBias: lower_distance_bias,
     FeedForward: lower_feed_forward,
     Embeddings: lower_embeddings,
     nn.Embedding: lower_embedding,

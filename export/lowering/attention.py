@@ -8,14 +8,16 @@ import numpy as np
 
 from export.emit import Emit
 from export.values import Value
-from models.layers.attention import Attention
+from models.layers.attention import Attention, DistanceBias
 
 
-def lower_attention(module: Attention, emit: Emit, hidden: Value, mask: Value, reader: Value | None) -> Value:
+def lower_attention(
+    module: Attention, emit: Emit, hidden: Value, mask: Value, distances: Value | None, reader: Value | None
+) -> Value:
     """Return (time, batch, hidden), or the output bias alone where no head is left.
 
-    `hidden` is (time, batch, hidden) and `mask` (batch, 1, 1, time) is added to the scores. With `reader`, (some time,
-    batch, hidden), only these tokens ask and get an answer.
+    `hidden` is (time, batch, hidden) and `mask` (batch, 1, 1, time) is added to the scores, as is what the module has
+    for `distances` (readers, time). With `reader`, (some time, batch, hidden), only these tokens ask and get an answer.
     """
     if module.heads == 0:
         return emit.at("output").constant(module.output.bias, "bias")
@@ -30,6 +32,8 @@ def lower_attention(module: Attention, emit: Emit, hidden: Value, mask: Value, r
         for name, part in (("query", query), ("key", key), ("value", value))
     ]
     scores = _scores(module, emit, heads[0], heads[1])  # (batch, heads, time, time)
+    if module.relative is not None:
+        scores = emit.node("Add", scores, emit.child(module, "relative", distances), role="biased_scores")
     masked = emit.node("Add", scores, mask, role="masked_scores")
     shares = emit.node("Softmax", masked, role="shares", axis=-1)
     by_head = _context(emit, shares, heads[2])  # (batch, heads, time, size)
@@ -37,6 +41,17 @@ def lower_attention(module: Attention, emit: Emit, hidden: Value, mask: Value, r
     joined = emit.integers([0, 0, module.heads * module.head_size], "joined")
     context = emit.node("Reshape", turned, joined, role="context")
     return emit.child(module, "output", context)
+
+
+def lower_distance_bias(module: DistanceBias, emit: Emit, distances: Value) -> Value:
+    """Return (heads, readers, time) for distances (readers, time), from 0 for the farthest on the left.
+
+    The table holds what is beyond the last bucket's border once. The heads of a distance lie together in it, so that
+    one copy brings them all.
+    """
+    table = emit.constant(module.by_distance(module.shape.max_distance + 1), "by_distance")
+    rows = emit.node("Gather", table, distances, role="by_place", axis=0)
+    return emit.node("Transpose", rows, role="bias", perm=[2, 0, 1])
 
 
 def _scores(module: Attention, emit: Emit, query: Value, key: Value) -> Value:

@@ -20,7 +20,8 @@ def lower_embeddings(module: Embeddings, emit: Emit, ids: Value, kinds: Value | 
     parts = [emit.child(module, "word", ids), _positions(module, emit, ids)]
     if kinds is not None:
         parts.append(emit.child(module, "token_type", kinds))
-    return emit.child(module, "norm", emit.node("Sum", *parts, role="sum"))
+    normed = emit.child(module, "norm", emit.node("Sum", *parts, role="sum"))
+    return normed if module.projection is None else emit.child(module, "projection", normed)
 
 
 def _positions(module: Embeddings, emit: Emit, ids: Value) -> Value:

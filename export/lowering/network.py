@@ -7,10 +7,14 @@ import numpy as np
 from export.emit import Emit
 from export.values import Value
 from models.network import Block, Network
+from models.shape import RelativeBias
 
 
-def lower_block(module: Block, emit: Emit, hidden: Value, mask: Value, first: Value | None) -> Value:
-    """Return (time, batch, hidden), of all tokens, or of the first alone where `first` says how to cut it out.
+def lower_block(
+    module: Block, emit: Emit, hidden: Value, mask: Value, distances: Value | None, first: Value | None
+) -> Value:
+    """Return (time, batch, hidden), of all tokens, or of the first alone where `first` is given. `distances` as in
+    `_distances`.
 
     Residual sums are the operator Sum: the runtime turns Add before LayerNormalization into SkipLayerNormalization,
     whose CPU kernel is several times slower than the two.
@@ -18,12 +22,14 @@ def lower_block(module: Block, emit: Emit, hidden: Value, mask: Value, first: Va
     inner = emit.child(module, "attention_norm", hidden) if module.pre_norm else hidden
     reader = None if first is None else _first(emit, inner, "reader")
     kept = hidden if first is None else (reader if inner is hidden else _first(emit, hidden, "residual"))
-    summed = emit.node("Sum", kept, emit.child(module, "attention", inner, mask, reader), role="attended")
+    apart = None if first is None or distances is None else _first(emit, distances, "first_distances")
+    attended = emit.child(module, "attention", inner, mask, distances if apart is None else apart, reader)
+    summed = emit.node("Sum", kept, attended, role="attended")
     if module.pre_norm:
         raised = emit.child(module, "ffn", emit.child(module, "ffn_norm", summed))
         return emit.node("Sum", summed, raised, role="output")
-    attended = emit.child(module, "attention_norm", summed)
-    return emit.child(module, "ffn_norm", emit.node("Sum", attended, emit.child(module, "ffn", attended), role="fed"))
+    normed = emit.child(module, "attention_norm", summed)
+    return emit.child(module, "ffn_norm", emit.node("Sum", normed, emit.child(module, "ffn", normed), role="fed"))
 
 
 def answer_of(module: Network, emit: Emit, hidden: Value, mask: Value) -> Value:
@@ -53,12 +59,31 @@ def states_of(module: Network, emit: Emit, ids: Value, mask: Value, kinds: Value
     kinds = None if kinds is None else emit.node("Transpose", kinds, role="kinds_by_time", perm=[1, 0])
     hidden = emit.child(module, "embeddings", ids, kinds)
     bias = _mask_bias(emit, mask)
+    relative = module.shape.relative
+    distances = None if relative is None else _distances(emit, ids, module.shape.usable_positions, relative)
     for index, _ in enumerate(module.layers):
         last = module.shape.reads_first and index == len(module.layers) - 1
-        hidden = emit.child(module, f"layers.{index}", hidden, bias, hidden if last else None)
+        hidden = emit.child(module, f"layers.{index}", hidden, bias, distances, hidden if last else None)
     if module.final_norm is not None:
         hidden = emit.child(module, "final_norm", hidden)
     return hidden
+
+
+def _distances(emit: Emit, ids: Value, places: int, relative: RelativeBias) -> Value:
+    """Return (readers, time) for ids (time, batch): how far each token is from each reader, from -max_distance to
+    max_distance, plus max_distance.
+    """
+    numbers, most = np.arange(places, dtype=np.int64), relative.max_distance
+    length = emit.node("Shape", ids, role="length", start=0, end=1)
+    start, down, across = (emit.integers([number], role) for number, role in ((0, "start"), (0, "down"), (1, "across")))
+    readers = emit.node("Slice", emit.constant(numbers[:, None], "readers"), start, length, down, role="reader_places")
+    shifted = emit.constant(numbers[None, :] + most, "shifted")
+    read = emit.node("Slice", shifted, start, length, across, role="shifted_places")
+    apart = emit.node("Sub", read, readers, role="apart")
+    ends = [
+        emit.constant(np.array(end, dtype=np.int64), role) for end, role in ((0, "nearest"), (2 * most, "farthest"))
+    ]
+    return emit.node("Clip", apart, *ends, role="distances")
 
 
 def _first(emit: Emit, hidden: Value, role: str) -> Value:

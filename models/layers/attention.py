@@ -2,21 +2,64 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from models.layers.linear import make_linear
-from models.shape import LayerShape
+from models.shape import LayerShape, RelativeBias
 
 EVERY_TOKEN = slice(None)
 FIRST_TOKEN = slice(0, 1)
 
 
-class Attention(nn.Module):
-    """Self-attention of `shape.heads` heads of `shape.head_size` over a residual stream of `hidden_size`."""
+class DistanceBias(nn.Module):
+    """Numbers added to attention scores for how far apart two tokens are (Raffel et al. 2020, section 2.1).
 
-    def __init__(self, hidden_size: int, shape: LayerShape, *, dropout: float) -> None:
+    The table `weight` is (buckets, heads): a column belongs to a head, so that heads can be cut out.
+    """
+
+    def __init__(self, shape: RelativeBias, heads: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.weight = nn.Parameter(torch.zeros(shape.buckets, heads))
+
+    def by_distance(self, tokens: int) -> Tensor:
+        """Return (2 * tokens - 1, heads): what is added for distances from 1 - tokens to tokens - 1."""
+        reach = torch.arange(1 - tokens, tokens, device=self.weight.device)
+        return self.weight[distance_buckets(reach, self.shape)]
+
+    def forward(self, tokens: int, *, readers: slice = EVERY_TOKEN) -> Tensor:
+        """Return (heads, readers, tokens): what is added to the score of each reader for each token."""
+        windows = self.by_distance(tokens).t().unfold(1, tokens, 1)  # (heads, tokens, tokens), the last reader first
+        return windows.flip(1)[:, readers]
+
+
+def distance_buckets(distances: Tensor, shape: RelativeBias) -> Tensor:
+    """Return the number of the bucket for distances (of what is read, minus of the reader), as T5 and MPNet have it.
+
+    Half of the buckets are for what comes after the reader. Of each half, half hold one distance each, and the others
+    grow with the logarithm up to `max_distance`.
+    """
+    half = shape.buckets // 2
+    exact = half // 2
+    far = distances.abs()
+    growth = torch.log(far.float() / exact) / math.log(shape.max_distance / exact) * (half - exact)
+    # The logarithm of 0 is cast to a number that depends on the machine; it is not chosen.
+    large = (exact + growth.clamp(min=0).long()).clamp(max=half - 1)
+    return torch.where(far < exact, far, large) + (distances > 0).long() * half
+
+
+class Attention(nn.Module):
+    """Self-attention of `shape.heads` heads of `shape.head_size` over a residual stream of `hidden_size`, with a bias
+    for distances where `relative` says so.
+    """
+
+    def __init__(
+        self, hidden_size: int, shape: LayerShape, *, dropout: float, relative: RelativeBias | None = None
+    ) -> None:
         super().__init__()
         self.heads = shape.heads
         self.head_size = shape.head_size
@@ -25,6 +68,7 @@ class Attention(nn.Module):
         self.key = make_linear(hidden_size, shape.attention_width)
         self.value = make_linear(hidden_size, shape.attention_width)
         self.output = make_linear(shape.attention_width, hidden_size)
+        self.relative = None if relative is None else DistanceBias(relative, shape.heads)
 
     def project(self, hidden: Tensor, *, readers: slice = EVERY_TOKEN) -> tuple[Tensor, Tensor, Tensor]:
         """Return query (batch, readers, heads * head_size), and key and value of all tokens."""
@@ -43,6 +87,9 @@ class Attention(nn.Module):
             return self.output.bias.expand_as(hidden[:, readers])
         query, key, value = (self._split(part) for part in self.project(hidden, readers=readers))
         dropout = self.dropout if self.training else 0.0
+        if self.relative is not None:
+            bias = self.relative(hidden.shape[1], readers=readers)[None].to(query.dtype)
+            mask = bias if mask is None else bias.masked_fill(~mask, -math.inf)
         context = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
         batch, _, time, _ = context.shape
         return self.output(context.transpose(1, 2).reshape(batch, time, -1))  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Word, position and token-type vectors, summed."""
+"""Word, position and token-type vectors, summed, and projected where the tables are narrower than the network."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from models.layers.linear import make_linear
 from models.layers.norm import make_norm
 from models.shape import ModelShape, Positions
 
@@ -31,20 +32,24 @@ class SinusoidalPositions(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """Sum of word, position and token-type vectors, normalised unless the network is pre-norm."""
+    """Sum of word, position and token-type vectors, normalised, and projected where the tables have a width of their
+    own (factorised embeddings, Lan et al. 2020, section 3.1).
+    """
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
         self.position_offset = shape.position_offset
-        self.word = _table(shape.vocab_size, shape.hidden_size)
+        width = shape.embedding_width
+        self.word = _table(shape.vocab_size, width)
         self.position: nn.Module = (
-            _table(shape.max_positions, shape.hidden_size)
+            _table(shape.max_positions, width)
             if shape.positions is Positions.LEARNED
-            else SinusoidalPositions(shape.max_positions, shape.hidden_size)
+            else SinusoidalPositions(shape.max_positions, width)
         )
-        self.token_type = _table(shape.type_vocab_size, shape.hidden_size) if shape.type_vocab_size else None
-        self.norm = make_norm(shape.norm, shape.hidden_size, shape.norm_eps)
+        self.token_type = _table(shape.type_vocab_size, width) if shape.type_vocab_size else None
+        self.norm = make_norm(shape.norm, width, shape.norm_eps)
         self.dropout = nn.Dropout(shape.dropout)
+        self.projection = None if shape.embedding_size is None else make_linear(width, shape.hidden_size)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """Return (batch, time, hidden_size) for whole numbers (batch, time)."""
@@ -53,7 +58,8 @@ class Embeddings(nn.Module):
         if self.token_type is not None:
             kinds = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
             hidden = hidden + self.token_type(kinds)
-        return self.dropout(self.norm(hidden))  # type: ignore[no-any-return]
+        normed: Tensor = self.dropout(self.norm(hidden))
+        return normed if self.projection is None else self.projection(normed)
 
 
 def _table(rows: int, width: int) -> nn.Embedding:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,12 +15,20 @@ from compress.pruning.surgery import prune
 from compress.quantization.schemes import forms_of, quantize
 from models.checkpoint import Checkpoint
 from models.errors import BadInput
-from models.shape import Activation, LayerShape, Norm
+from models.shape import LayerShape, Norm, RelativeBias
 
 LAYERS = st.lists(
     st.builds(LayerShape, heads=st.integers(0, 4), head_size=st.sampled_from([1, 4, 8]), ffn=st.integers(0, 12)),
     min_size=1,
     max_size=3,
+)
+FORMS = st.fixed_dictionaries(
+    {
+        "pre_norm": st.booleans(),
+        "norm": st.sampled_from(Norm),
+        "relative": st.sampled_from([None, RelativeBias(8, 5)]),
+        "embedding_size": st.sampled_from([None, 12]),
+    }
 )
 
 
@@ -52,11 +62,11 @@ def plans(draw: st.DrawFn, layers: tuple[LayerShape, ...]) -> Plan:
 
 
 @settings(max_examples=40, deadline=None)
-@given(data=st.data(), layers=LAYERS, pre_norm=st.booleans(), norm=st.sampled_from(Norm))
+@given(data=st.data(), layers=LAYERS, forms=FORMS)
 def test_pruned_network_is_the_masked_network(
-    data: st.DataObject, layers: list[LayerShape], pre_norm: bool, norm: Norm
+    data: st.DataObject, layers: list[LayerShape], forms: dict[str, Any]
 ) -> None:
-    checkpoint = tiny_checkpoint(tuple(layers), pre_norm=pre_norm, norm=norm, activation=Activation.GELU)
+    checkpoint = tiny_checkpoint(tuple(layers), **forms)
     plan = data.draw(plans(checkpoint.shape.layers))
     pruned = prune(checkpoint, plan)
     assert [(layer.heads, layer.ffn) for layer in pruned.shape.layers] == [
@@ -68,7 +78,7 @@ def test_pruned_network_is_the_masked_network(
 @settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_two_steps_are_one(data: st.DataObject) -> None:
-    checkpoint = tiny_checkpoint()
+    checkpoint = tiny_checkpoint(relative=RelativeBias())
     first = data.draw(plans(checkpoint.shape.layers))
     halfway = prune(checkpoint, first)
     second = data.draw(plans(halfway.shape.layers))

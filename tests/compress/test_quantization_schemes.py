@@ -76,9 +76,12 @@ def test_every_linear_layer_and_table_is_quantized_by_default() -> None:
     assert checkpoint.shape.int8 == ()  # the parent is as it was
 
 
+@pytest.mark.parametrize("width", [None, 13])
 @pytest.mark.parametrize(("bits", "kind"), [("int4", PackedEmbedding), ("int2", TwoBitEmbedding)])
-def test_the_word_table_may_be_in_few_bits(tmp_path: Path, bits: Literal["int4", "int2"], kind: type) -> None:
-    checkpoint = tiny_checkpoint()
+def test_the_word_table_may_be_in_few_bits(
+    tmp_path: Path, bits: Literal["int4", "int2"], kind: type, width: int | None
+) -> None:
+    checkpoint = tiny_checkpoint(embedding_size=width)
     quantized = quantize(checkpoint, forms_of(checkpoint, embeddings=bits))
     network = quantized.network()
     assert isinstance(network.embeddings.word, kind)

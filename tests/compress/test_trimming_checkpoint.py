@@ -18,7 +18,7 @@ from export.session import open_session, run
 from export.target import CPU
 from models.checkpoint import Checkpoint
 from models.errors import BadInput
-from models.shape import Int8Form, Positions
+from models.shape import Int8Form, Positions, RelativeBias
 
 TEXT, PAIR = "w3 w7 w3", "w11 w2"
 SHAPES: dict[str, dict[str, Any]] = {
@@ -27,6 +27,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "distilbert": {"family": "distilbert", "type_vocab_size": 0},
     "computed positions": {"positions": Positions.SINUSOIDAL},
     "pre-norm": {"pre_norm": True},
+    "narrow tables": {"family": "albert", "embedding_size": 12},
+    "distances": {"family": "mpnet", "position_offset": 2, "type_vocab_size": 0, "relative": RelativeBias()},
 }
 
 

@@ -33,26 +33,26 @@ from models.errors import Unsupported
 from models.layers.activation import make_activation
 from models.layers.packed import PackedEmbedding, TwoBitEmbedding, pack_rows, pack_rows_in_two_bits
 from models.network import Network
-from models.shape import Activation, HeadShape, Int8Form, LayerShape, ModelShape, Norm, Positions, Reads
+from models.shape import Activation, HeadShape, Int8Form, LayerShape, ModelShape, Norm, Positions, Reads, RelativeBias
 
 targets = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 FLOAT = parity.FLOAT_BOUND
 
 IN_INT8 = (
-    "bert",
-    "roberta",
-    "distilbert",
-    "pruned",
-    "pruned, pre-norm",
-    "norm rms_norm",
-    "head of tokens",
-    "embedding",
+    *("bert", "roberta", "distilbert", "narrow tables", "distances", "distances, pruned"),
+    *("pruned", "pruned, pre-norm", "norm rms_norm", "head of tokens", "embedding"),
 )
 SHAPES = {
     "bert": tiny_shape(),
     "roberta": tiny_shape(family="roberta", position_offset=2, type_vocab_size=1, norm_eps=1e-5),
     "distilbert": tiny_shape(
         family="distilbert", type_vocab_size=0, head=HeadShape(("a", "b"), activation=Activation.RELU)
+    ),
+    "narrow tables": tiny_shape(embedding_size=20, head=HeadShape(("a", "b"), activation=Activation.GELU)),
+    "distances": tiny_shape(relative=RelativeBias(8, 10), type_vocab_size=0, position_offset=2),
+    "distances, pruned": tiny_shape(PRUNED, relative=RelativeBias()),
+    "distances, head of tokens": tiny_shape(
+        relative=RelativeBias(4, 2), head=HeadShape(("O", "B-x"), reads=Reads.EACH)
     ),
     "pruned": tiny_shape(PRUNED),
     "pruned, pre-norm": tiny_shape(PRUNED, pre_norm=True),

@@ -266,8 +266,8 @@ def test_a_model_description_of_another_format(change: dict[str, Any], ours: Pat
 
 def test_a_family_of_a_later_version(ours: Path) -> None:
     path = ours / "model.json"
-    path.write_text(path.read_text().replace('"bert"', '"modernbert"'))
-    with pytest.raises(Unsupported, match="'modernbert' is not supported.*bert.*distilbert.*roberta"):
+    path.write_text(path.read_text().replace('"bert"', '"deberta"'))
+    with pytest.raises(Unsupported, match="'deberta' is not supported.*bert.*distilbert.*roberta"):
         Checkpoint.load(ours)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.hugging_face import CASES, SIZES, answer, edit_config, oracle, saved, tokens
+from support.hugging_face import CASES, SIZES, WITHOUT_TYPES, answer, copied, edit_config, oracle, saved, tokens
 from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
@@ -20,6 +20,12 @@ from transformers import (
     AutoTokenizer,
 )
 
+from compress.pruning.plan import Plan
+from compress.pruning.surgery import prune
+from compress.quantization.schemes import forms_of, quantize
+from export import parity
+from export.lower import lower
+from export.target import CPU
 from models.checkpoint import Checkpoint
 from models.errors import BadFile, BadInput, Unsupported
 from models.families import FAMILIES
@@ -37,7 +43,7 @@ def batches(model: Any) -> list[dict[str, torch.Tensor]]:
         tokens(pad=pad, types=types),
         tokens(pad=pad, types=types, padded=True),
         tokens(rows=1, time=1, pad=pad, types=types),
-        tokens(rows=2, time=28, pad=pad, types=types, padded=True),
+        tokens(rows=2, time=model.config.max_position_embeddings - 2, pad=pad, types=types, padded=True),
     ]
 
 
@@ -64,7 +70,7 @@ def test_logits_are_those_of_transformers(family: str, changes: dict[str, Any], 
     checkpoint = Checkpoint.load(saved(model, tmp_path))
     assert checkpoint.shape.family == family
     assert len(checkpoint.shape.labels) == model.config.num_labels
-    assert checkpoint.parameters == sum(weight.numel() for weight in model.parameters())
+    assert checkpoint.parameters == sum(weight.numel() for weight in model.parameters()) + copied(model)
     assert_same_logits(model, checkpoint)
 
 
@@ -189,7 +195,7 @@ def test_a_bare_encoder_has_the_hidden_states_of_transformers(family: str, tmp_p
     checkpoint = Checkpoint.load(saved(model, tmp_path))
     assert checkpoint.shape.head is None
     batch = tokens(pad=model.config.pad_token_id)
-    known = {name: value for name, value in batch.items() if family != "distilbert" or name != "token_type_ids"}
+    known = {name: value for name, value in batch.items() if family not in WITHOUT_TYPES or name != "token_type_ids"}
     with torch.no_grad():
         expected = model(**known, output_hidden_states=True).hidden_states
         found = checkpoint.network().features(**batch).hidden
@@ -291,9 +297,20 @@ def test_a_silu_or_tanh_network_is_refused_where_the_format_has_none(family: str
         ("bert", {"vocab_size": "many"}, BadFile, "wrong type"),
         ("bert", {"num_hidden_layers": [2]}, BadFile, "wrong type"),
         ("bert", {"vocab_size": -3}, BadInput, "vocab_size is -3"),
-        ("bert", {"model_type": "brt"}, Unsupported, "'brt'.*bert, distilbert, roberta.*Did you mean 'bert'"),
-        ("bert", {"model_type": "gpt2"}, Unsupported, "'gpt2'.*bert, distilbert, roberta"),
-        ("bert", {"model_type": None}, Unsupported, "bert, distilbert, roberta"),
+        ("albert", {"inner_group_num": 2}, Unsupported, "inner_group_num 2"),
+        ("albert", {"num_hidden_groups": 0}, BadInput, "num_hidden_groups is 0"),
+        ("albert", {"num_hidden_groups": 2}, BadFile, r"lacks layers\.1\."),
+        ("mpnet", {"relative_attention_num_buckets": 16}, Unsupported, "16 buckets"),
+        ("mpnet", {"pad_token_id": 0}, Unsupported, "padding token 0"),
+        ("electra", {"embedding_size": 20}, BadFile, r"embeddings\.word\.weight is \(50, 16\), wanted \(50, 20\)"),
+        (
+            "bert",
+            {"model_type": "brt"},
+            Unsupported,
+            "'brt'.*bert, distilbert, electra, mpnet, roberta.*Did you mean 'bert'",
+        ),
+        ("bert", {"model_type": "gpt2"}, Unsupported, "'gpt2'.*bert, distilbert, electra, mpnet, roberta"),
+        ("bert", {"model_type": None}, Unsupported, "bert, distilbert, electra, mpnet, roberta"),
     ],
 )
 def test_configs_that_are_not_ours(
@@ -303,6 +320,57 @@ def test_configs_that_are_not_ours(
     edit_config(directory, **change)
     with pytest.raises(error, match=says):
         Checkpoint.load(directory)
+
+
+def with_another(checkpoint: Checkpoint, name: str) -> Checkpoint:
+    """Return the checkpoint with other numbers in one layer's copy of a weight that layers share."""
+    assert torch.equal(checkpoint.weights[name], checkpoint.weights[name.replace("1", "0", 1)])
+    return replace(checkpoint, weights={**checkpoint.weights, name: checkpoint.weights[name] + 0.5})
+
+
+def test_alberts_layers_may_come_to_differ(tmp_path: Path) -> None:
+    checkpoint = Checkpoint.load(saved(oracle("albert"), tmp_path / "theirs"))
+    changed = with_another(checkpoint, "layers.1.ffn.up.bias")
+    assert_same_logits(written_back(changed, tmp_path / "ours", AutoModelForSequenceClassification), changed)
+
+
+def test_alberts_float_graph_holds_shared_weights_once(tmp_path: Path) -> None:
+    checkpoint = Checkpoint.load(saved(oracle("albert", num_hidden_layers=6), tmp_path))
+    apart = Checkpoint.new(checkpoint.shape, checkpoint.tokenizing, seed=0)
+    once, each = (lower(one.network(), CPU).ByteSize() for one in (checkpoint, apart))
+    layer = sum(value.numel() for name, value in checkpoint.weights.items() if name.startswith("layers.0."))
+    assert each - once > 4 * 4 * layer
+
+
+def test_mpnets_tables_may_come_to_differ_but_not_in_its_format(tmp_path: Path) -> None:
+    checkpoint = Checkpoint.load(saved(oracle("mpnet"), tmp_path / "theirs"))
+    changed = with_another(checkpoint, "layers.1.attention.relative.weight")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(Unsupported, match=r"all layers share mpnet\.encoder\.relative_attention_bias\.weight"):
+        changed.save_hugging_face(tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+    changed.save(tmp_path / "out")
+    again = Checkpoint.load(tmp_path / "out")
+    assert again.shape == changed.shape
+    assert all(torch.equal(again.weights[name], weight) for name, weight in changed.weights.items())
+
+
+@families
+def test_a_family_is_pruned_quantized_and_exported(family: str, tmp_path: Path) -> None:
+    checkpoint = Checkpoint.load(saved(oracle(family), tmp_path / "theirs"))
+    pruned = prune(checkpoint, Plan(((0, 2), (1,)), (tuple(range(0, 40, 2)), tuple(range(7)))))
+    quantized = quantize(pruned, forms_of(pruned))
+    assert "embeddings.projection" in quantized.shape.int8_forms or checkpoint.shape.embedding_size is None
+    quantized.save(tmp_path)
+    batches_of_one = [
+        {name: value.numpy() for name, value in tokens(rows=1, time=time).items()} for time in (1, 2, 9, 28)
+    ]
+    for made, bound in ((pruned, parity.FLOAT_BOUND), (Checkpoint.load(tmp_path), parity.INT8_BOUND)):
+        network = made.network()
+        parity.compare(network, lower(network, CPU).SerializeToString(), batches_of_one).check(bound)
+    with torch.no_grad():
+        change = quantized.network()(**tokens()) - pruned.network()(**tokens())
+    assert 1e-5 < float(change.abs().max()) < 1.0
 
 
 @pytest.mark.real

@@ -15,7 +15,7 @@ from models.layers.embeddings import Embeddings, SinusoidalPositions
 from models.layers.feedforward import FeedForward
 from models.layers.heads import ClassificationHead
 from models.layers.norm import make_norm
-from models.shape import Activation, HeadShape, LayerShape, Norm, Positions
+from models.shape import Activation, HeadShape, LayerShape, Norm, Positions, RelativeBias
 
 
 def formula(activation: Activation, x: Tensor) -> Tensor:
@@ -40,6 +40,19 @@ def normalised(norm: Norm, x: Tensor, module: nn.Module, eps: float) -> Tensor:
     return scaled * module.weight + (module.bias if norm is Norm.LAYER else 0)
 
 
+def added(module: Attention, head: int, reader: int, seen: Tensor) -> Tensor:
+    """Return what T5's buckets add to one reader's scores, token by token (Raffel et al. 2020, section 2.1)."""
+    assert module.relative is not None
+    shape, values = module.relative.shape, []
+    half, exact = shape.buckets // 2, shape.buckets // 2 // 2
+    for token in seen.nonzero().flatten().tolist():
+        far = abs(token - reader)
+        steps = 0.0 if far < exact else math.log(far / exact) / math.log(shape.max_distance / exact) * (half - exact)
+        bucket = far if far < exact else min(half - 1, exact + int(steps))
+        values.append(module.relative.weight[bucket + (half if token > reader else 0), head])
+    return torch.stack(values)
+
+
 def attended(module: Attention, hidden: Tensor, mask: Tensor | None) -> Tensor:
     """Return multi-head attention, head by head and token by token (Vaswani et al. 2017)."""
     query, key, value = module.query(hidden), module.key(hidden), module.value(hidden)
@@ -50,6 +63,8 @@ def attended(module: Attention, hidden: Tensor, mask: Tensor | None) -> Tensor:
         for head in range(module.heads):
             place = slice(head * module.head_size, (head + 1) * module.head_size)
             scores = query[row, :, place] @ key[row, seen, place].T / math.sqrt(module.head_size)
+            if module.relative is not None:
+                scores = scores + torch.stack([added(module, head, reader, seen) for reader in range(len(scores))])
             parts.append(scores.softmax(-1) @ value[row, seen, place])
         rows.append(torch.cat(parts, dim=-1))
     return module.output(torch.stack(rows))  # type: ignore[no-any-return]
@@ -72,11 +87,14 @@ def test_norms(norm: Norm, eps: float) -> None:
     torch.testing.assert_close(module(x), normalised(norm, x, module, eps), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("relative", [None, RelativeBias(), RelativeBias(8, 5), RelativeBias(4, 2)], ids=str)
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize(("heads", "size"), [(1, 3), (3, 5), (4, 2)])
-def test_attention(heads: int, size: int, *, masked: bool) -> None:
+def test_attention(heads: int, size: int, *, masked: bool, relative: RelativeBias | None) -> None:
     torch.manual_seed(0)
-    module = Attention(10, LayerShape(heads, size, 1), dropout=0.5).eval()
+    module = Attention(10, LayerShape(heads, size, 1), dropout=0.5, relative=relative).eval()
+    if module.relative is not None:
+        nn.init.normal_(module.relative.weight)
     hidden = torch.randn(3, 7, 10)
     mask = torch.tensor([[1] * 7, [1] * 4 + [0] * 3, [1] + [0] * 6]) if masked else None
     found = module(hidden, padding_mask(mask))

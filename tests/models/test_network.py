@@ -15,7 +15,7 @@ from torch import Tensor
 
 from models.layers.attention import padding_mask
 from models.network import Network, initialize
-from models.shape import Activation, Int8Form, LayerShape, ModelShape, Norm, Positions
+from models.shape import Activation, Int8Form, LayerShape, ModelShape, Norm, Positions, RelativeBias
 
 FORMS = [
     pytest.param(
@@ -77,9 +77,11 @@ def test_a_full_mask_is_no_mask(shape: ModelShape) -> None:
         assert torch.equal(network(**batch), without)
 
 
-@given(st.integers(1, 12), st.integers(0, 9), st.integers(0, 49), st.booleans())
-def test_padding_changes_no_logit(time: int, padding: int, filler: int, pre_norm: bool) -> None:
-    network = random_network(tiny_shape(PRUNED, pre_norm=pre_norm))
+@given(st.integers(1, 12), st.integers(0, 9), st.integers(0, 49), st.booleans(), st.none() | st.just(RelativeBias()))
+def test_padding_changes_no_logit(
+    time: int, padding: int, filler: int, pre_norm: bool, relative: RelativeBias | None
+) -> None:
+    network = random_network(tiny_shape(PRUNED, pre_norm=pre_norm, relative=relative))
     ids = torch.randint(0, 50, (2, time), generator=torch.Generator().manual_seed(time))
     padded = torch.cat([ids, torch.full((2, padding), filler)], dim=1)
     mask = torch.cat([torch.ones(2, time, dtype=torch.int64), torch.zeros(2, padding, dtype=torch.int64)], dim=1)

@@ -15,7 +15,7 @@ from support.strategies import model_shapes
 
 from models.errors import BadFile, BadInput, CompressError
 from models.network import Network
-from models.shape import HeadShape, Int8Form, LayerShape, ModelShape
+from models.shape import HeadShape, Int8Form, LayerShape, ModelShape, RelativeBias
 
 
 @given(model_shapes())
@@ -26,13 +26,17 @@ def test_json_goes_both_ways(shape: ModelShape) -> None:
 @given(model_shapes())
 def test_a_network_has_the_sizes_of_its_shape(shape: ModelShape) -> None:
     weights = Network(shape).state_dict()
-    assert weights["embeddings.word.weight"].shape == (shape.vocab_size, shape.hidden_size)
+    assert weights["embeddings.word.weight"].shape == (shape.vocab_size, shape.embedding_width)
+    if shape.embedding_size is not None:
+        assert weights["embeddings.projection.weight"].shape == (shape.hidden_size, shape.embedding_size)
     for index, layer in enumerate(shape.layers):
         width = layer.attention_width
         assert weights[f"layers.{index}.attention.query.weight"].shape == (width, shape.hidden_size)
         assert weights[f"layers.{index}.attention.output.weight"].shape == (shape.hidden_size, width)
         assert weights[f"layers.{index}.ffn.up.weight"].shape == (layer.ffn, shape.hidden_size)
         assert weights[f"layers.{index}.ffn.down.weight"].shape == (shape.hidden_size, layer.ffn)
+        if shape.relative is not None:
+            assert weights[f"layers.{index}.attention.relative.weight"].shape == (shape.relative.buckets, layer.heads)
     for path in shape.int8_forms:
         assert f"{path}.weight_scale" in weights
 
@@ -71,6 +75,10 @@ def test_positions_that_are_left_for_text() -> None:
         ({"layers": (LayerShape(1, 0, 4),)}, "layer 0 head_size is 0"),
         ({"layers": (*EVEN, LayerShape(-1, 4, 4))}, "layer 2 heads is -1"),
         ({"layers": (*EVEN, LayerShape(1, 4, -8))}, "layer 2 ffn is -8"),
+        ({"embedding_size": 0}, "embedding_size is 0"),
+        ({"relative": RelativeBias(3, 8)}, "3 buckets for relative distances up to 8"),
+        ({"relative": RelativeBias(32, 8)}, "32 buckets for relative distances up to 8"),
+        ({"relative": RelativeBias(1 << 30, 1 << 31)}, "buckets"),
         ({"head": HeadShape(())}, "a head needs an output"),
         ({"head": HeadShape(("a", "b", "a"))}, "a label is named twice"),
     ],
@@ -104,6 +112,13 @@ def test_a_missing_key_is_named(key: str) -> None:
     del value[key]
     with pytest.raises(BadFile, match=key):
         ModelShape.from_json(value)
+
+
+def test_a_shape_that_was_written_before_a_key_was_made() -> None:
+    value = tiny_shape().to_json()
+    for key in ("embedding_size", "relative"):
+        del value[key]
+    assert ModelShape.from_json(value) == tiny_shape()
 
 
 def test_an_unknown_key_is_named() -> None:

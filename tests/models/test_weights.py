@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 from support.networks import PRUNED, tiny_shape
 
-from models.errors import BadFile
+from models.errors import BadFile, Unsupported
 from models.families import FAMILIES
 from models.family import Family
 from models.network import Network
-from models.shape import ModelShape
+from models.shape import ModelShape, RelativeBias
 from models.weights import Names, Row
 
+FORMS: dict[str, dict[str, Any]] = {
+    "distilbert": {"type_vocab_size": 0},
+    "electra": {"embedding_size": 16},
+    "albert": {"embedding_size": 16},
+    "mpnet": {"type_vocab_size": 0, "relative": RelativeBias()},
+}
 families = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 
 
 def names_of(family: Family, *, head: bool = True) -> list[str]:
-    changes = {} if head else {"head": None}
-    if family.name == "distilbert":
-        changes["type_vocab_size"] = 0
+    changes = FORMS.get(family.name, {}) | ({} if head else {"head": None})
     shape: ModelShape = tiny_shape(PRUNED, family=family.name, **changes)
     return list(Network(shape).state_dict())
 
@@ -26,12 +33,20 @@ def names_of(family: Family, *, head: bool = True) -> list[str]:
 @families
 @pytest.mark.parametrize("head", [True, False])
 def test_names_lead_back(family: Family, *, head: bool) -> None:
-    ours = {name: number for number, name in enumerate(names_of(family, head=head))}
+    numbers = {name: number for number, name in enumerate(names_of(family, head=head))}
+    shared = {row.ours.format(i=0, p="weight") for row in family.names.rows if _is_shared(row)}
+    ours = {
+        name: numbers[first] if (first := re.sub(r"\d+", "0", name)) in shared else numbers[name] for name in numbers
+    }
     prefixes = {family.prefix, ""}
     for prefix in prefixes:
         theirs = family.names.write(ours, prefix=prefix)
-        assert len(theirs) == len(ours)
-        assert family.names.read(theirs, ours, where="here") == ours
+        assert len(theirs) == len(set(ours.values()))
+        assert family.names.read(theirs, ours, where="here", groups=len(PRUNED)) == ours
+
+
+def _is_shared(row: Row) -> bool:
+    return "{i}" in row.ours and "{i}" not in row.theirs and "{g}" not in row.theirs
 
 
 @families
@@ -42,7 +57,7 @@ def test_every_row_is_used(family: Family) -> None:
 
 
 def _rows_met(family: Family, written: dict[str, None]) -> set[str]:
-    back = family.names.read(written, names_of(family), where="here")
+    back = family.names.read(written, names_of(family), where="here", groups=len(PRUNED))
     templates = set()
     for row in family.names.rows:
         pattern = row.ours.replace("{p}", "weight").replace("{i}", "0")
@@ -71,6 +86,27 @@ def test_an_optional_weight_may_be_absent_or_unasked() -> None:
     names = Names(rows=(Row("a.{p}", "a.{p}"), Row("h.{p}", "head.{p}", optional=True)))
     assert names.read({"a.weight": 1}, ["a.weight", "head.weight"], where="f") == {"a.weight": 1}
     assert names.read({"a.weight": 1, "h.weight": 2}, ["a.weight"], where="f") == {"a.weight": 1}
+
+
+@pytest.mark.parametrize(
+    ("groups", "of_layers"), [(1, [0, 0, 0, 0, 0]), (2, [0, 0, 0, 1, 1]), (3, [0, 0, 1, 1, 2]), (5, [0, 1, 2, 3, 4])]
+)
+def test_layers_of_a_group_share_a_weight(groups: int, of_layers: list[int]) -> None:
+    names = Names(rows=(Row("g.{g}.{p}", "layers.{i}.{p}"), Row("all.{p}", "layers.{i}.x.{p}")))
+    theirs = {f"g.{group}.bias": group for group in range(groups)} | {"all.weight": 7}
+    wanted = [f"layers.{at}.{name}" for at in range(5) for name in ("bias", "x.weight")]
+    found = names.read(theirs, wanted, where="f", groups=groups)
+    assert [found[f"layers.{at}.bias"] for at in range(5)] == of_layers
+    assert {found[f"layers.{at}.x.weight"] for at in range(5)} == {7}
+    assert names.write(found, prefix="") == {f"g.{at}.bias": group for at, group in enumerate(of_layers)} | {
+        "all.weight": 7
+    }
+    with pytest.raises(Unsupported, match="all layers share all.weight"):
+        names.write(found | {"layers.3.x.weight": 8}, prefix="")
+    with pytest.raises(BadFile, match="lacks"):
+        names.read({"all.weight": 7, "g.0.bias": 0}, wanted, where="f", groups=6)
+    with pytest.raises(BadFile, match=r"not of this configuration: g\.9\.bias"):
+        names.read(theirs | {"g.9.bias": 9}, wanted, where="f", groups=groups)
 
 
 def test_a_layer_that_is_not_wanted_is_unknown() -> None:

@@ -12,9 +12,12 @@ import torch
 from support.examples import WORDS, tiny_tokenizing
 from torch import Tensor
 from transformers import (
+    AlbertConfig,
     AutoModelForSequenceClassification,
     BertConfig,
     DistilBertConfig,
+    ElectraConfig,
+    MPNetConfig,
     PreTrainedConfig,
     PreTrainedModel,
     RobertaConfig,
@@ -34,7 +37,11 @@ SIZES: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
         DistilBertConfig,
         {"dim": 24, "n_layers": 2, "n_heads": 3, "hidden_dim": 40, "max_position_embeddings": 30},
     ),
+    "electra": (ElectraConfig, {**BERT_SIZES, "embedding_size": 16, "pad_token_id": 0}),
+    "albert": (AlbertConfig, {**BERT_SIZES, "embedding_size": 16, "pad_token_id": 0}),
+    "mpnet": (MPNetConfig, BERT_SIZES),
 }
+WITHOUT_TYPES = ("distilbert", "mpnet")
 # The cases that each family must read; the network has all of these settings.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("bert", {}),
@@ -55,6 +62,19 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "distilbert": ("distilbert", {}),
     "distilbert relu": ("distilbert", {"activation": "relu", "num_labels": 4}),
     "distilbert sinusoidal": ("distilbert", {"sinusoidal_pos_embds": True}),
+    "electra": ("electra", {}),
+    "electra tables of the hidden size": ("electra", {"embedding_size": 24, "num_labels": 3}),
+    "electra wider tables": ("electra", {"embedding_size": 32, "type_vocab_size": 1, "hidden_act": "relu"}),
+    "albert": ("albert", {}),
+    "albert gelu, five layers in two groups": (
+        "albert",
+        {"hidden_act": "gelu", "num_hidden_layers": 5, "num_hidden_groups": 2},
+    ),
+    "albert a group for each layer": ("albert", {"num_hidden_groups": 2, "num_labels": 3}),
+    "albert tables of the hidden size": ("albert", {"embedding_size": 24, "hidden_dropout_prob": 0.2}),
+    "mpnet": ("mpnet", {}),
+    "mpnet relu": ("mpnet", {"hidden_act": "relu", "num_labels": 3, "num_attention_heads": 1}),
+    "mpnet beyond the farthest bucket": ("mpnet", {"max_position_embeddings": 330}),
 }
 
 
@@ -77,6 +97,17 @@ def saved(model: PreTrainedModel, directory: Path, **options: Any) -> Path:
         model.save_pretrained(directory, **options)
     tiny_tokenizing().save(directory)
     return directory
+
+
+def copied(model: PreTrainedModel) -> int:
+    """Return how many weights are read a second time or more, because layers share them."""
+    times, shared = 0, torch.nn.Module()
+    if model.config.model_type == "albert":
+        groups = model.albert.encoder.albert_layer_groups
+        times, shared = model.config.num_hidden_layers - len(groups), groups[0]
+    if model.config.model_type == "mpnet":
+        times, shared = model.config.num_hidden_layers - 1, model.mpnet.encoder.relative_attention_bias
+    return times * sum(weight.numel() for weight in shared.parameters())
 
 
 def edit_config(directory: Path, **changes: Any) -> None:
@@ -107,7 +138,7 @@ def answer(model: Any, batch: dict[str, Tensor]) -> Tensor:
     a family that has them.
     """
     known = dict(batch)
-    if model.config.model_type == "distilbert":
+    if model.config.model_type in WITHOUT_TYPES:
         del known["token_type_ids"]
     with torch.no_grad():
         output = model(**known)

@@ -40,11 +40,11 @@ def random_network(shape: ModelShape, *, seed: int = 0) -> Network:
 
 
 def quantized_network(network: Network, form: Int8Form, *, table: bool = True) -> Network:
-    """Return the network with every linear layer of its blocks, and its word table, in int8."""
+    """Return the network with every linear layer below its head, and its word table, in int8."""
     forms = {
         name: form
         for name, module in network.named_modules()
-        if isinstance(module, nn.Linear) and name.startswith("layers.") and module.weight.numel()
+        if isinstance(module, nn.Linear) and not name.startswith("head.") and module.weight.numel()
     }
     forms |= {"embeddings.word": Int8Form.TABLE} if table else {}
     quantized = Network(network.shape.with_int8(forms)).eval()

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from models.shape import Activation, HeadShape, Int8Form, LayerShape, ModelShape, Norm, Positions, Reads
+from models.shape import Activation, HeadShape, Int8Form, LayerShape, ModelShape, Norm, Positions, Reads, RelativeBias
 
+FAMILIES = ("albert", "bert", "distilbert", "electra", "mpnet", "roberta")
 heads = st.integers(0, 4)
 head_sizes = st.integers(1, 8)
 ffn_widths = st.integers(0, 8)
@@ -29,7 +30,7 @@ def model_shapes(draw: st.DrawFn) -> ModelShape:
     stack = tuple(draw(st.lists(layers, max_size=3)))
     offset = draw(st.integers(0, 3))
     shape = ModelShape(
-        family=draw(st.sampled_from(("bert", "roberta", "distilbert"))),
+        family=draw(st.sampled_from(FAMILIES)),
         vocab_size=draw(st.integers(1, 30)),
         hidden_size=draw(st.integers(1, 8)),
         layers=stack,
@@ -45,6 +46,8 @@ def model_shapes(draw: st.DrawFn) -> ModelShape:
         attention_dropout=draw(rates),
         pad_token_id=draw(st.integers(0, 3)),
         head=draw(st.none() | head_shapes),
+        embedding_size=draw(st.none() | st.integers(1, 8)),
+        relative=draw(st.none() | st.builds(RelativeBias, buckets=st.integers(4, 9), max_distance=st.integers(3, 20))),
     )
     if draw(st.booleans()):
         head = HeadShape(
@@ -59,6 +62,8 @@ def model_shapes(draw: st.DrawFn) -> ModelShape:
     forms = {path: draw(st.sampled_from((Int8Form.DYNAMIC, Int8Form.STATIC))) for path in draw(st.sets(_of(paths)))}
     if draw(st.booleans()):
         forms["embeddings.word"] = Int8Form.TABLE
+    if shape.embedding_size is not None and draw(st.booleans()):
+        forms["embeddings.projection"] = Int8Form.DYNAMIC
     return shape.with_int8(forms)
 
 

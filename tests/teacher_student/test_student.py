@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.errors import BadInput
-from models.shape import HeadShape, Int8Form, LayerShape
+from models.shape import HeadShape, Int8Form, LayerShape, RelativeBias
 from teacher_student.layer_map import LayerMap, evenly_spread, layer_map
 from teacher_student.student import build_student, student_shape, with_dropout
 
@@ -64,8 +64,9 @@ def test_a_narrow_ffn_keeps_the_strongest_neurons(make_model):
     assert torch.equal(student.weights["layers.0.ffn.down.weight"], weights["layers.0.ffn.down.weight"][:, ~weak])
 
 
-def test_dropping_heads_that_write_nothing_changes_nothing(make_model, make_data):
-    teacher = make_model(layers=2)
+@pytest.mark.parametrize("relative", [None, RelativeBias()], ids=str)
+def test_dropping_heads_that_write_nothing_changes_nothing(make_model, make_data, relative):
+    teacher = make_model(layers=2, relative=relative)
     weights = {name: value.clone() for name, value in teacher.weights.items()}
     for layer in range(2):
         weights[f"layers.{layer}.attention.output.weight"][:, 4:8] = 0
@@ -103,6 +104,15 @@ def test_a_narrower_shape_gets_projected_tables(make_model):
     values = torch.linalg.svdvals(theirs)
     torch.testing.assert_close(torch.linalg.svdvals(words), values[:8], rtol=1e-4, atol=1e-5)
     assert student.network()(torch.ones(1, 3, dtype=torch.int64)).shape == (1, 2)
+
+
+def test_factorised_tables_are_kept_at_another_hidden_size(make_model):
+    teacher = make_model(embedding_size=6)
+    shape = replace(teacher.shape, hidden_size=8, layers=(LayerShape(2, 4, 12),))
+    student = build_student(teacher, shape, seed=0)
+    for name in ("word", "position", "norm"):
+        assert torch.equal(student.weights[f"embeddings.{name}.weight"], teacher.weights[f"embeddings.{name}.weight"])
+    assert student.weights["embeddings.projection.weight"].shape == (8, 6)
 
 
 def test_a_wider_shape_and_a_deeper_one_are_drawn_where_they_do_not_fit(make_model):
