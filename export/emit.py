@@ -22,6 +22,21 @@ GroupLowering = Callable[[Sequence[Any], "Sequence[Emit]", Value], Sequence[Valu
 
 @final
 @dataclass(frozen=True, slots=True)
+class Places:
+    """What attention knows of where tokens stand.
+
+    `mask` (batch, 1, 1 or readers, time) is added to the scores. `distances` (readers, time) are clipped to where a
+    bias for distances ends. `along` and `across` (time, 1, 1, size) turn queries and keys.
+    """
+
+    mask: Value
+    distances: Value | None = None
+    along: Value | None = None
+    across: Value | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Emit:
     """Emits nodes for the module at `path`."""
 
@@ -34,7 +49,7 @@ class Emit:
         """Return the emitter of the submodule `name`."""
         return replace(self, path=f"{self.path}.{name}" if self.path else name)
 
-    def child(self, module: nn.Module, name: str, *inputs: Value | None) -> Value:
+    def child(self, module: nn.Module, name: str, *inputs: Value | Places | None) -> Value:
         """Return the output of the submodule called `name`.
 
         Raises:
@@ -83,7 +98,7 @@ class Emit:
         return self.constant(np.array(numbers, dtype=np.int64), role)
 
 
-def _given(value: Value | None) -> Value:
-    if value is None:
+def _given(value: Value | Places | None) -> Value:
+    if not isinstance(value, Value):
         raise TypeError("a linear layer needs its input")
     return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -21,6 +21,7 @@ from models.sentence_transformers import MODULES_FILE, embedding_head, encoder_d
 from models.shape import HeadShape, Int8Form, ModelShape
 from models.tensor_file import write_tensors
 from models.tokenizing import Tokenizing
+from models.weights import Names
 
 FORMAT = 1
 SHAPE_FILE = "model.json"
@@ -131,7 +132,7 @@ class Checkpoint:
             same=torch.equal,
         )
         write_json(directory / "config.json", config)
-        write_tensors(directory / WEIGHTS_FILE, names, metadata={"format": "pt"})
+        write_tensors(directory / WEIGHTS_FILE, _joined(family.names, names), metadata={"format": "pt"})
         write_modules(directory, self.shape)
         self.tokenizing.save(directory)
 
@@ -236,8 +237,33 @@ def _read_hugging_face(directory: Path, shape: ModelShape, *, wanted: HeadShape 
     with torch.device("meta"):
         names = Network(reading).state_dict()
     encoder, family = encoder_directory(directory), _family(shape.family)
-    groups = family.groups_of(read_object(encoder / "config.json"))
-    return _unshared(family.names.read(_read_weights(encoder), names, where=str(encoder), groups=groups))
+    layout = family.layout_of(read_object(encoder / "config.json"))
+    parts = {
+        name: part
+        for fused, value in _read_weights(encoder).items()
+        for name, part in _in_parts(value, family.names.parts(fused))
+    }
+    found = family.names.read(parts, names, where=str(encoder), layout=layout)
+    zero = {name: torch.zeros(slot.shape) for name, slot in names.items() if layout.is_zero(name)}
+    return _unshared({**found, **zero})
+
+
+def _in_parts(value: Tensor, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the rows of a fused weight for each of its names, the weight itself where there is one."""
+    if len(names) == 1:
+        yield names[0], value
+    elif value.ndim == 0 or len(value) % len(names):
+        raise BadFile(f"a weight of {tuple(value.shape)} has no {len(names)} equal parts", where=names[0])
+    else:
+        yield from zip(names, (part.clone() for part in value.chunk(len(names))), strict=True)
+
+
+def _joined(names: Names, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a checkpoint's weights with the parts of fused ones put together."""
+    together: dict[str, list[Tensor]] = {}
+    for name in sorted(weights):  # the parts are numbered by one digit
+        together.setdefault(names.whole(name), []).append(weights[name])
+    return {name: torch.cat(parts) if len(parts) > 1 else parts[0] for name, parts in together.items()}
 
 
 def _unshared(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

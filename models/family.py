@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.shape import CLASSIFICATION, Activation, HeadShape, ModelShape, Reads
-from models.weights import Names, Row
+from models.weights import Layout, Names, Row
 
 Config = Mapping[str, Any]
 TOKENS = "token-classification"
@@ -21,8 +21,7 @@ class Family:
     """A checkpoint format: Hugging Face `model_types` that it reads, and the way from config to shape and back.
 
     `shape_of` raises BadInput for a setting that the network does not have. `prefix` stands before the encoder's names
-    when a classifier is written. `groups_of` says how many groups of layers share their weights, where names have a
-    `{g}`.
+    when a classifier is written. `layout_of` says what a config has to say about names.
     """
 
     name: str
@@ -31,7 +30,7 @@ class Family:
     config_of: Callable[[ModelShape], dict[str, Any]]
     names: Names
     prefix: str
-    groups_of: Callable[[Config], int] = lambda config: 1
+    layout_of: Callable[[Config], Layout] = lambda config: Layout()
 
 
 def labels_of(config: Config) -> tuple[str, ...]:

@@ -34,14 +34,14 @@ class Block(nn.Module):
         layer = shape.layers[index]
         self.pre_norm = shape.pre_norm
         self.attention = Attention(shape.hidden_size, layer, dropout=shape.attention_dropout, relative=shape.relative)
-        self.attention_norm = make_norm(shape.norm, shape.hidden_size, shape.norm_eps)
-        self.ffn = FeedForward(shape.hidden_size, layer.ffn, shape.activation)
+        self.attention_norm = make_norm(shape.norm, shape.hidden_size, shape.norm_eps) if layer.normed else None
+        self.ffn = FeedForward(shape.hidden_size, layer.ffn, shape.activation, gated=shape.gated)
         self.ffn_norm = make_norm(shape.norm, shape.hidden_size, shape.norm_eps)
         self.dropout = nn.Dropout(shape.dropout)
 
     def attention_input(self, hidden: Tensor) -> Tensor:
         """Return what the query, key and value projections read, for the block's input `hidden`."""
-        return self.attention_norm(hidden) if self.pre_norm else hidden
+        return self.attention_norm(hidden) if self.pre_norm and self.attention_norm is not None else hidden
 
     def forward(self, hidden: Tensor, mask: Tensor | None, *, readers: slice = EVERY_TOKEN) -> Tensor:
         """Return (batch, readers, hidden_size): the tokens of `readers`, each of which attends to all.
@@ -50,7 +50,7 @@ class Block(nn.Module):
         """
         inner = self.attention_input(hidden)
         attended = hidden[:, readers] + self.dropout(self.attention(inner, mask, readers=readers))
-        if self.pre_norm:
+        if self.pre_norm or self.attention_norm is None:
             return attended + self.dropout(self.ffn(self.ffn_norm(attended)))  # type: ignore[no-any-return]
         attended = self.attention_norm(attended)
         return self.ffn_norm(attended + self.dropout(self.ffn(attended)))  # type: ignore[no-any-return]
@@ -65,7 +65,11 @@ class Network(nn.Module):
         self.embeddings = Embeddings(shape)
         self.layers = nn.ModuleList(Block(shape, index) for index in range(len(shape.layers)))
         self.final_norm = make_norm(shape.norm, shape.hidden_size, shape.norm_eps) if shape.pre_norm else None
-        self.head = None if shape.head is None else make_head(shape.hidden_size, shape.head)
+        self.head = (
+            None
+            if shape.head is None
+            else make_head(shape.hidden_size, shape.head, norm=shape.norm, eps=shape.norm_eps)
+        )
         if not self.embeddings.word.weight.is_meta:  # else the weights are about to be read
             initialize(self, shape.initializer_range)
         for path, form in shape.int8:

@@ -32,10 +32,11 @@ class Norm(str, Enum):
 
 
 class Positions(str, Enum):
-    """Where position vectors come from."""
+    """Where position vectors come from. NONE: nothing is added to a word's vector, and attention knows the places."""
 
     LEARNED = "learned"
     SINUSOIDAL = "sinusoidal"
+    NONE = "none"
 
 
 class Reads(str, Enum):
@@ -73,11 +74,18 @@ class RelativeBias:
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
-    """One Transformer block: `heads` heads of `head_size`, and an FFN of `ffn` neurons."""
+    """One Transformer block: `heads` heads of `head_size`, and an FFN of `ffn` neurons.
+
+    With `window` a token attends to so many on each side alone. With `rotary` queries and keys are turned by their
+    places; this is the base of the wavelengths. Without `normed` attention reads the stream as it is.
+    """
 
     heads: int
     head_size: int
     ffn: int
+    window: int | None = None
+    rotary: float | None = None
+    normed: bool = True
 
     @property
     def attention_width(self) -> int:
@@ -88,8 +96,9 @@ class LayerShape:
 @dataclass(frozen=True, slots=True)
 class HeadShape:
     """What gives an answer, one output per label: of the first token by dense, activation and output, or of each token
-    by the output alone. Without labels it is what is read itself, `width` numbers, of length 1 where `normalized`.
-    `task` names what the outputs mean.
+    by the output alone. With `normed` it is dense, activation, norm and output, of the first token, the mean or each
+    token. Without labels it is what is read itself, `width` numbers, of length 1 where `normalized`. `task` names what
+    the outputs mean.
     """
 
     labels: tuple[str, ...]
@@ -99,6 +108,7 @@ class HeadShape:
     reads: Reads = Reads.FIRST
     width: int = 0
     normalized: bool = False
+    normed: bool = False
 
     @property
     def tokens(self) -> bool:
@@ -117,8 +127,8 @@ class ModelShape:
 
     `family` names the checkpoint format it came from. Positions are numbered from `position_offset`. With
     `embedding_size` the embedding tables have that width, and a projection leads to the hidden size. With `relative`
-    every layer has a table of its own for the distances between tokens. `int8` lists (module path, form) for every
-    quantized module, sorted by path.
+    every layer has a table of its own for the distances between tokens. With `gated` each FFN neuron is multiplied by
+    a second one. `int8` lists (module path, form) for every quantized module, sorted by path.
     """
 
     family: str
@@ -141,6 +151,7 @@ class ModelShape:
     int8: tuple[tuple[str, Int8Form], ...] = ()
     embedding_size: int | None = None
     relative: RelativeBias | None = None
+    gated: bool = False
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -229,6 +240,7 @@ def _head(value: dict[str, Any] | None) -> HeadShape | None:
         reads=Reads(value.get("reads", Reads.FIRST)),
         width=int(value.get("width", 0)),
         normalized=bool(value.get("normalized", False)),
+        normed=bool(value.get("normed", False)),
     )
 
 
@@ -264,20 +276,45 @@ def _problems(shape: ModelShape) -> list[str]:
     ]
     wrong += [f"{name} is 0" for name, size in sizes.items() if size == 0 and name not in zero_allowed]
     wrong += [f"{len(shape.layers)} layers are more than {MAX_LAYERS}"] if len(shape.layers) > MAX_LAYERS else []
+    wrong += [problem for index, layer in enumerate(shape.layers) for problem in _layer_problems(index, layer)]
+    wrong += ["only a pre-norm layer may be without a norm"] if not _all_normed(shape) and not shape.pre_norm else []
     wrong += _relative_problems(shape.relative)
     shares = {"dropout": shape.dropout, "attention_dropout": shape.attention_dropout}
     shares |= {} if shape.head is None else {"head dropout": shape.head.dropout}
     wrong += [f"{name} is {share}" for name, share in shares.items() if not _is_number(share) or not 0 <= share <= 1]
     positive = {"norm_eps": shape.norm_eps, "initializer_range": shape.initializer_range}
     wrong += [f"{name} is {value}" for name, value in positive.items() if not _is_number(value) or not 0 <= value < 1e3]
-    if not isinstance(shape.family, str) or not isinstance(shape.pre_norm, bool):
-        wrong.append(f"family is {shape.family!r} and pre_norm is {shape.pre_norm!r}")
+    if not isinstance(shape.family, str) or not isinstance(shape.pre_norm, bool) or not isinstance(shape.gated, bool):
+        wrong.append(f"family is {shape.family!r}, pre_norm is {shape.pre_norm!r} and gated is {shape.gated!r}")
     if shape.head is not None and len(set(shape.head.labels)) != len(shape.head.labels):
         wrong.append("a label is named twice")
-    if shape.head is not None and (shape.head.reads is (Reads.MEAN if shape.head.labels else Reads.EACH)):
+    if shape.head is not None and not _may_read(shape.head):
         wrong.append(f"a head {'with' if shape.head.labels else 'without'} labels reads {shape.head.reads.value}")
     if shape.head is not None and not shape.head.labels and shape.head.width != shape.hidden_size:
         wrong.append("a head needs an output" if not shape.head.width else f"the embedding is {shape.head.width} wide")
+    return wrong
+
+
+def _may_read(head: HeadShape) -> bool:
+    if not head.labels:
+        return head.reads is not Reads.EACH
+    return head.normed or head.reads is not Reads.MEAN
+
+
+def _all_normed(shape: ModelShape) -> bool:
+    return all(layer.normed for layer in shape.layers)
+
+
+def _layer_problems(index: int, layer: LayerShape) -> list[str]:
+    wrong = []
+    if layer.window is not None and not (isinstance(layer.window, int) and 0 <= layer.window <= 1 << 24):
+        wrong.append(f"layer {index} window is {layer.window!r}")
+    if layer.rotary is not None and not (_is_number(layer.rotary) and 1 <= layer.rotary <= 1e12):
+        wrong.append(f"layer {index} rotary is {layer.rotary!r}")
+    if layer.rotary is not None and isinstance(layer.head_size, int) and layer.head_size % 2:
+        wrong.append(f"layer {index} turns pairs of features, and head_size is {layer.head_size}")
+    if not isinstance(layer.normed, bool):
+        wrong.append(f"layer {index} normed is {layer.normed!r}")
     return wrong
 
 

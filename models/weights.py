@@ -33,20 +33,41 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Layout:
+    """What a config says about names: how many groups of layers share their weights where the family has a `{g}`, and
+    patterns of our names that the checkpoint does not hold because they are zero.
+    """
+
+    groups: int = 1
+    zero: tuple[str, ...] = ()
+
+    def is_zero(self, name: str) -> bool:
+        """Return whether one of our weights is zero and not held."""
+        return any(re.fullmatch(pattern, name) for pattern in self.zero)
+
+
+@dataclass(frozen=True, slots=True)
 class Names:
-    """A family's table, with patterns of foreign names that carry nothing for us."""
+    """A family's table, with patterns of foreign names that carry nothing for us.
+
+    `fused` are endings of modules in a checkpoint whose outputs are those of several of ours, and of how many: the rows
+    name them with the number of the part behind, from 0.
+    """
 
     rows: tuple[Row, ...]
     ignored: tuple[str, ...] = ()
+    fused: tuple[tuple[str, int], ...] = ()
     prefixes: tuple[str, ...] = ("",)  # what may stand before every name in a checkpoint, tried in this order
 
-    def read(self, theirs: Mapping[str, T], wanted: Iterable[str], *, where: str, groups: int = 1) -> dict[str, T]:
-        """Return our names for the weights of a checkpoint whose layers are in so many groups, if its format has them.
+    def read(
+        self, theirs: Mapping[str, T], wanted: Iterable[str], *, where: str, layout: Layout = Layout()
+    ) -> dict[str, T]:
+        """Return our names for the weights of a checkpoint, of which fused ones are in parts already.
 
         Raises:
             BadFile: names that are unknown, and wanted names that stay unset, all in one message.
         """
-        wanted = set(wanted)
+        wanted = {name for name in wanted if not layout.is_zero(name)}
         layers = 1 + max(
             (int(number) for name in wanted for number in re.findall(r"^layers\.(\d+)\.", name)), default=0
         )
@@ -54,7 +75,7 @@ class Names:
         found: dict[str, T] = {}
         unknown = []
         for name, value in theirs.items():
-            ours = self._ours(name, layers=layers, groups=groups)
+            ours = self._ours(name, layers=layers, groups=layout.groups)
             if wanted & ours:
                 found |= dict.fromkeys(wanted & ours, value)
             elif any(_template(one) in optional for one in ours):
@@ -103,6 +124,19 @@ class Names:
                 fix="Keep it in our own format, or export it to ONNX.",
             )
         return written
+
+    def parts(self, name: str) -> tuple[str, ...]:
+        """Return the names of the parts of a fused weight of a checkpoint, or its own name alone."""
+        stem, _, kind = name.rpartition(".")
+        count = next((count for ending, count in self.fused if stem.endswith(ending)), 0)
+        return tuple(f"{stem}.{part}.{kind}" for part in range(count)) if count else (name,)
+
+    def whole(self, name: str) -> str:
+        """Return the name of the fused weight of a checkpoint that `name` is a part of, or its own name."""
+        stem, _, kind = name.rpartition(".")
+        stem, _, part = stem.rpartition(".")
+        fused = part.isdigit() and any(stem.endswith(ending) for ending, _ in self.fused)
+        return f"{stem}.{kind}" if fused else name
 
     def _ours(self, name: str, *, layers: int, groups: int) -> set[str]:
         """Return our names for one of theirs: none, one, or that of every layer which shares it."""

@@ -160,10 +160,14 @@ def _narrowed(teacher: Checkpoint, source: int, wanted: LayerShape) -> dict[str,
     }
     narrowed: dict[str, Tensor] = {}
     if wanted.ffn <= shape.ffn:
-        strength = own["ffn.up.weight"].norm(dim=1) * own["ffn.down.weight"].norm(dim=0)
+        writers = ("ffn.up", "ffn.gate") if teacher.shape.gated else ("ffn.up",)
+        strength = own["ffn.down.weight"].norm(dim=0)
+        for name in writers:
+            strength = strength * own[f"{name}.weight"].norm(dim=1)
         neurons = _strongest(strength, wanted.ffn)
-        narrowed["ffn.up.weight"] = own["ffn.up.weight"][neurons]
-        narrowed["ffn.up.bias"] = own["ffn.up.bias"][neurons]
+        for name in writers:
+            narrowed[f"{name}.weight"] = own[f"{name}.weight"][neurons]
+            narrowed[f"{name}.bias"] = own[f"{name}.bias"][neurons]
         narrowed["ffn.down.weight"] = own["ffn.down.weight"][:, neurons]
     if wanted.heads <= shape.heads and wanted.head_size == shape.head_size:
         value = own["attention.value.weight"].reshape(shape.heads, -1).norm(dim=1)

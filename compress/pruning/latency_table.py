@@ -176,7 +176,10 @@ def _layers(shape: ModelShape, place: str, layer: LayerShape) -> tuple[ModelShap
 
 
 def _copies(shape: ModelShape) -> int:
-    widest = max(max(4 * layer.attention_width, 2 * layer.ffn) for layer in shape.layers) * shape.hidden_size
+    widest = (
+        max(max(4 * layer.attention_width, (3 if shape.gated else 2) * layer.ffn) for layer in shape.layers)
+        * shape.hidden_size
+    )
     return max(1, min(COPIES, COPIED_BYTES // (4 * max(1, widest))))
 
 

@@ -64,10 +64,10 @@ def widths(full: int, multiple: int) -> list[int]:
 
 def weight_costs(checkpoint: Checkpoint, *, ffn_multiple: int) -> Costs:
     """Return costs in weights of the encoder's layers: a head owns 4 x size x hidden + 3 x size of them, a neuron
-    2 x hidden + 1; what no unit owns is fixed.
+    2 x hidden + 1, or with a gate 3 x hidden + 2; what no unit owns is fixed.
     """
     shape = checkpoint.shape
-    hidden = shape.hidden_size
+    hidden, writers = shape.hidden_size, 2 if shape.gated else 1
     costs = Costs(
         fixed=0.0,
         heads=tuple(
@@ -75,7 +75,7 @@ def weight_costs(checkpoint: Checkpoint, *, ffn_multiple: int) -> Costs:
             for layer in shape.layers
         ),
         neurons=tuple(
-            {count: float(count * (2 * hidden + 1)) for count in widths(layer.ffn, ffn_multiple)}
+            {count: float(count * (hidden + writers * (hidden + 1))) for count in widths(layer.ffn, ffn_multiple)}
             for layer in shape.layers
         ),
     )

@@ -84,7 +84,7 @@ def _cut_heads(graph: torch_pruning.DependencyGraph, attention: Attention, chann
 
 
 def _cut_neurons(graph: torch_pruning.DependencyGraph, ffn: FeedForward, neurons: list[int]) -> None:
-    _cut(graph, (ffn.up,), ffn.down, neurons)
+    _cut(graph, (ffn.up,) if ffn.gate is None else (ffn.up, ffn.gate), ffn.down, neurons)
 
 
 def _cut(
@@ -124,7 +124,8 @@ def _emptied(shape: ModelShape, index: int, *, heads: bool, neurons: bool) -> di
             weights[f"{prefix}.attention.{name}.bias"] = torch.zeros(0)
         weights[f"{prefix}.attention.output.weight"] = torch.zeros(width, 0)
     if not neurons:
-        weights[f"{prefix}.ffn.up.weight"] = torch.zeros(0, width)
-        weights[f"{prefix}.ffn.up.bias"] = torch.zeros(0)
+        for name in ("up", "gate") if shape.gated else ("up",):
+            weights[f"{prefix}.ffn.{name}.weight"] = torch.zeros(0, width)
+            weights[f"{prefix}.ffn.{name}.bias"] = torch.zeros(0)
         weights[f"{prefix}.ffn.down.weight"] = torch.zeros(width, 0)
     return weights

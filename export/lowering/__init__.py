@@ -11,7 +11,7 @@ from export.lowering.activation import lower_gelu, lower_relu, lower_silu, lower
 from export.lowering.attention import lower_attention, lower_distance_bias
 from export.lowering.embeddings import lower_embedding, lower_embeddings
 from export.lowering.feedforward import lower_feed_forward
-from export.lowering.heads import lower_classification_head, lower_embedding_head, lower_token_head
+from export.lowering.heads import lower_classification_head, lower_embedding_head, lower_normed_head, lower_token_head
 from export.lowering.linear import lower_linears
 from export.lowering.network import lower_block
 from export.lowering.norm import lower_elementwise_norm, lower_layer_norm, lower_rms_norm
@@ -24,7 +24,7 @@ from export.lowering.quantized import (
 from models.layers.attention import Attention, DistanceBias
 from models.layers.embeddings import Embeddings, SinusoidalPositions
 from models.layers.feedforward import FeedForward
-from models.layers.heads import ClassificationHead, EmbeddingHead, TokenHead
+from models.layers.heads import ClassificationHead, EmbeddingHead, NormedHead, TokenHead
 from models.layers.norm import ElementwiseNorm
 from models.layers.packed import PackedEmbedding, TwoBitEmbedding
 from models.layers.quantized import QuantizedEmbedding, QuantizedLinear
@@ -49,6 +49,7 @@ LOWERINGS: Mapping[type[nn.Module], Lowering] = {
     nn.SiLU: lower_silu,
     nn.Tanh: lower_tanh,
     ClassificationHead: lower_classification_head,
+    NormedHead: lower_normed_head,
     TokenHead: lower_token_head,
     EmbeddingHead: lower_embedding_head,
 }

@@ -17,17 +17,18 @@ def lower_embedding(module: nn.Embedding | SinusoidalPositions, emit: Emit, indi
 
 def lower_embeddings(module: Embeddings, emit: Emit, ids: Value, kinds: Value | None) -> Value:
     """Return (time, batch, hidden) for `ids` and token types `kinds`, both (time, batch)."""
-    parts = [emit.child(module, "word", ids), _positions(module, emit, ids)]
+    parts = [emit.child(module, "word", ids)]
+    if module.position is not None:
+        parts.append(_positions(module, module.position, emit, ids))
     if kinds is not None:
         parts.append(emit.child(module, "token_type", kinds))
-    normed = emit.child(module, "norm", emit.node("Sum", *parts, role="sum"))
+    normed = emit.child(module, "norm", parts[0] if len(parts) == 1 else emit.node("Sum", *parts, role="sum"))
     return normed if module.projection is None else emit.child(module, "projection", normed)
 
 
-def _positions(module: Embeddings, emit: Emit, ids: Value) -> Value:
+def _positions(module: Embeddings, table: nn.Module, emit: Emit, ids: Value) -> Value:
     """Return (time, 1, hidden): the table's rows from the offset on, as many as there are tokens."""
     part = emit.at("position")
-    table = module.position
     if isinstance(table, QuantizedEmbedding):
         rows = table.weight.float() * table.weight_scale[:, None]
     else:

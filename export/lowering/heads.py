@@ -6,13 +6,26 @@ import numpy as np
 
 from export.emit import Emit
 from export.values import Value
-from models.layers.heads import LEAST_LENGTH, ClassificationHead, EmbeddingHead, TokenHead
+from models.layers.heads import LEAST_LENGTH, ClassificationHead, EmbeddingHead, NormedHead, TokenHead
+from models.shape import Reads
 
 
 def lower_classification_head(module: ClassificationHead, emit: Emit, first: Value, _: Value | None) -> Value:
     """Return logits (batch, labels) for the first token's states (batch, hidden)."""
     activated = emit.child(module, "activation", emit.child(module, "dense", first))
     return emit.child(module, "output", activated)
+
+
+def lower_normed_head(module: NormedHead, emit: Emit, hidden: Value, mask: Value | None) -> Value:
+    """Return logits (batch, labels) for the first token's states (batch, hidden), or for those of all tokens (time,
+    batch, hidden); of a head that answers each token (batch, time, labels).
+    """
+    read = _mean(emit, hidden, mask) if module.reads is Reads.MEAN and mask is not None else hidden
+    activated = emit.child(module, "activation", emit.child(module, "dense", read))
+    logits = emit.child(module, "output", emit.child(module, "norm", activated))
+    if module.reads is not Reads.EACH:
+        return logits
+    return emit.node("Transpose", logits, role="logits_by_batch", perm=[1, 0, 2])
 
 
 def lower_token_head(module: TokenHead, emit: Emit, hidden: Value, _: Value | None) -> Value:

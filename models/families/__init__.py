@@ -6,8 +6,9 @@ from models.families.albert import ALBERT
 from models.families.bert import BERT
 from models.families.distilbert import DISTILBERT
 from models.families.electra import ELECTRA
+from models.families.modernbert import MODERNBERT
 from models.families.mpnet import MPNET
 from models.families.roberta import ROBERTA
 from models.family import Family
 
-FAMILIES: tuple[Family, ...] = (ALBERT, BERT, DISTILBERT, ELECTRA, MPNET, ROBERTA)
+FAMILIES: tuple[Family, ...] = (ALBERT, BERT, DISTILBERT, ELECTRA, MODERNBERT, MPNET, ROBERTA)

@@ -13,7 +13,7 @@ from models.bert_encoder import EMBEDDING_ROWS, bert_config, bert_shape
 from models.errors import BadInput, Unsupported
 from models.family import Config, Family
 from models.shape import ModelShape
-from models.weights import Names, Row
+from models.weights import Layout, Names, Row
 
 LAYER = "encoder.albert_layer_groups.{g}.albert_layers.0"
 
@@ -22,7 +22,7 @@ def shape_of(config: Config) -> ModelShape:
     """Return the shape of an ALBERT config. The projection is there at every width."""
     if int(config.get("inner_group_num", 1)) != 1:
         raise Unsupported(f"inner_group_num {config['inner_group_num']}", where="config.json")
-    groups_of(config)
+    layout_of(config)
     absent = {"hidden_act": "gelu_new", "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     known = {**absent, **config, "classifier_dropout": config.get("classifier_dropout_prob", 0.1)}
     pad = int(config.get("pad_token_id") or 0)
@@ -30,7 +30,7 @@ def shape_of(config: Config) -> ModelShape:
     return replace(shape, embedding_size=int(config.get("embedding_size", 128)))
 
 
-def groups_of(config: Config) -> int:
+def layout_of(config: Config) -> Layout:
     """Return how many groups of layers have weights of their own.
 
     Raises:
@@ -39,7 +39,7 @@ def groups_of(config: Config) -> int:
     groups = int(config.get("num_hidden_groups", 1))
     if groups < 1:
         raise BadInput(f"num_hidden_groups is {groups}", where="config.json")
-    return groups
+    return Layout(groups)
 
 
 def config_of(shape: ModelShape) -> dict[str, Any]:
@@ -55,7 +55,7 @@ ALBERT = Family(
     model_types=("albert",),
     shape_of=shape_of,
     config_of=config_of,
-    groups_of=groups_of,
+    layout_of=layout_of,
     names=Names(
         rows=(
             *EMBEDDING_ROWS,

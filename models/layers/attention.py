@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from models.layers.linear import make_linear
+from models.layers.rotary import turned, waves
 from models.shape import LayerShape, RelativeBias
 
 EVERY_TOKEN = slice(None)
@@ -54,7 +55,7 @@ def distance_buckets(distances: Tensor, shape: RelativeBias) -> Tensor:
 
 class Attention(nn.Module):
     """Self-attention of `shape.heads` heads of `shape.head_size` over a residual stream of `hidden_size`, with a bias
-    for distances where `relative` says so.
+    for distances where `relative` says so, and in a window or turned by places where `shape` does.
     """
 
     def __init__(
@@ -63,6 +64,8 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = shape.heads
         self.head_size = shape.head_size
+        self.window = shape.window
+        self.rotary = shape.rotary
         self.dropout = dropout
         self.query = make_linear(hidden_size, shape.attention_width)
         self.key = make_linear(hidden_size, shape.attention_width)
@@ -78,6 +81,19 @@ class Attention(nn.Module):
         batch, time, _ = projected.shape
         return projected.view(batch, time, self.heads, self.head_size).transpose(1, 2)  # (batch, heads, time, size)
 
+    def _added(self, query: Tensor, mask: Tensor | None, *, tokens: int, readers: slice) -> Tensor | None:
+        """Return what is added to the scores, or where they count: the mask, the window and the bias for distances."""
+        if self.window is not None and tokens > self.window + 1:
+            places = torch.arange(tokens, device=query.device)
+            apart = (places[readers, None] - places[None, :]).abs()
+            near: Tensor = apart <= self.window
+            # Padding reads itself: a reader far behind the text would have nothing to read.
+            mask = near[None, None] if mask is None else (mask & near) | (apart == 0)
+        if self.relative is None:
+            return mask
+        bias: Tensor = self.relative(tokens, readers=readers)[None].to(query.dtype)
+        return bias if mask is None else bias.masked_fill(~mask, -math.inf)
+
     def forward(self, hidden: Tensor, mask: Tensor | None, *, readers: slice = EVERY_TOKEN) -> Tensor:
         """Return (batch, readers, hidden_size): what the tokens of `readers` gather from all tokens.
 
@@ -87,10 +103,11 @@ class Attention(nn.Module):
             return self.output.bias.expand_as(hidden[:, readers])
         query, key, value = (self._split(part) for part in self.project(hidden, readers=readers))
         dropout = self.dropout if self.training else 0.0
-        if self.relative is not None:
-            bias = self.relative(hidden.shape[1], readers=readers)[None].to(query.dtype)
-            mask = bias if mask is None else bias.masked_fill(~mask, -math.inf)
-        context = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        if self.rotary is not None:
+            cosines, sines = waves(hidden.shape[1], self.head_size, self.rotary, device=hidden.device)
+            query, key = turned(query, cosines[readers], sines[readers]), turned(key, cosines, sines)
+        added = self._added(query, mask, tokens=hidden.shape[1], readers=readers)
+        context = scaled_dot_product_attention(query, key, value, attn_mask=added, dropout_p=dropout)
         batch, _, time, _ = context.shape
         return self.output(context.transpose(1, 2).reshape(batch, time, -1))  # type: ignore[no-any-return]
 

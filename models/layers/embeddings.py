@@ -41,11 +41,7 @@ class Embeddings(nn.Module):
         self.position_offset = shape.position_offset
         width = shape.embedding_width
         self.word = _table(shape.vocab_size, width)
-        self.position: nn.Module = (
-            _table(shape.max_positions, width)
-            if shape.positions is Positions.LEARNED
-            else SinusoidalPositions(shape.max_positions, width)
-        )
+        self.position = _positions(shape, width)
         self.token_type = _table(shape.type_vocab_size, width) if shape.type_vocab_size else None
         self.norm = make_norm(shape.norm, width, shape.norm_eps)
         self.dropout = nn.Dropout(shape.dropout)
@@ -53,13 +49,23 @@ class Embeddings(nn.Module):
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """Return (batch, time, hidden_size) for whole numbers (batch, time)."""
-        place = torch.arange(input_ids.shape[1], device=input_ids.device) + self.position_offset
-        hidden = self.word(input_ids) + self.position(place)
+        hidden = self.word(input_ids)
+        if self.position is not None:
+            place = torch.arange(input_ids.shape[1], device=input_ids.device) + self.position_offset
+            hidden = hidden + self.position(place)
         if self.token_type is not None:
             kinds = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
             hidden = hidden + self.token_type(kinds)
         normed: Tensor = self.dropout(self.norm(hidden))
         return normed if self.projection is None else self.projection(normed)
+
+
+def _positions(shape: ModelShape, width: int) -> nn.Module | None:
+    if shape.positions is Positions.NONE:
+        return None
+    if shape.positions is Positions.SINUSOIDAL:
+        return SinusoidalPositions(shape.max_positions, width)
+    return _table(shape.max_positions, width)
 
 
 def _table(rows: int, width: int) -> nn.Embedding:

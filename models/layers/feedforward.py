@@ -10,12 +10,13 @@ from models.shape import Activation
 
 
 class FeedForward(nn.Module):
-    """down(activation(up(x))) with `width` neurons between."""
+    """down(activation(up(x))) with `width` neurons between, or down(activation(up(x)) * gate(x)) (Shazeer 2020)."""
 
-    def __init__(self, hidden_size: int, width: int, activation: Activation) -> None:
+    def __init__(self, hidden_size: int, width: int, activation: Activation, *, gated: bool = False) -> None:
         super().__init__()
         self.width = width
         self.up = make_linear(hidden_size, width)
+        self.gate = make_linear(hidden_size, width) if gated else None
         self.activation = make_activation(activation)
         self.down = make_linear(width, hidden_size)
 
@@ -23,4 +24,5 @@ class FeedForward(nn.Module):
         """Return (batch, time, hidden_size)."""
         if self.width == 0:
             return self.down.bias.expand_as(hidden)
-        return self.down(self.activation(self.up(hidden)))  # type: ignore[no-any-return]
+        raised = self.activation(self.up(hidden))
+        return self.down(raised if self.gate is None else raised * self.gate(hidden))  # type: ignore[no-any-return]

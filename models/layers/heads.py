@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from models.layers.activation import make_activation
-from models.shape import HeadShape, Reads
+from models.layers.norm import make_norm
+from models.shape import HeadShape, Norm, Reads
 
 LEAST_LENGTH = 1e-12  # of an embedding that is made of length 1
 
@@ -25,6 +26,26 @@ class ClassificationHead(nn.Module):
     def forward(self, hidden: Tensor, _: Tensor | None = None) -> Tensor:
         """Return logits (batch, labels) for hidden states (batch, time, hidden_size)."""
         return self.output(self.dropout(self.activation(self.dense(hidden[:, 0]))))  # type: ignore[no-any-return]
+
+
+class NormedHead(nn.Module):
+    """output(norm(activation(dense(x)))) of the first token, of the mean of all, or of each: ModernBERT's."""
+
+    def __init__(self, hidden_size: int, shape: HeadShape, *, norm: Norm, eps: float) -> None:
+        super().__init__()
+        self.reads = shape.reads
+        self.dense = nn.Linear(hidden_size, hidden_size)
+        self.activation = make_activation(shape.activation)
+        self.norm = make_norm(norm, hidden_size, eps)
+        self.dropout = nn.Dropout(shape.dropout)
+        self.output = nn.Linear(hidden_size, shape.outputs)
+
+    def forward(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return logits (batch, labels), or (batch, time, labels) of each token, for hidden states (batch, time,
+        hidden_size) and the mask of ones and zeros (batch, time).
+        """
+        read = pooled(hidden, attention_mask, self.reads)
+        return self.output(self.dropout(self.norm(self.activation(self.dense(read)))))  # type: ignore[no-any-return]
 
 
 class TokenHead(nn.Module):
@@ -52,18 +73,26 @@ class EmbeddingHead(nn.Module):
         """Return embeddings (batch, hidden_size) for hidden states (batch, time, hidden_size) and the mask of ones and
         zeros (batch, time).
         """
-        if self.reads is Reads.FIRST:
-            pooled = hidden[:, 0]
-        elif attention_mask is None:
-            pooled = hidden.mean(dim=1)
-        else:
-            shares = attention_mask.to(hidden.dtype) / attention_mask.sum(dim=1, keepdim=True)
-            pooled = torch.einsum("bt,bth->bh", shares, hidden)
-        return normalize(pooled, dim=-1, eps=LEAST_LENGTH) if self.normalized else pooled
+        read = pooled(hidden, attention_mask, self.reads)
+        return normalize(read, dim=-1, eps=LEAST_LENGTH) if self.normalized else read
 
 
-def make_head(hidden_size: int, shape: HeadShape) -> nn.Module:
-    """Return the head of this shape."""
+def pooled(hidden: Tensor, attention_mask: Tensor | None, reads: Reads) -> Tensor:
+    """Return what a head reads of hidden states (batch, time, hidden_size): (batch, hidden_size), or all of them."""
+    if reads is Reads.EACH:
+        return hidden
+    if reads is Reads.FIRST:
+        return hidden[:, 0]
+    if attention_mask is None:
+        return hidden.mean(dim=1)
+    shares = attention_mask.to(hidden.dtype) / attention_mask.sum(dim=1, keepdim=True)
+    return torch.einsum("bt,bth->bh", shares, hidden)
+
+
+def make_head(hidden_size: int, shape: HeadShape, *, norm: Norm, eps: float) -> nn.Module:
+    """Return the head of this shape; one that normalises does so as the network does."""
     if not shape.labels:
         return EmbeddingHead(shape)
+    if shape.normed:
+        return NormedHead(hidden_size, shape, norm=norm, eps=eps)
     return TokenHead(hidden_size, shape) if shape.tokens else ClassificationHead(hidden_size, shape)

@@ -17,8 +17,10 @@ from models.checkpoint import Checkpoint
 from models.errors import BadInput
 from models.shape import LayerShape, Norm, RelativeBias
 
+UNITS = {"heads": st.integers(0, 4), "ffn": st.integers(0, 12), "window": st.sampled_from([None, 1])}
 LAYERS = st.lists(
-    st.builds(LayerShape, heads=st.integers(0, 4), head_size=st.sampled_from([1, 4, 8]), ffn=st.integers(0, 12)),
+    st.builds(LayerShape, head_size=st.sampled_from([1, 4, 8]), **UNITS)
+    | st.builds(LayerShape, head_size=st.sampled_from([2, 8]), rotary=st.just(50.0), **UNITS),
     min_size=1,
     max_size=3,
 )
@@ -28,6 +30,7 @@ FORMS = st.fixed_dictionaries(
         "norm": st.sampled_from(Norm),
         "relative": st.sampled_from([None, RelativeBias(8, 5)]),
         "embedding_size": st.sampled_from([None, 12]),
+        "gated": st.booleans(),
     }
 )
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.networks import TURNED, WINDOWS
 from support.vocabularies import word_piece_checkpoint
 
 from compress.quantization.schemes import quantize
@@ -27,6 +28,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "distilbert": {"family": "distilbert", "type_vocab_size": 0},
     "computed positions": {"positions": Positions.SINUSOIDAL},
     "pre-norm": {"pre_norm": True},
+    "turned": {"family": "modernbert", "layers": WINDOWS, **TURNED},
     "narrow tables": {"family": "albert", "embedding_size": 12},
     "distances": {"family": "mpnet", "position_offset": 2, "type_vocab_size": 0, "relative": RelativeBias()},
 }

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
-from support.networks import EVEN, PRUNED, quantized_network, random_network, tiny_shape
+from support.networks import EVEN, PRUNED, TURNED, WINDOWS, quantized_network, random_network, tiny_shape
 from torch import nn
 
 import models.layers.attention
@@ -39,7 +39,16 @@ targets = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 FLOAT = parity.FLOAT_BOUND
 
 IN_INT8 = (
-    *("bert", "roberta", "distilbert", "narrow tables", "distances", "distances, pruned"),
+    *(
+        "bert",
+        "roberta",
+        "distilbert",
+        "narrow tables",
+        "distances",
+        "distances, pruned",
+        "turned",
+        "turned, mean of tokens",
+    ),
     *("pruned", "pruned, pre-norm", "norm rms_norm", "head of tokens", "embedding"),
 )
 SHAPES = {
@@ -54,6 +63,15 @@ SHAPES = {
     "distances, head of tokens": tiny_shape(
         relative=RelativeBias(4, 2), head=HeadShape(("O", "B-x"), reads=Reads.EACH)
     ),
+    "turned": tiny_shape(WINDOWS, **TURNED),
+    "turned, everything in sight": tiny_shape(WINDOWS[:1], **TURNED),
+    "turned, mean of tokens": tiny_shape(
+        WINDOWS, **TURNED, head=HeadShape(("a", "b"), Activation.GELU, reads=Reads.MEAN, normed=True)
+    ),
+    "turned, first token": tiny_shape(WINDOWS, **TURNED, head=HeadShape(("a", "b"), normed=True)),
+    "turned, head of tokens": tiny_shape(WINDOWS, **TURNED, head=HeadShape(("a", "b"), reads=Reads.EACH, normed=True)),
+    "windows and distances": tiny_shape(WINDOWS, relative=RelativeBias(4, 2), **TURNED),
+    "gates": tiny_shape(PRUNED, gated=True),
     "pruned": tiny_shape(PRUNED),
     "pruned, pre-norm": tiny_shape(PRUNED, pre_norm=True),
     "last layer empty": tiny_shape((*EVEN, LayerShape(0, 8, 0))),

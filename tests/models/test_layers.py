@@ -102,6 +102,38 @@ def test_attention(heads: int, size: int, *, masked: bool, relative: RelativeBia
     torch.testing.assert_close(module(hidden, padding_mask(mask), readers=FIRST_TOKEN), found[:, :1])
 
 
+@pytest.mark.parametrize("window", [None, 0, 1, 2, 6, 9])
+@pytest.mark.parametrize("base", [None, 1.0, 50.0])
+def test_attention_in_a_window_of_turned_tokens(window: int | None, base: float | None) -> None:
+    torch.manual_seed(0)
+    module = Attention(10, LayerShape(2, 6, 1, window=window, rotary=base), dropout=0.0).eval()
+    hidden, lengths = torch.randn(2, 7, 10), (7, 5)
+    found = module(hidden, padding_mask(torch.tensor([[1] * 7, [1] * 5 + [0] * 2])))
+    first = module(hidden, padding_mask(torch.tensor([[1] * 7, [1] * 5 + [0] * 2])), readers=FIRST_TOKEN)
+    assert bool(found.isfinite().all())
+    torch.testing.assert_close(first, found[:, :1])
+    for row, length in enumerate(lengths):
+        query, key, value = (part[row, :length].unflatten(1, (2, 6)) for part in module.project(hidden))
+        for reader in range(length):
+            seen = [token for token in range(length) if window is None or abs(token - reader) <= window]
+            parts = []
+            for head in range(2):
+                turns = [as_turned(key[token, head], token, base) for token in seen]
+                scores = torch.stack([turn @ as_turned(query[reader, head], reader, base) for turn in turns])
+                parts.append((scores / math.sqrt(6)).softmax(0) @ value[seen, head])
+            torch.testing.assert_close(found[row, reader], module.output(torch.cat(parts)), atol=1e-5, rtol=1e-5)
+
+
+def as_turned(features: Tensor, place: int, base: float | None) -> Tensor:
+    """Return features turned as complex numbers, of which the second half are the imaginary parts (Su et al. 2021)."""
+    if base is None:
+        return features
+    half = len(features) // 2
+    angles = torch.tensor([place / base ** (pair / half) for pair in range(half)])
+    turned = torch.complex(features[:half], features[half:]) * torch.polar(torch.ones(half), angles)
+    return torch.cat([turned.real, turned.imag])
+
+
 def test_attention_drops_only_in_training() -> None:
     torch.manual_seed(0)
     module, hidden = Attention(8, LayerShape(2, 4, 1), dropout=0.5), torch.randn(2, 6, 8)
@@ -134,6 +166,13 @@ def test_feed_forward(activation: Activation) -> None:
     torch.testing.assert_close(module(x), inner @ module.down.weight.T + module.down.bias, atol=1e-5, rtol=1e-5)
 
 
+def test_a_gated_feed_forward() -> None:
+    module, x = FeedForward(6, 11, Activation.GELU, gated=True), torch.randn(2, 3, 6)
+    assert module.gate is not None
+    inner = formula(Activation.GELU, module.up(x)) * (x @ module.gate.weight.T + module.gate.bias)
+    torch.testing.assert_close(module(x), inner @ module.down.weight.T + module.down.bias, atol=1e-5, rtol=1e-5)
+
+
 def test_no_neurons_leave_the_bias() -> None:
     module, x = FeedForward(6, 0, Activation.GELU), torch.randn(2, 3, 6)
     assert torch.equal(module(x), module.down.bias.expand(2, 3, 6))
@@ -151,17 +190,26 @@ def test_sinusoidal_positions() -> None:
 @pytest.mark.parametrize("positions", Positions)
 @pytest.mark.parametrize("offset", [0, 3])
 @pytest.mark.parametrize("types", [0, 2])
-def test_embeddings(positions: Positions, offset: int, types: int) -> None:
+@pytest.mark.parametrize("width", [None, 13])
+def test_embeddings(positions: Positions, offset: int, types: int, width: int | None) -> None:
     torch.manual_seed(0)
-    shape = tiny_shape(positions=positions, position_offset=offset, type_vocab_size=types)
+    shape = tiny_shape(positions=positions, position_offset=offset, type_vocab_size=types, embedding_size=width)
     module = Embeddings(shape).eval()
     ids, kinds = torch.randint(0, 50, (2, 9)), torch.randint(0, max(types, 1), (2, 9))
-    total = module.word.weight[ids] + module.position.weight[torch.arange(9) + offset]
+    total = module.word.weight[ids]
+    if module.position is not None:
+        total = total + module.position.weight[torch.arange(9) + offset]
     if module.token_type is not None:
         plain = module.norm(total + module.token_type.weight[0])
-        torch.testing.assert_close(module(ids, None), plain)
+        torch.testing.assert_close(module(ids, None), projected(module, plain))
         total = total + module.token_type.weight[kinds]
-    torch.testing.assert_close(module(ids, kinds), module.norm(total))
+    torch.testing.assert_close(module(ids, kinds), projected(module, module.norm(total)))
+
+
+def projected(module: Embeddings, normed: Tensor) -> Tensor:
+    if module.projection is None:
+        return normed
+    return normed @ module.projection.weight.T + module.projection.bias
 
 
 @pytest.mark.parametrize("activation", [Activation.TANH, Activation.RELU])

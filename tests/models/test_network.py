@@ -9,13 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.hugging_face import tokens
-from support.networks import EVEN, PRUNED, quantized_network, random_network, tiny_shape
+from support.networks import EVEN, PRUNED, TURNED, WINDOWS, quantized_network, random_network, tiny_shape
 from support.strategies import model_shapes
 from torch import Tensor
 
 from models.layers.attention import padding_mask
 from models.network import Network, initialize
-from models.shape import Activation, Int8Form, LayerShape, ModelShape, Norm, Positions, RelativeBias
+from models.shape import Activation, HeadShape, Int8Form, LayerShape, ModelShape, Norm, Positions, Reads, RelativeBias
 
 FORMS = [
     pytest.param(
@@ -98,6 +98,18 @@ def test_a_network_of_any_shape_runs(shape: ModelShape) -> None:
     several = shape.head is None or shape.answers_tokens
     assert found.shape == ((2, 5, shape.outputs) if several else (2, shape.outputs))
     assert bool(torch.isfinite(found).all())
+
+
+@given(st.integers(1, 12), st.integers(0, 9), st.sampled_from([Reads.FIRST, Reads.MEAN]))
+def test_padding_behind_a_window_changes_no_logit(time: int, padding: int, reads: Reads) -> None:
+    network = random_network(tiny_shape(WINDOWS, **TURNED, head=HeadShape(("a", "b"), reads=reads, normed=True)))
+    ids = torch.randint(0, 50, (2, time), generator=torch.Generator().manual_seed(time))
+    padded = torch.cat([ids, torch.zeros(2, padding, dtype=torch.int64)], dim=1)
+    mask = torch.cat([torch.ones(2, time, dtype=torch.int64), torch.zeros(2, padding, dtype=torch.int64)], dim=1)
+    with torch.no_grad():
+        found = network(padded, mask)
+    assert bool(found.isfinite().all())
+    torch.testing.assert_close(found, network(ids), atol=1e-5, rtol=1e-5)
 
 
 def test_an_empty_layer_changes_nothing_but_its_biases() -> None:

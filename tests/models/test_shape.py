@@ -15,7 +15,7 @@ from support.strategies import model_shapes
 
 from models.errors import BadFile, BadInput, CompressError
 from models.network import Network
-from models.shape import HeadShape, Int8Form, LayerShape, ModelShape, RelativeBias
+from models.shape import HeadShape, Int8Form, LayerShape, ModelShape, Reads, RelativeBias
 
 
 @given(model_shapes())
@@ -79,6 +79,11 @@ def test_positions_that_are_left_for_text() -> None:
         ({"relative": RelativeBias(3, 8)}, "3 buckets for relative distances up to 8"),
         ({"relative": RelativeBias(32, 8)}, "32 buckets for relative distances up to 8"),
         ({"relative": RelativeBias(1 << 30, 1 << 31)}, "buckets"),
+        ({"layers": (LayerShape(2, 3, 4, rotary=10.0),)}, "layer 0 turns pairs of features, and head_size is 3"),
+        ({"layers": (LayerShape(2, 4, 4, rotary=0.0),)}, r"layer 0 rotary is 0\.0"),
+        ({"layers": (LayerShape(2, 4, 4, window=-1),)}, "layer 0 window is -1"),
+        ({"layers": (LayerShape(2, 4, 4, normed=False),)}, "only a pre-norm layer may be without a norm"),
+        ({"head": HeadShape(("a",), reads=Reads.MEAN)}, "a head with labels reads mean"),
         ({"head": HeadShape(())}, "a head needs an output"),
         ({"head": HeadShape(("a", "b", "a"))}, "a label is named twice"),
     ],
@@ -116,8 +121,12 @@ def test_a_missing_key_is_named(key: str) -> None:
 
 def test_a_shape_that_was_written_before_a_key_was_made() -> None:
     value = tiny_shape().to_json()
-    for key in ("embedding_size", "relative"):
+    for key in ("embedding_size", "relative", "gated"):
         del value[key]
+    del value["head"]["normed"]
+    for layer in value["layers"]:
+        for key in ("window", "rotary", "normed"):
+            del layer[key]
     assert ModelShape.from_json(value) == tiny_shape()
 
 

@@ -12,13 +12,20 @@ from models.errors import BadFile, Unsupported
 from models.families import FAMILIES
 from models.family import Family
 from models.network import Network
-from models.shape import ModelShape, RelativeBias
-from models.weights import Names, Row
+from models.shape import HeadShape, ModelShape, Positions, RelativeBias
+from models.weights import Layout, Names, Row
 
 FORMS: dict[str, dict[str, Any]] = {
     "distilbert": {"type_vocab_size": 0},
     "electra": {"embedding_size": 16},
     "albert": {"embedding_size": 16},
+    "modernbert": {
+        "type_vocab_size": 0,
+        "positions": Positions.NONE,
+        "pre_norm": True,
+        "gated": True,
+        "head": HeadShape(("a", "b"), normed=True),
+    },
     "mpnet": {"type_vocab_size": 0, "relative": RelativeBias()},
 }
 families = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -42,7 +49,7 @@ def test_names_lead_back(family: Family, *, head: bool) -> None:
     for prefix in prefixes:
         theirs = family.names.write(ours, prefix=prefix)
         assert len(theirs) == len(set(ours.values()))
-        assert family.names.read(theirs, ours, where="here", groups=len(PRUNED)) == ours
+        assert family.names.read(theirs, ours, where="here", layout=Layout(len(PRUNED))) == ours
 
 
 def _is_shared(row: Row) -> bool:
@@ -57,7 +64,7 @@ def test_every_row_is_used(family: Family) -> None:
 
 
 def _rows_met(family: Family, written: dict[str, None]) -> set[str]:
-    back = family.names.read(written, names_of(family), where="here", groups=len(PRUNED))
+    back = family.names.read(written, names_of(family), where="here", layout=Layout(len(PRUNED)))
     templates = set()
     for row in family.names.rows:
         pattern = row.ours.replace("{p}", "weight").replace("{i}", "0")
@@ -95,7 +102,7 @@ def test_layers_of_a_group_share_a_weight(groups: int, of_layers: list[int]) -> 
     names = Names(rows=(Row("g.{g}.{p}", "layers.{i}.{p}"), Row("all.{p}", "layers.{i}.x.{p}")))
     theirs = {f"g.{group}.bias": group for group in range(groups)} | {"all.weight": 7}
     wanted = [f"layers.{at}.{name}" for at in range(5) for name in ("bias", "x.weight")]
-    found = names.read(theirs, wanted, where="f", groups=groups)
+    found = names.read(theirs, wanted, where="f", layout=Layout(groups))
     assert [found[f"layers.{at}.bias"] for at in range(5)] == of_layers
     assert {found[f"layers.{at}.x.weight"] for at in range(5)} == {7}
     assert names.write(found, prefix="") == {f"g.{at}.bias": group for at, group in enumerate(of_layers)} | {
@@ -104,9 +111,27 @@ def test_layers_of_a_group_share_a_weight(groups: int, of_layers: list[int]) -> 
     with pytest.raises(Unsupported, match="all layers share all.weight"):
         names.write(found | {"layers.3.x.weight": 8}, prefix="")
     with pytest.raises(BadFile, match="lacks"):
-        names.read({"all.weight": 7, "g.0.bias": 0}, wanted, where="f", groups=6)
+        names.read({"all.weight": 7, "g.0.bias": 0}, wanted, where="f", layout=Layout(6))
     with pytest.raises(BadFile, match=r"not of this configuration: g\.9\.bias"):
-        names.read(theirs | {"g.9.bias": 9}, wanted, where="f", groups=groups)
+        names.read(theirs | {"g.9.bias": 9}, wanted, where="f", layout=Layout(groups))
+
+
+def test_parts_and_the_whole() -> None:
+    names = Names(rows=(), fused=(("attn.Wqkv", 3),))
+    parts = names.parts("layers.0.attn.Wqkv.bias")
+    assert parts == tuple(f"layers.0.attn.Wqkv.{part}.bias" for part in range(3))
+    assert {names.whole(part) for part in parts} == {"layers.0.attn.Wqkv.bias"}
+    for plain in ("layers.0.attn.Wo.bias", "layers.0.weight", "weight"):
+        assert names.parts(plain) == (plain,)
+        assert names.whole(plain) == plain
+
+
+def test_what_a_config_says_is_zero_is_not_wanted() -> None:
+    names = Names(rows=(Row("a.{p}", "a.{p}"),))
+    layout = Layout(zero=(r"a\.bias",))
+    assert names.read({"a.weight": 1}, ["a.weight", "a.bias"], where="f", layout=layout) == {"a.weight": 1}
+    with pytest.raises(BadFile, match=r"not of this configuration: a\.bias"):
+        names.read({"a.weight": 1, "a.bias": 2}, ["a.weight", "a.bias"], where="f", layout=layout)
 
 
 def test_a_layer_that_is_not_wanted_is_unknown() -> None:

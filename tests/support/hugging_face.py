@@ -17,6 +17,7 @@ from transformers import (
     BertConfig,
     DistilBertConfig,
     ElectraConfig,
+    ModernBertConfig,
     MPNetConfig,
     PreTrainedConfig,
     PreTrainedModel,
@@ -40,8 +41,22 @@ SIZES: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
     "electra": (ElectraConfig, {**BERT_SIZES, "embedding_size": 16, "pad_token_id": 0}),
     "albert": (AlbertConfig, {**BERT_SIZES, "embedding_size": 16, "pad_token_id": 0}),
     "mpnet": (MPNetConfig, BERT_SIZES),
+    "modernbert": (
+        ModernBertConfig,
+        {
+            **BERT_SIZES,
+            "num_hidden_layers": 3,
+            "local_attention": 8,
+            "global_attn_every_n_layers": 2,
+            **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 0),
+        },
+    ),
 }
-WITHOUT_TYPES = ("distilbert", "mpnet")
+WITHOUT_TYPES = ("distilbert", "modernbert", "mpnet")
+ROPES = {
+    kind: {"rope_type": "default", "rope_theta": theta}
+    for kind, theta in (("full_attention", 500.0), ("sliding_attention", 20.0))
+}
 # The cases that each family must read; the network has all of these settings.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("bert", {}),
@@ -74,6 +89,14 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "albert tables of the hidden size": ("albert", {"embedding_size": 24, "hidden_dropout_prob": 0.2}),
     "mpnet": ("mpnet", {}),
     "mpnet relu": ("mpnet", {"hidden_act": "relu", "num_labels": 3, "num_attention_heads": 1}),
+    "modernbert": ("modernbert", {}),
+    "modernbert mean of tokens, relu": ("modernbert", {"classifier_pooling": "mean", "hidden_activation": "relu"}),
+    "modernbert with biases": (
+        "modernbert",
+        {**dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias", "classifier_bias"), True), "num_labels": 3},
+    ),
+    "modernbert local layers alone": ("modernbert", {"layer_types": ["sliding_attention"] * 3, "local_attention": 2}),
+    "modernbert another base": ("modernbert", {"rope_parameters": ROPES, "norm_eps": 1e-3, "num_attention_heads": 1}),
     "mpnet beyond the farthest bucket": ("mpnet", {"max_position_embeddings": 330}),
 }
 

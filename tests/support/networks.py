@@ -9,10 +9,20 @@ from torch import nn
 
 from models.layers.quantized import QuantizedLinear, quantize_weight
 from models.network import Network
-from models.shape import HeadShape, Int8Form, LayerShape, ModelShape
+from models.shape import HeadShape, Int8Form, LayerShape, ModelShape, Positions
 
 EVEN = (LayerShape(4, 8, 48), LayerShape(4, 8, 48))
 PRUNED = (LayerShape(3, 8, 40), LayerShape(0, 8, 17), LayerShape(1, 8, 0), LayerShape(0, 8, 0), LayerShape(2, 8, 5))
+
+
+# Pre-norm layers whose tokens are turned, some in a window, with gates: what ModernBERT has, and with one layer pruned.
+TURNED: dict[str, Any] = {"pre_norm": True, "gated": True, "positions": Positions.NONE, "type_vocab_size": 0}
+WINDOWS = (
+    LayerShape(4, 8, 48, rotary=500.0, normed=False),
+    LayerShape(3, 8, 17, window=3, rotary=20.0),
+    LayerShape(0, 8, 0, window=3, rotary=20.0),
+    LayerShape(2, 6, 5, window=3, rotary=20.0),
+)
 
 
 def tiny_shape(layers: tuple[LayerShape, ...] = EVEN, **changes: Any) -> ModelShape:

@@ -8,11 +8,21 @@ from hypothesis import strategies as st
 
 from models.shape import Activation, HeadShape, Int8Form, LayerShape, ModelShape, Norm, Positions, Reads, RelativeBias
 
-FAMILIES = ("albert", "bert", "distilbert", "electra", "mpnet", "roberta")
+FAMILIES = ("albert", "bert", "distilbert", "electra", "modernbert", "mpnet", "roberta")
 heads = st.integers(0, 4)
 head_sizes = st.integers(1, 8)
 ffn_widths = st.integers(0, 8)
-layers = st.builds(LayerShape, heads=heads, head_size=head_sizes, ffn=ffn_widths)
+windows = st.none() | st.integers(0, 4)
+layers = st.builds(LayerShape, heads=heads, head_size=head_sizes, ffn=ffn_widths, window=windows)
+turned_layers = st.builds(
+    LayerShape,
+    heads=heads,
+    head_size=st.sampled_from((2, 4, 8)),
+    ffn=ffn_widths,
+    window=windows,
+    rotary=st.floats(1.0, 1e6),
+    normed=st.booleans(),
+)
 rates = st.floats(0.0, 0.9, allow_nan=False)
 labels = st.lists(st.text(min_size=1, max_size=5), min_size=2, max_size=4, unique=True).map(tuple)
 head_shapes = st.builds(
@@ -27,7 +37,8 @@ head_shapes = st.builds(
 @st.composite
 def model_shapes(draw: st.DrawFn) -> ModelShape:
     """Draw a network of any form, with some of its modules in int8."""
-    stack = tuple(draw(st.lists(layers, max_size=3)))
+    pre_norm = draw(st.booleans())
+    stack = tuple(draw(st.lists(layers | turned_layers if pre_norm else layers, max_size=3)))
     offset = draw(st.integers(0, 3))
     shape = ModelShape(
         family=draw(st.sampled_from(FAMILIES)),
@@ -41,7 +52,8 @@ def model_shapes(draw: st.DrawFn) -> ModelShape:
         activation=draw(st.sampled_from(Activation)),
         norm=draw(st.sampled_from(Norm)),
         norm_eps=draw(st.floats(1e-12, 1e-3)),
-        pre_norm=draw(st.booleans()),
+        pre_norm=pre_norm,
+        gated=draw(st.booleans()),
         dropout=draw(rates),
         attention_dropout=draw(rates),
         pad_token_id=draw(st.integers(0, 3)),
@@ -49,6 +61,9 @@ def model_shapes(draw: st.DrawFn) -> ModelShape:
         embedding_size=draw(st.none() | st.integers(1, 8)),
         relative=draw(st.none() | st.builds(RelativeBias, buckets=st.integers(4, 9), max_distance=st.integers(3, 20))),
     )
+    if shape.head is not None and draw(st.booleans()):
+        reads = draw(st.sampled_from(Reads))
+        shape = replace(shape, head=replace(shape.head, reads=reads, normed=True))
     if draw(st.booleans()):
         head = HeadShape(
             (),

@@ -53,8 +53,9 @@ def test_copied_layers_are_the_chosen_ones(make_model):
     assert torch.equal(student.weights["head.output.weight"], teacher.weights["head.output.weight"])
 
 
-def test_a_narrow_ffn_keeps_the_strongest_neurons(make_model):
-    teacher = make_model(layers=1)
+@pytest.mark.parametrize("gated", [False, True])
+def test_a_narrow_ffn_keeps_the_strongest_neurons(make_model, gated):
+    teacher = make_model(layers=1, gated=gated)
     weights = dict(teacher.weights)
     weak = torch.arange(24) % 3 == 0
     weights["layers.0.ffn.down.weight"] = weights["layers.0.ffn.down.weight"] * torch.where(weak, 1e-4, 1.0)
