@@ -11,7 +11,7 @@ from typing import Any
 
 from models.bert_encoder import EMBEDDING_ROWS, bert_config, bert_shape
 from models.errors import BadInput, Unsupported
-from models.family import Config, Family
+from models.family import ANSWERS, Config, Family
 from models.shape import ModelShape
 from models.weights import Layout, Names, Row
 
@@ -69,6 +69,7 @@ ALBERT = Family(
             Row(f"{LAYER}.ffn_output.{{p}}", "layers.{i}.ffn.down.{p}"),
             Row(f"{LAYER}.full_layer_layer_norm.{{p}}", "layers.{i}.ffn_norm.{p}"),
             Row("pooler.{p}", "head.dense.{p}", optional=True),
+            ANSWERS,
             Row("^classifier.{p}", "head.output.{p}", optional=True),
         ),
         ignored=(r"(predictions|sop_classifier)\..*", r".*position_ids"),

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from models.bert_encoder import ROWS, bert_config, bert_shape
-from models.family import Config, Family
+from models.family import ANSWERS, Config, Family
 from models.shape import Activation, ModelShape
 from models.weights import Names, Row
 
@@ -36,6 +36,7 @@ ELECTRA = Family(
             *ROWS,
             Row("embeddings_project.{p}", "embeddings.projection.{p}"),
             Row("^classifier.dense.{p}", "head.dense.{p}", optional=True),
+            ANSWERS,
             Row("^classifier.out_proj.{p}", "head.output.{p}", optional=True, tokens=False),
             Row("^classifier.{p}", "head.output.{p}", optional=True, tokens=True),
         ),

@@ -11,7 +11,7 @@ from typing import Any
 
 from models.bert_encoder import ACTIVATIONS, even_layers
 from models.errors import BadInput, Unsupported
-from models.family import TOKENS, Config, Family, architecture_of, head_keys, labels_of, task_of
+from models.family import Config, Family, architecture_of, head_keys, head_of
 from models.shape import Activation, HeadShape, ModelShape, Positions, Reads, member
 from models.weights import Layout, Names, Row
 
@@ -92,20 +92,13 @@ def _base(config: Config, kind: str) -> float:
 
 
 def _head(config: Config) -> HeadShape | None:
-    names = [str(name) for name in config.get("architectures") or ()]
-    tokens = any(name.endswith("ForTokenClassification") for name in names)
-    if not tokens and not any(name.endswith("ForSequenceClassification") for name in names):
+    dropout = float(config.get("classifier_dropout", 0.0))
+    activation = _activation(config, "classifier_activation")
+    head = head_of(config, activation=activation, dropout=dropout, token_dropout=dropout)
+    if head is None:
         return None
-    return HeadShape(
-        labels_of(config),
-        activation=_activation(config, "classifier_activation"),
-        dropout=float(config.get("classifier_dropout", 0.0)),
-        task=TOKENS if tokens else task_of(config),
-        reads=Reads.EACH
-        if tokens
-        else member(Reads, str(config.get("classifier_pooling", "cls")), POOLING, where="config.json"),
-        normed=True,
-    )
+    pooling = member(Reads, str(config.get("classifier_pooling", "cls")), POOLING, where="config.json")
+    return replace(head, activation=activation, reads=Reads.EACH if head.tokens else pooling, normed=True)
 
 
 def _activation(config: Config, key: str) -> Activation:

@@ -11,7 +11,7 @@ from typing import Any
 
 from models.bert_encoder import EMBEDDING_ROWS, bert_config, bert_shape
 from models.errors import Unsupported
-from models.family import Config, Family
+from models.family import ANSWERS, Config, Family
 from models.shape import ModelShape, RelativeBias
 from models.weights import Names, Row
 
@@ -57,6 +57,7 @@ MPNET = Family(
             Row("encoder.layer.{i}.output.dense.{p}", "layers.{i}.ffn.down.{p}"),
             Row("encoder.layer.{i}.output.LayerNorm.{p}", "layers.{i}.ffn_norm.{p}"),
             Row("^classifier.dense.{p}", "head.dense.{p}", optional=True),
+            ANSWERS,
             Row("^classifier.out_proj.{p}", "head.output.{p}", optional=True, tokens=False),
             Row("^classifier.{p}", "head.output.{p}", optional=True, tokens=True),
         ),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from support.examples import tiny_checkpoint
-from support.hugging_face import oracle, saved, tokens
+from support.hugging_face import WITHOUT_TYPES, oracle, saved, tokens
 from transformers import AutoModel
 
 from models.checkpoint import Checkpoint
@@ -21,10 +21,16 @@ KINDS = ["Transformer", "Pooling", "Normalize"]
 
 
 def directory_of(
-    folder: Path, *, mode: str = MEAN, kinds: list[str] = KINDS, encoder: str = "", **settings: Any
+    folder: Path,
+    *,
+    mode: str = MEAN,
+    kinds: list[str] = KINDS,
+    encoder: str = "",
+    family: str = "bert",
+    **settings: Any,
 ) -> Path:
-    """Write a bare BERT and the files that sentence-transformers puts beside it."""
-    saved(oracle("bert", kind=AutoModel), folder / encoder)
+    """Write a bare encoder and the files that sentence-transformers puts beside it."""
+    saved(oracle(family, kind=AutoModel), folder / encoder)
     paths = [encoder, "1_Pooling", "2_Normalize"]
     modules = [
         {"idx": place, "name": str(place), "path": path, "type": f"sentence_transformers.models.{kind}"}
@@ -40,13 +46,19 @@ def directory_of(
 @pytest.mark.parametrize("encoder", ["", "0_Transformer"])
 @pytest.mark.parametrize("mode", [MEAN, FIRST])
 @pytest.mark.parametrize("kinds", [KINDS, KINDS[:2]])
-def test_embeddings_are_those_of_the_encoder_pooled(mode: str, kinds: list[str], encoder: str, tmp_path: Path) -> None:
-    folder = directory_of(tmp_path / "theirs", mode=mode, kinds=kinds, encoder=encoder)
+@pytest.mark.parametrize("family", ["bert", "mpnet", "modernbert"])
+def test_embeddings_are_those_of_the_encoder_pooled(
+    mode: str, kinds: list[str], encoder: str, family: str, tmp_path: Path
+) -> None:
+    folder = directory_of(tmp_path / "theirs", mode=mode, kinds=kinds, encoder=encoder, family=family)
     model = AutoModel.from_pretrained(folder / encoder, attn_implementation="eager").eval()
     checkpoint = Checkpoint.load(folder)
-    batch = tokens(rows=3, time=7, types=2, padded=True)
+    batch = tokens(
+        rows=3, time=7, types=0 if family in WITHOUT_TYPES else 2, pad=model.config.pad_token_id, padded=True
+    )
+    known = {name: value for name, value in batch.items() if name != "token_type_ids" or family not in WITHOUT_TYPES}
     with torch.no_grad():
-        hidden = model(**batch).last_hidden_state
+        hidden = model(**known).last_hidden_state
         mask = batch["attention_mask"][..., None]
         pooled = hidden[:, 0] if mode == FIRST else (hidden * mask).sum(dim=1) / mask.sum(dim=1)
         expected = pooled / pooled.norm(dim=1, keepdim=True) if "Normalize" in kinds else pooled
