@@ -18,24 +18,19 @@ import torch
 from export.bundle import Bundle
 from export.lower import lower
 from export.parity import bound_for, compare
-from export.session import Integers
+from export.session import Arrays
 from export.target import CPU
 from models.checkpoint import Checkpoint
 from models.data import read_table
 from models.encoded import Encoded
+from models.encoding import encode
 from models.errors import Mismatch
-from models.token_cache import encode_table
 
 
-def singles(data: Encoded) -> Iterator[dict[str, Integers]]:
+def singles(data: Encoded) -> Iterator[Arrays]:
     """Yield the runtime's inputs, one text at a time."""
     for row in range(len(data)):
-        batch = data.batch(np.asarray([row]))
-        yield {
-            "input_ids": batch.input_ids.numpy(),
-            "attention_mask": batch.attention_mask.numpy(),
-            "token_type_ids": batch.token_type_ids.numpy(),
-        }
+        yield {name: value.numpy() for name, value in data.batch(np.asarray([row])).inputs.items()}
 
 
 def main() -> None:
@@ -55,9 +50,9 @@ def main() -> None:
         if bundle is None:
             checkpoint = Checkpoint.load(stage)
         # A bundle has no network of its own: it is compared with the one before it.
-        network, tokenizing = checkpoint.network(), checkpoint.tokenizing
+        network, reader = checkpoint.network(), checkpoint.reader
         longest = checkpoint.shape.usable_positions
-        data = encode_table(table, tokenizing, None, max_length=longest, cache=given.cache)
+        data = encode(table, reader, None, max_length=longest, cache=given.cache)
         model = lower(network, CPU).SerializeToString() if bundle is None else bundle.model
         parity = compare(network, model, singles(data))
         try:

@@ -80,7 +80,7 @@ def _weighted(network: Network, batch: Batch, layers: list[nn.Linear], generator
 
     hooks = [module.register_forward_hook(keep) for module in layers]
     try:
-        logits = network(batch.input_ids, None, batch.token_type_ids)
+        logits = network(**batch.inputs)
     finally:
         for hook in hooks:
             hook.remove()

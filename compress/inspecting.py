@@ -10,7 +10,7 @@ import numpy as np
 
 from compress.artifact import RECORD_FILE, open_artifact
 from compress.gates import gain_interval
-from compress.machine import environment, timed_rows, token_ids
+from compress.machine import calls, environment, timed_rows
 from compress.measure import Probe, Subject, measure
 from compress.record import Measurement
 from compress.settings import MeasureSettings
@@ -20,11 +20,11 @@ from export.bundle import Bundle
 from export.latency import compare
 from models.checkpoint import local_directory
 from models.columns import Wanted
+from models.encoding import encode
 from models.errors import BadInput
 from models.progress import Progress, silent
 from models.task import Task
 from models.tasks import task_named
-from models.token_cache import encode_table
 
 TEXTS = 100
 
@@ -100,8 +100,8 @@ def bench_model(source: str, look: Look, *, progress: Progress = silent) -> dict
         compared = compare(
             baseline_graph,
             candidate_graph,
-            token_ids(subject.data, rows),
-            baseline_sequences=token_ids(baseline.data, rows),
+            calls(subject.data, rows),
+            baseline_calls=calls(baseline.data, rows),
             threads=look.threads,
             rounds=look.rounds,
             progress=progress,
@@ -133,9 +133,9 @@ def _subject(source: str, look: Look, progress: Progress) -> Subject:
     table = task.read(Wanted(embedded_table(look.data, "test", cache), look.text, look.text_pair, look.label), "test")
     if table.labels is None:
         raise BadInput("has no label column", where=table.source, fix="Name it with --label.")
-    data = encode_table(
+    data = encode(
         table,
-        probe.product.tokenizing,
+        probe.product.reader,
         task.targets(table, probe.shape.labels),
         max_length=probe.shape.usable_positions,
         cache=cache,

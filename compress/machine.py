@@ -1,4 +1,4 @@
-"""The machine that something is measured on, and the texts that are timed on it."""
+"""The machine that something is measured on, and the calls that are timed on it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import psutil
 import torch
 
 from compress.record import Environment
+from export.latency import Call
 from models.encoded import Encoded
 
 CPU_FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
@@ -28,14 +29,13 @@ def timed_rows(data: Encoded, count: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng(0).permutation(order[ranks])
 
 
-def token_ids(data: Encoded, rows: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
-    """Return the token ids of these rows, each (time,)."""
-    return [data.batch(np.asarray([row])).input_ids[0].numpy() for row in rows]
-
-
-def timed_texts(data: Encoded, count: int) -> list[npt.NDArray[np.int64]]:
-    """Return the token ids of the rows that `timed_rows` picks."""
-    return token_ids(data, timed_rows(data, count))
+def calls(data: Encoded, rows: npt.NDArray[np.int64]) -> list[Call]:
+    """Return the calls of these rows, each alone."""
+    found = []
+    for row in rows:
+        batch = data.batch(np.asarray([row]))
+        found.append(Call(batch.mask.shape[1], {name: value.numpy() for name, value in batch.inputs.items()}))
+    return found
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.bootstrap import summary_interval
-from compress.machine import environment, timed_rows, token_ids
+from compress.machine import calls, environment, timed_rows
 from compress.record import Latency, Measurement
 from compress.settings import MeasureSettings
 from compress.statistics import metric_interval
@@ -80,7 +80,7 @@ class Probe:
         scratch.mkdir(parents=True, exist_ok=True)
         path = scratch / GRAPH
         path.write_bytes(lower(self.product.network(), CPU).SerializeToString())
-        self.product.tokenizing.save(scratch)
+        self.product.reader.save(scratch)
         return path, sum(file.stat().st_size for file in scratch.iterdir())
 
 
@@ -126,8 +126,8 @@ def measure(
         comparison = compare_latency(
             baseline,
             graph,
-            token_ids(data, timed),
-            baseline_sequences=token_ids(reference.data, timed),
+            calls(data, timed),
+            baseline_calls=calls(reference.data, timed),
             threads=settings.threads,
             rounds=settings.rounds,
             progress=progress,

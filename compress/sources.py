@@ -17,13 +17,13 @@ from models.checkpoint import Checkpoint, local_directory, read_shape
 from models.columns import Wanted
 from models.data import Table, read_table
 from models.encoded import Encoded, joined
+from models.encoding import encode
 from models.errors import BadInput
 from models.files import digest_of, new_directory, sha256_file
 from models.progress import Progress, silent
 from models.shape import CLASSIFICATION, Activation, HeadShape, ModelShape
 from models.task import Task
 from models.tasks import task_named
-from models.token_cache import encode_table
 from models.tokenizing import Tokenizing, train_byte_level_bpe
 from models.zoo import standard_library
 from teacher_student.augmentation import changed_copies, near_words
@@ -63,25 +63,25 @@ class Inputs:
         """Return the class names."""
         return self.base.shape.labels
 
-    def encoded(self, role: str, reader: Checkpoint | Bundle) -> Encoded:
-        """Return the examples of a role as `reader` reads them: by its tokenizer, cut to its positions.
+    def encoded(self, role: str, model: Checkpoint | Bundle) -> Encoded:
+        """Return the examples of a role as `model` reads them: with its own reader, cut to its positions.
 
         Raises:
-            BadInput: as `encode_table` raises.
+            BadInput: as `encode` raises.
         """
-        return self._encoded(self.tables[role], reader)
+        return self._encoded(self.tables[role], model)
 
-    def lessons(self, copies: int, reader: Checkpoint, *, draw: str) -> Encoded:
-        """Return what a student learns from, as `reader` reads it: the training examples, the extra texts, and so many
+    def lessons(self, copies: int, model: Checkpoint, *, draw: str) -> Encoded:
+        """Return what a student learns from, as `model` reads it: the training examples, the extra texts, and so many
         changed copies of each; all but the training examples are unlabelled. Another `draw` changes other words.
 
         Raises:
-            BadInput: there are no training examples, or as `encode_table` raises.
+            BadInput: there are no training examples, or as `encode` raises.
         """
         self.require("train", wanted_by="a student")
-        parts = [self.encoded(role, reader) for role in ("train", EXTRA) if role in self.tables]
+        parts = [self.encoded(role, model) for role in ("train", EXTRA) if role in self.tables]
         if copies:
-            parts.append(self._encoded(self._copies(copies, draw), reader))
+            parts.append(self._encoded(self._copies(copies, draw), model))
         return joined(parts)
 
     def _copies(self, copies: int, draw: str) -> Table:
@@ -94,8 +94,9 @@ class Inputs:
         )
         if digest not in self._made:
             if not self._near:
+                tokenizing = self.base.tokenizing
                 words = self.base.weights["embeddings.word.weight"]
-                self._near.update(near_words([*firsts, *seconds], self.base.tokenizing, words))
+                self._near.update(near_words([*firsts, *seconds], tokenizing, words))
             seed = int(digest[:12], 16)
             self._made.clear()  # a stage asks for one draw
             self._made[digest] = Table(
@@ -107,14 +108,14 @@ class Inputs:
             )
         return self._made[digest]
 
-    def _encoded(self, table: Table, reader: Checkpoint | Bundle) -> Encoded:
-        positions = reader.shape.usable_positions
+    def _encoded(self, table: Table, model: Checkpoint | Bundle) -> Encoded:
+        positions = model.shape.usable_positions
         longest = min(self.max_length or positions, positions)
-        key = (table.digest, table.labels is None, reader.tokenizing.digest, longest)
+        key = (table.digest, table.labels is None, model.reader.digest, longest)
         if key not in self._read:
-            self._read[key] = encode_table(
+            self._read[key] = encode(
                 table,
-                reader.tokenizing,
+                model.reader,
                 self.task.targets(table, self.labels),
                 max_length=longest,
                 cache=self.cache,
@@ -184,7 +185,7 @@ def load_inputs(recipe: Recipe, *, cache: Path, progress: Progress = silent) -> 
     task.check(base.shape.head, where=str(recipe.teacher))
     if base.shape.head.task != task.name:  # a config that does not say what its head is for
         head = replace(base.shape.head, task=task.name)
-        base = Checkpoint(replace(base.shape, head=head), base.weights, base.tokenizing)
+        base = Checkpoint(replace(base.shape, head=head), base.weights, base.reader)
     others, others_digest = _ensemble(recipe, base)
     length = recipe.data.max_length
     inputs = Inputs(task, base, digest, tables, length, cache, recipe.seed, progress, others, others_digest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 
 from export.manifest import (
     FORMAT,
@@ -31,6 +30,7 @@ from models.errors import BadFile, BadInput, Mismatch
 from models.family import architecture_of, head_keys
 from models.files import digest_files, inside, write_bytes, write_json, write_text
 from models.progress import Progress, silent
+from models.reading import Arrays, Reader, load_reader, tokenizer_of
 from models.sentence_transformers import write_modules
 from models.shape import ModelShape
 from models.task import Answer, Given, Task
@@ -52,22 +52,13 @@ _PACKAGES: Final = ("compress-transformers", "onnx", "onnxruntime", "torch")
 
 @final
 @dataclass(frozen=True, slots=True)
-class Example:
-    """One input for `golden.json`: token ids and token types, both (time,)."""
-
-    ids: Sequence[int]
-    kinds: Sequence[int]
-
-
-@final
-@dataclass(frozen=True, slots=True)
 class Contents:
-    """Everything a bundle is written from."""
+    """Everything a bundle is written from; `examples` are inputs for `golden.json`, each a batch of one."""
 
     shape: ModelShape
-    tokenizing: Tokenizing
+    reader: Reader
     graph: GraphFile
-    examples: Sequence[Example]
+    examples: Sequence[Arrays]
     parameters: int
     lineage: Sequence[Mapping[str, Any]] = ()
     measurements: Mapping[str, Any] | None = None
@@ -117,9 +108,14 @@ class Bundle:
         return ModelShape.from_json(self.manifest.shape)
 
     @cached_property
+    def reader(self) -> Reader:
+        """Return what the model reads with."""
+        return load_reader(self.directory, self.shape)
+
+    @property
     def tokenizing(self) -> Tokenizing:
-        """Return the tokenizer."""
-        return Tokenizing.load(self.directory)
+        """Return the tokenizer; BadInput where the model reads something else than texts."""
+        return tokenizer_of(self.reader)
 
     @cached_property
     def session(self) -> onnxruntime.InferenceSession:
@@ -146,27 +142,25 @@ class Bundle:
             raise BadInput("the model has no head to answer with", where=str(self.directory))
         longest = self.shape.usable_positions
         seconds: Sequence[str | None] = [None] * len(texts) if pairs is None else pairs
-        if task.shared:
-            read = self.tokenizing.windows(texts, pairs, max_length=longest, shared=task.shared)
-        else:
-            read = [[one] for one in self.tokenizing.encode(texts, pairs, max_length=longest, spans=True)]
+        read = self.reader.read(texts, pairs, max_length=longest, shared=task.shared)
         return [
-            task.answer([self._logits(*one[:2]) for one in windows], self.shape.labels, Given(text, pair, windows))
+            task.answer([self._logits(one.inputs) for one in windows], self.shape.labels, Given(text, pair, windows))
             for text, pair, windows in zip(texts, seconds, read, strict=True)
         ]
 
     def logits(self, data: Encoded, *, progress: Progress = silent) -> Floats:
-        """Return the logits (answers, labels) of a tokenised data set, one text at a time as a device runs it."""
+        """Return the logits (answers, labels) of an encoded data set, one row at a time as a device runs it."""
         report = progress("Running the bundle")
         rows = []
-        for number, (ids, kinds) in enumerate(_rows(data), start=1):
-            rows.append(self._logits(ids, kinds))
-            report(number, len(data))
+        for row in range(len(data)):
+            inputs = data.batch(np.array([row])).inputs
+            rows.append(self._logits({name: value.numpy() for name, value in inputs.items()}))
+            report(row + 1, len(data))
         return np.concatenate([np.zeros((0, self.shape.outputs), dtype=np.float32), *rows])
 
-    def _logits(self, ids: Sequence[int] | NDArray[Any], kinds: Sequence[int] | NDArray[Any]) -> Floats:
-        """Return the logits (answers, labels) of one text."""
-        return _logits(self.session, ids, kinds).reshape(-1, self.shape.outputs)
+    def _logits(self, inputs: Arrays) -> Floats:
+        """Return the logits (answers, labels) of one row."""
+        return run(self.session, inputs).reshape(-1, self.shape.outputs)
 
 
 def write_bundle(directory: Path, contents: Contents) -> Bundle:
@@ -182,7 +176,7 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
     graph, shape = contents.graph, contents.shape
     for name, data in {graph.name: graph.data, **graph.extra}.items():
         write_bytes(inside(directory, name), data)
-    contents.tokenizing.compact().save(directory)
+    contents.reader.compact().save(directory)
     write_json(directory / CONFIG_FILE, _config(shape))
     write_modules(directory, shape)
     session = open_session(directory / graph.name, threads=1)
@@ -225,37 +219,20 @@ def golden_gap(session: onnxruntime.InferenceSession, example: GoldenExample) ->
     """Return the largest difference between an example's expected logits and what the session gives.
 
     Raises:
-        BadFile: the example has another number of logits or token types.
+        BadFile: the example's inputs are not whole, or it has another number of logits or token types.
     """
-    logits = _logits(session, example.input_ids, example.token_type_ids)
-    if len(logits) != len(example.logits) or len(example.token_type_ids) != len(example.input_ids):
+    logits = run(session, example.arrays()).reshape(-1)
+    if len(logits) != len(example.logits):
         raise BadFile("an example's lengths do not fit together or do not fit the model", where=GOLDEN_FILE)
     return float(np.abs(logits - np.asarray(example.logits)).max())
 
 
-def _golden_example(session: onnxruntime.InferenceSession, example: Example) -> GoldenExample:
-    ids, kinds = [int(value) for value in example.ids], [int(value) for value in example.kinds]
-    logits = [float(value) for value in _logits(session, ids, kinds)]
+def _golden_example(session: onnxruntime.InferenceSession, inputs: Arrays) -> GoldenExample:
+    logits = [float(value) for value in run(session, inputs).reshape(-1)]
     if not np.isfinite(logits).all():
-        raise Mismatch(f"the model gives {logits} for tokens {ids[:8]}...", where="golden examples")
-    return GoldenExample(input_ids=ids, token_type_ids=kinds, logits=logits)
-
-
-def _logits(
-    session: onnxruntime.InferenceSession, ids: Sequence[int] | NDArray[Any], kinds: Sequence[int] | NDArray[Any]
-) -> Floats:
-    """Return the outputs (values,) of one text at batch 1."""
-    arrays = {"input_ids": np.asarray([ids], dtype=np.int64), "token_type_ids": np.asarray([kinds], dtype=np.int64)}
-    logits: Floats = run(session, arrays)[0].reshape(-1)
-    return logits
-
-
-def _rows(data: Encoded) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Yield token ids and token types of every row."""
-    for row in range(len(data)):
-        ids = data.ids[data.offsets[row] : data.offsets[row + 1]]
-        second = int(data.second[row])
-        yield ids, np.arange(len(ids)) >= second if second >= 0 else np.zeros(len(ids), dtype=np.int64)
+        what = ", ".join(f"{name} {value.reshape(-1)[:8].tolist()}" for name, value in inputs.items())
+        raise Mismatch(f"the model gives {logits} for {what}...", where="golden examples")
+    return GoldenExample.of(inputs, logits)
 
 
 def _task(shape: ModelShape) -> Task | None:

@@ -1,6 +1,6 @@
 """How fast a file is in ONNX Runtime on this machine: fresh processes, batch 1, two models in interleaved rounds.
 
-Every model runs in a process of its own that does nothing else. A round is the passes A B B A over the same texts, so
+Every model runs in a process of its own that does nothing else. A round is the passes A B B A over the same rows, so
 that a drift of the machine falls on both models alike (duet benchmarking, Bulej et al. 2020), and rounds are spread
 over several pairs of processes, because the layout of memory makes one launch faster than another.
 """
@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +23,17 @@ from export.line_process import Ask, EndedError, line_process
 from models.errors import BadFile, BadInput
 from models.progress import Progress, silent
 
+Array = NDArray[Any]
 WARM_UP_CALLS: Final = 5
 ROUNDS_PER_LAUNCH: Final = 4
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from export.latency_worker import main; main()"
+
+
+class Call(NamedTuple):
+    """What one call is given: named arrays with a batch of one, which make so many tokens."""
+
+    tokens: int
+    arrays: Mapping[str, Array]
 
 
 @final
@@ -42,9 +51,9 @@ class Latency:
 @final
 @dataclass(frozen=True, slots=True)
 class LatencyComparison:
-    """Two models over the same texts, whose `lengths` are in tokens and in the order they were run.
+    """Two models over the same rows, whose `lengths` are in tokens and in the order they were run.
 
-    `own_lengths` are those of a baseline that reads the texts with another tokenizer; None where it is the same.
+    `own_lengths` are those of a baseline that reads the rows its own way; None where it reads the same.
     """
 
     baseline: Latency
@@ -55,7 +64,7 @@ class LatencyComparison:
 
     @property
     def baseline_lengths(self) -> tuple[int, ...]:
-        """Return the lengths of the texts in the baseline's tokens."""
+        """Return the lengths of the rows in the baseline's tokens."""
         return self.lengths if self.own_lengths is None else self.own_lengths
 
     @property
@@ -67,67 +76,65 @@ class LatencyComparison:
 def compare(
     baseline: Path,
     candidate: Path,
-    sequences: Sequence[NDArray[np.int64]],
+    calls: Sequence[Call],
     *,
-    baseline_sequences: Sequence[NDArray[np.int64]] | None = None,
+    baseline_calls: Sequence[Call] | None = None,
     threads: int = 1,
     rounds: int = 8,
     progress: Progress = silent,
 ) -> LatencyComparison:
-    """Return the latency of both models on `sequences` of token ids, each (time,).
+    """Return the latency of both models on these calls, one after another.
 
-    `baseline_sequences` are the same texts for a baseline that has a tokenizer of its own.
+    `baseline_calls` are the same rows for a baseline that reads them its own way.
 
     Raises:
-        BadInput: no sequence, an empty one, not one of each for a text, or less than one round or thread.
+        BadInput: no call, an empty one, not as many for both, or less than one round or thread.
         BadFile: a model does not load or its process ended.
     """
-    texts = _checked(sequences, threads=threads, rounds=rounds)
-    theirs = texts
-    if baseline_sequences is not None:
-        theirs = _checked(baseline_sequences, threads=threads, rounds=rounds)
-    if len(theirs) != len(texts):
-        raise BadInput(f"{len(theirs)} texts for the baseline and {len(texts)} for the candidate cannot be compared")
-    passes = _rounds((baseline, candidate), (theirs, texts), threads=threads, rounds=rounds, progress=progress)
+    theirs = calls if baseline_calls is None else baseline_calls
+    for some in (calls, theirs):
+        _check(some, threads=threads, rounds=rounds)
+    if len(theirs) != len(calls):
+        raise BadInput(f"{len(theirs)} calls for the baseline and {len(calls)} for the candidate cannot be compared")
+    passes = _rounds((baseline, candidate), (theirs, calls), threads=threads, rounds=rounds, progress=progress)
     return LatencyComparison(
         baseline=_latency(passes[0]),
         candidate=_latency(passes[1]),
-        lengths=tuple(len(text) for text in texts),
+        lengths=tuple(call.tokens for call in calls),
         threads=threads,
-        own_lengths=None if baseline_sequences is None else tuple(len(text) for text in theirs),
+        own_lengths=None if baseline_calls is None else tuple(call.tokens for call in theirs),
     )
 
 
 def measure(
     model: Path,
-    sequences: Sequence[NDArray[np.int64]],
+    calls: Sequence[Call],
     *,
     threads: int = 1,
     rounds: int = 8,
     progress: Progress = silent,
 ) -> Latency:
     """Return the latency of one model alone; arguments and errors as in `compare`."""
-    texts = _checked(sequences, threads=threads, rounds=rounds)
-    return _latency(_rounds((model,), (texts,), threads=threads, rounds=rounds, progress=progress)[0])
+    _check(calls, threads=threads, rounds=rounds)
+    return _latency(_rounds((model,), (calls,), threads=threads, rounds=rounds, progress=progress)[0])
 
 
-def _checked(sequences: Sequence[NDArray[np.int64]], *, threads: int, rounds: int) -> list[list[int]]:
-    if not sequences or min(len(text) for text in sequences) == 0:
-        raise BadInput("latency needs at least one text, and no empty ones")
+def _check(calls: Sequence[Call], *, threads: int, rounds: int) -> None:
+    if not calls or min(call.tokens for call in calls) == 0:
+        raise BadInput("latency needs at least one call, and no empty ones")
     if threads < 1 or rounds < 1:
         raise BadInput(f"{rounds} rounds with {threads} threads", fix="Give at least one of each.")
-    return [[int(token) for token in text] for text in sequences]
 
 
 def _rounds(
     models: tuple[Path, ...],
-    texts: tuple[list[list[int]], ...],
+    calls: tuple[Sequence[Call], ...],
     *,
     threads: int,
     rounds: int,
     progress: Progress,
 ) -> list[list[list[list[int]]]]:
-    """Return for each model, per round, the nanoseconds of the calls of each of its passes over its own texts."""
+    """Return for each model, per round, the nanoseconds of each of its passes over its own calls."""
     times: list[list[list[list[int]]]] = [[] for _ in models]
     report = progress("Timing")
     done = 0
@@ -135,7 +142,7 @@ def _rounds(
         with ExitStack() as stack:
             workers = [
                 stack.enter_context(_worker(model, own, threads=threads))
-                for model, own in zip(models, texts, strict=True)
+                for model, own in zip(models, calls, strict=True)
             ]
             for _ in range(min(ROUNDS_PER_LAUNCH, rounds - done)):
                 # Which model goes first changes with the round; a model alone makes one pass after another.
@@ -151,12 +158,12 @@ def _rounds(
 
 
 def _latency(rounds: list[list[list[int]]]) -> Latency:
-    calls = np.asarray(rounds, dtype=np.float64) / 1e6  # (rounds, passes, texts), ms
-    medians = np.median(calls, axis=2)
+    times = np.asarray(rounds, dtype=np.float64) / 1e6  # (rounds, passes, calls), ms
+    medians = np.median(times, axis=2)
     return Latency(
         rounds=tuple(tuple(float(value) for value in row) for row in medians),
-        p50_ms=float(np.median(calls)),
-        p95_ms=float(np.quantile(calls, 0.95)),
+        p50_ms=float(np.median(times)),
+        p95_ms=float(np.quantile(times, 0.95)),
     )
 
 
@@ -182,17 +189,21 @@ class _Worker:
             raise BadFile(what, where=str(self.model)) from None
 
     def one_pass(self) -> list[int]:
-        """Return the nanoseconds of one call per text."""
+        """Return the nanoseconds of each call."""
         times: list[int] = self.ask({"pass": True})["ns"]
         return times
 
 
 @contextmanager
-def _worker(model: Path, texts: list[list[int]], *, threads: int) -> Iterator[_Worker]:
+def _worker(model: Path, calls: Sequence[Call], *, threads: int) -> Iterator[_Worker]:
     """Yield a warm process for `model`; it is ended on the way out."""
     # Isolated mode, and our own search path: a folder with the user's own `export.py` must not be taken for ours.
-    with line_process([sys.executable, "-I", "-c", _START, json.dumps(sys.path)]) as ask:
+    command = [sys.executable, "-I", "-c", _START, json.dumps(sys.path)]
+    with tempfile.TemporaryDirectory() as folder, line_process(command) as ask:
+        arrays = Path(folder) / "calls.npz"
+        named: Any = {f"{at}/{name}": one for at, call in enumerate(calls) for name, one in call.arrays.items()}
+        np.savez(arrays, **named)
         worker = _Worker(model, ask)
-        order = {"model": str(model.resolve()), "threads": threads, "warm_up": WARM_UP_CALLS, "sequences": texts}
+        order = {"model": str(model.resolve()), "threads": threads, "warm_up": WARM_UP_CALLS, "calls": str(arrays)}
         worker.ask(order)
         yield worker

@@ -1,8 +1,9 @@
 """The process in which one model is timed: JSON lines in, JSON lines out. Imports nothing but the runtime.
 
-First line in: {"model": path, "threads": n, "sequences": [[token id, ...], ...], "warm_up": calls per distinct length}.
-It answers {"ready": inputs' names} when warm. Then every {"pass": true} is answered by {"ns": [time of each call]}, in
-the order of the sequences, at batch 1. The end of the input ends it.
+First line in: {"model": path, "threads": n, "calls": path, "warm_up": calls per distinct shape}. The calls are arrays
+in an `.npz` file, named by the call's number and the input: `0/input_ids`. It answers {"ready": inputs' names} when
+warm. Then every {"pass": true} is answered by {"ns": [time of each call]}, in the order of the numbers. The
+end of the input ends it.
 """
 
 from __future__ import annotations
@@ -24,16 +25,21 @@ from models.errors import CompressError
 Feed = Mapping[str, Any]
 
 
-def _feed(session: onnxruntime.InferenceSession, ids: Sequence[int]) -> Feed:
-    row = np.asarray([ids], dtype=np.int64)
-    return feeds(session, row, np.ones_like(row), np.zeros_like(row))
+def _read(path: str) -> list[dict[str, Any]]:
+    """Return the named arrays of every call."""
+    calls: dict[int, dict[str, Any]] = {}
+    with np.load(path, allow_pickle=False) as arrays:
+        for key in arrays.files:
+            number, _, name = key.partition("/")
+            calls.setdefault(int(number), {})[name] = arrays[key]
+    return [calls[number] for number in sorted(calls)]
 
 
 def _warm(session: onnxruntime.InferenceSession, prepared: Sequence[Feed], calls: int) -> None:
-    """Call every distinct length, so that no timed call is the first of its shape."""
-    by_length = {feed["input_ids"].shape[1]: feed for feed in prepared}
+    """Call every distinct shape, so that no timed call is the first of its own."""
+    by_shape = {tuple(array.shape for array in feed.values()): feed for feed in prepared}
     for _ in range(calls):
-        for feed in by_length.values():
+        for feed in by_shape.values():
             session.run(None, feed)
 
 
@@ -51,7 +57,7 @@ def serve(incoming: TextIO, outgoing: TextIO) -> None:
     """Answer the requests of one measurement."""
     order = json.loads(incoming.readline())
     session = open_session(Path(order["model"]), threads=order["threads"])
-    prepared = [_feed(session, ids) for ids in order["sequences"]]
+    prepared = [feeds(session, arrays) for arrays in _read(order["calls"])]
     _warm(session, prepared, order["warm_up"])
     # A collection in the middle of a call would be counted as the model's time.
     gc.disable()

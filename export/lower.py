@@ -12,13 +12,18 @@ from export.target import Target
 from export.values import Port, Value, build
 from models.network import Network
 
-IDS, MASK, KINDS = "input_ids", "attention_mask", "token_type_ids"
+IDS, MASK, KINDS, PIXELS = "input_ids", "attention_mask", "token_type_ids", "pixel_values"
 LOGITS, EMBEDDING, HIDDEN = "logits", "sentence_embedding", "hidden_states"
 STATES = "last_hidden_state"  # what sentence-transformers pools itself
 
 
 def input_ports(network: Network) -> list[Port]:
-    """Return the inputs of the network's graph, all int64 (batch, time)."""
+    """Return the inputs of the network's graph: int64 (batch, time), or of one that reads images their normalised
+    pixels, float32 (batch, channels, height, width).
+    """
+    image = network.shape.image
+    if image is not None:
+        return [Port(PIXELS, "float32", ("batch", image.channels, image.height, image.width))]
     names = [IDS, MASK, *([KINDS] if network.shape.type_vocab_size else [])]
     return [Port(name, "int64", ("batch", "time")) for name in names]
 
@@ -40,12 +45,12 @@ def lower(network: Network, target: Target) -> onnx.ModelProto:
     Raises:
         Unsupported: a module has no ONNX form.
     """
-    inputs = [Value(port) for port in input_ports(network)]
-    kinds = inputs[2] if len(inputs) == 3 else None
+    inputs = {port.name: Value(port) for port in input_ports(network)}
+    mask, read = inputs.get(MASK), [value for name, value in inputs.items() if name != MASK]
     emit = Emit(target, LOWERINGS, GROUPS)
     with torch.no_grad():
-        states = states_of(network, emit, inputs[0], inputs[1], kinds)
-        outputs = {output_port(network): answer_of(network, emit, states, inputs[1])}
+        states = states_of(network, emit, mask, *read)
+        outputs = {output_port(network): answer_of(network, emit, states, mask)}
         if output_port(network).name == EMBEDDING:
             outputs[Port(STATES, "float32", ("batch", "time", network.shape.hidden_size))] = by_batch(emit, states)
-    return build(inputs, outputs, opset=target.opset, name=network.shape.family)
+    return build(list(inputs.values()), outputs, opset=target.opset, name=network.shape.family)

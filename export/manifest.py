@@ -8,9 +8,12 @@ of `golden.json` MUST come out of the model within the tolerance written there. 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.errors import BadFile
@@ -69,6 +72,22 @@ class GoldenExample(_Record):
     input_ids: list[int] = Field(min_length=1)
     token_type_ids: list[int]
     logits: list[float]
+
+    @staticmethod
+    def of(inputs: Mapping[str, NDArray[Any]], logits: list[float]) -> GoldenExample:
+        """Return the example of a network's inputs, a batch of one without padding."""
+        ids, kinds = (inputs[name][0].tolist() for name in ("input_ids", "token_type_ids"))
+        return GoldenExample(input_ids=ids, token_type_ids=kinds, logits=logits)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the network's inputs.
+
+        Raises:
+            BadFile: there is not one type for each token.
+        """
+        if len(self.token_type_ids) != len(self.input_ids):
+            raise BadFile("an example's lengths do not fit together or do not fit the model", where=GOLDEN_FILE)
+        return {"input_ids": np.array([self.input_ids]), "token_type_ids": np.array([self.token_type_ids])}
 
 
 class Golden(_Record):

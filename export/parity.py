@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
@@ -10,7 +10,7 @@ from typing import Final, final
 import numpy as np
 import torch
 
-from export.session import Floats, Integers, open_session, run
+from export.session import Arrays, Floats, open_session, run
 from models.errors import BadInput, Mismatch
 from models.network import Network
 
@@ -75,10 +75,8 @@ def bound_for(network: Network) -> Bound:
     return INT8_VECTOR_BOUND if network.shape.int8 else FLOAT_VECTOR_BOUND
 
 
-def compare(
-    network: Network, model: Path | bytes, batches: Iterable[Mapping[str, Integers]], *, threads: int = 1
-) -> Parity:
-    """Return how far `model` in the runtime is from `network`, on batches of named int64 arrays (batch, time).
+def compare(network: Network, model: Path | bytes, batches: Iterable[Arrays], *, threads: int = 1) -> Parity:
+    """Return how far `model` in the runtime is from `network`, on batches of named arrays (batch, ...).
 
     Int8 networks take one activation scale per example, the runtime one per call: give them batches of one.
 
@@ -96,14 +94,10 @@ def compare(
     return of_logits(_rows(native), _rows(runtime))
 
 
-def native_logits(network: Network, batch: Mapping[str, Integers]) -> Floats:
-    """Return the network's logits for named int64 arrays (batch, time)."""
-    names = ("input_ids", "attention_mask", "token_type_ids")
-    given = [torch.from_numpy(np.asarray(batch[name])) if name in batch else None for name in names]
-    if not network.shape.type_vocab_size:
-        given[2] = None
+def native_logits(network: Network, batch: Arrays) -> Floats:
+    """Return the network's logits for named arrays (batch, ...)."""
     with torch.inference_mode():
-        output: torch.Tensor = network(*given)
+        output: torch.Tensor = network(**{name: torch.from_numpy(np.asarray(value)) for name, value in batch.items()})
     return output.numpy()
 
 

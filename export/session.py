@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from models.errors import BadFile, BadInput
 
-Integers = NDArray[np.int64]
+Arrays = Mapping[str, NDArray[Any]]
 Floats = NDArray[np.float32]
 ERRORS_ONLY = 3
 
@@ -42,27 +42,35 @@ def open_session(model: Path | bytes, *, threads: int) -> onnxruntime.InferenceS
         raise BadFile(f"ONNX Runtime does not read it ({_first_line(error)})", where=where) from error
 
 
-def feeds(session: onnxruntime.InferenceSession, ids: Integers, mask: Integers, kinds: Integers) -> dict[str, Any]:
-    """Return those of the arrays that the session has inputs for, by name."""
-    known = {"input_ids": ids, "attention_mask": mask, "token_type_ids": kinds}
-    return {port.name: known[port.name] for port in session.get_inputs()}
+def feeds(session: onnxruntime.InferenceSession, arrays: Arrays) -> dict[str, NDArray[Any]]:
+    """Return those of the named arrays that the session has inputs for, in the types of these.
+
+    With `input_ids`, `attention_mask` and `token_type_ids` may be left out: nothing is padding then, and all tokens are
+    of type 0.
+    """
+    known = dict(arrays)
+    if "input_ids" in known:
+        known.setdefault("attention_mask", np.ones_like(known["input_ids"]))
+        known.setdefault("token_type_ids", np.zeros_like(known["input_ids"]))
+    ports = session.get_inputs()
+    missing = [port.name for port in ports if port.name not in known]
+    if missing:
+        raise BadInput(f"the model reads {missing[0]!r}, and was given {', '.join(sorted(known))}")
+    return {port.name: np.asarray(known[port.name], dtype=_TYPES[port.type]) for port in ports}
 
 
-def run(session: onnxruntime.InferenceSession, arrays: Mapping[str, Integers]) -> Floats:
-    """Return the session's first output for named int64 arrays (batch, time).
-
-    `attention_mask` and `token_type_ids` may be left out: nothing is padding then, and all tokens are of type 0.
+def run(session: onnxruntime.InferenceSession, arrays: Arrays) -> Floats:
+    """Return the session's first output for named arrays (batch, ...), of which some may be left out as in `feeds`.
 
     Raises:
         BadInput: the runtime refuses the values, such as an id beyond the table.
     """
-    ids = np.asarray(arrays["input_ids"], dtype=np.int64)
-    mask = np.asarray(arrays.get("attention_mask", np.ones_like(ids)), dtype=np.int64)
-    kinds = np.asarray(arrays.get("token_type_ids", np.zeros_like(ids)), dtype=np.int64)
+    given = feeds(session, arrays)
     try:
-        (output,) = session.run([session.get_outputs()[0].name], feeds(session, ids, mask, kinds))
+        (output,) = session.run([session.get_outputs()[0].name], given)
     except _RUNTIME_ERRORS as error:
-        where = f"input_ids of shape {ids.shape}"
+        name, value = next(iter(given.items()))
+        where = f"{name} of shape {value.shape}"
         raise BadInput(f"ONNX Runtime refuses the input ({_first_line(error)})", where=where) from error
     return np.asarray(output, dtype=np.float32)
 
@@ -71,6 +79,7 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
 
+_TYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
 _STATES = onnxruntime.capi.onnxruntime_pybind11_state
 _RUNTIME_ERRORS = (
     _STATES.Fail,

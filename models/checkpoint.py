@@ -16,7 +16,9 @@ from models.errors import BadFile, BadInput, Unsupported, nearest
 from models.families import FAMILIES
 from models.family import Family
 from models.files import inside, read_object, write_json
+from models.imaging import PROCESSOR_FILE
 from models.network import Network
+from models.reading import Reader, load_reader, tokenizer_of
 from models.sentence_transformers import MODULES_FILE, embedding_head, encoder_directory, write_modules
 from models.shape import HeadShape, Int8Form, ModelShape
 from models.tensor_file import write_tensors
@@ -37,11 +39,20 @@ CONVERT = (
 @final
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained model: its shape, its weights by the names of `Network.state_dict`, and its tokenizer."""
+    """A trained model: its shape, its weights by the names of `Network.state_dict`, and what it reads with."""
 
     shape: ModelShape
     weights: Mapping[str, Tensor]
-    tokenizing: Tokenizing
+    reader: Reader
+
+    @property
+    def tokenizing(self) -> Tokenizing:
+        """Return the tokenizer.
+
+        Raises:
+            BadInput: the model reads something else than texts.
+        """
+        return tokenizer_of(self.reader)
 
     def network(self) -> Network:
         """Return a fresh network with these weights, in evaluation mode; changing it does not change the checkpoint."""
@@ -51,9 +62,9 @@ class Checkpoint:
         return network.eval()
 
     def of(self, network: Network) -> Checkpoint:
-        """Return a checkpoint of `network` with the same tokenizer."""
+        """Return a checkpoint of `network` that reads with the same."""
         weights = {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}
-        return Checkpoint(network.shape, weights, self.tokenizing)
+        return Checkpoint(network.shape, weights, self.reader)
 
     @property
     def parameters(self) -> int:
@@ -88,26 +99,28 @@ class Checkpoint:
             alike = own if own is not None and own.labels and own.tokens == head.tokens else head
             shape = replace(shape, head=replace(alike, labels=head.labels, task=head.task))
         weights = _complete(shape, weights, new_head=head is not None, seed=seed, where=str(directory))
-        tokenizing = Tokenizing.load(encoder_directory(directory))
-        _check_tokenizer(tokenizing, shape, directory)
-        return Checkpoint(shape, weights, tokenizing)
+        reader = load_reader(encoder_directory(directory), shape)
+        problem = reader.problem(shape)
+        if problem is not None:
+            raise BadFile(problem, where=str(directory), fix="Use what the model was trained with.")
+        return Checkpoint(shape, weights, reader)
 
     @staticmethod
-    def new(shape: ModelShape, tokenizing: Tokenizing, *, seed: int) -> Checkpoint:
+    def new(shape: ModelShape, reader: Reader, *, seed: int) -> Checkpoint:
         """Return an untrained model, its weights drawn from `seed`."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = Network(shape)
-        return Checkpoint(shape, {}, tokenizing).of(network)
+        return Checkpoint(shape, {}, reader).of(network)
 
     def save(self, directory: Path) -> None:
         """Write our files into an existing directory."""
         write_json(directory / SHAPE_FILE, {"format": FORMAT, "shape": self.shape.to_json()})
         write_tensors(directory / WEIGHTS_FILE, self.weights)
-        self.tokenizing.save(directory)
+        self.reader.save(directory)
 
     def save_hugging_face(self, directory: Path) -> None:
-        """Write config, weights and tokenizer as `transformers` reads them, into an existing directory; of a model that
+        """Write config, weights and reader as `transformers` reads them, into an existing directory; of a model that
         gives embeddings also what sentence-transformers reads.
 
         Raises:
@@ -124,8 +137,9 @@ class Checkpoint:
                 where="this model",
                 fix="Keep it in our own format, or export it to ONNX.",
             )
+        axes = family.axes_of(shape)
         names = family.names.write(
-            self.weights,
+            {name: value.reshape(axes.get(name, value.shape)) for name, value in self.weights.items()},
             prefix=family.prefix if shape.head else "",
             tokens=shape.answers_tokens,
             task=shape.head.task if shape.head else None,
@@ -134,7 +148,7 @@ class Checkpoint:
         write_json(directory / "config.json", config)
         write_tensors(directory / WEIGHTS_FILE, _joined(family.names, names), metadata={"format": "pt"})
         write_modules(directory, self.shape)
-        self.tokenizing.save(directory)
+        self.reader.save(directory)
 
 
 def local_directory(source: str | Path) -> Path:
@@ -181,7 +195,11 @@ def _fetch(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     patterns = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "tokenizer_config.json"]
-    patterns += [MODULES_FILE, *(f"*/{name}" for name in ("config.json", "tokenizer.json", "tokenizer_config.json"))]
+    patterns += [
+        PROCESSOR_FILE,
+        MODULES_FILE,
+        *(f"*/{name}" for name in ("config.json", "tokenizer.json", "tokenizer_config.json")),
+    ]
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
@@ -245,7 +263,11 @@ def _read_hugging_face(directory: Path, shape: ModelShape, *, wanted: HeadShape 
     }
     found = family.names.read(parts, names, where=str(encoder), layout=layout)
     zero = {name: torch.zeros(slot.shape) for name, slot in names.items() if layout.is_zero(name)}
-    return _unshared({**found, **zero})
+    own = _unshared({**found, **zero})
+    for name, axes in family.axes_of(reading).items():
+        if own[name].shape == axes:  # else it is refused as any weight of another size
+            own[name] = own[name].reshape(names[name].shape)
+    return own
 
 
 def _in_parts(value: Tensor, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
@@ -334,12 +356,3 @@ def _drawn(slot: Tensor, shape: ModelShape, seed: int) -> Tensor:
         return torch.zeros(slot.shape)
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(slot.shape, generator=generator) * shape.initializer_range
-
-
-def _check_tokenizer(tokenizing: Tokenizing, shape: ModelShape, directory: Path) -> None:
-    if tokenizing.highest_id >= shape.vocab_size:
-        raise BadFile(
-            f"the tokenizer gives ids up to {tokenizing.highest_id}, the model's table has {shape.vocab_size} rows",
-            where=str(directory / "tokenizer.json"),
-            fix="Use the tokenizer that the model was trained with.",
-        )

@@ -1,8 +1,8 @@
-"""A data set as token numbers, cut into batches."""
+"""A data set as arrays, cut into batches."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, final
 
@@ -11,11 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from models.content import Content, Rows, Tokens
 from models.data import Table
+from models.errors import BadInput
 from models.files import digest_of
 from models.targets import labelled
-
-Rows = npt.NDArray[np.int64]
 
 _POOL = 50  # batches whose rows are sorted by length together: enough for little padding, few enough to stay random
 
@@ -23,39 +23,44 @@ _POOL = 50  # batches whose rows are sorted by length together: enough for littl
 class Batch(NamedTuple):
     """Rows of one data set, padded on the right to the longest of them.
 
-    Shapes: `input_ids`, `attention_mask` (1 = token, 0 = padding) and `token_type_ids` (batch, time) int64; `targets`
-    (batch, ...) as the task has them; `indices` (batch,) int64, the rows' numbers.
+    `inputs` is what a network is called with, by name. Shapes: `mask` (batch, time), True for tokens and False for
+    padding; `targets` (batch, ...) as the task has them; `indices` (batch,) int64, the rows' numbers.
     """
 
-    input_ids: Tensor
-    attention_mask: Tensor
-    token_type_ids: Tensor
+    inputs: Mapping[str, Tensor]
+    mask: Tensor
     targets: Tensor
     indices: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device; `indices` stay, for they look up what lies in files."""
+        return Batch(
+            inputs={name: value.to(device, non_blocking=True) for name, value in self.inputs.items()},
+            mask=self.mask.to(device, non_blocking=True),
+            targets=self.targets.to(device, non_blocking=True),
+            indices=self.indices,
+        )
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """A tokenised data set of n rows.
+    """A data set of n rows, encoded.
 
-    `ids` int32: the tokens of all rows, one row after the other; `offsets` int64 (n + 1): where each row starts;
-    `second` int32 (n): the place in its row where token type 1 starts, -1 where there is none; `targets` (n, ...): what
+    `content`: what the rows hold; `offsets` int64 (n + 1): where the tokens of each row start; `targets` (n, ...): what
     the task expects, whole numbers with -1 for unlabelled rows or floats with NaN, or with `by_token` int64 (tokens, k)
     of all rows: the class of every token, -1 where there is none, 1 where a word begins, and what else a task needs;
-    `truncated`: how many rows were cut to the longest length allowed; `digest`: of everything that the numbers depend
+    `truncated`: how many rows were cut to the longest length allowed; `digest`: of everything that the arrays depend
     on.
 
     Where an example is read in windows, a row is a window: `examples` int64 (n) is the number of its example, `spans`
     int32 (tokens, 2) are the characters of every token in the example's second text, and `table` holds the examples.
     """
 
-    ids: npt.NDArray[np.int32]
+    content: Content
     offsets: Rows
-    second: npt.NDArray[np.int32]
     targets: npt.NDArray[Any]
     truncated: int
-    pad_token_id: int
     digest: str
     by_token: bool = False
     examples: Rows = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
@@ -64,6 +69,17 @@ class Encoded:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    @property
+    def tokens(self) -> Tokens:
+        """Return the token numbers.
+
+        Raises:
+            BadInput: the rows are not texts.
+        """
+        if not isinstance(self.content, Tokens):
+            raise BadInput("the examples are no texts, so they have no token numbers", where="data")
+        return self.content
 
     @property
     def lengths(self) -> Rows:
@@ -87,12 +103,10 @@ class Encoded:
         rows = np.sort(np.random.default_rng(seed).permutation(len(self))[:count])
         tokens = members(self.offsets, rows)
         return Encoded(
-            ids=self.ids[tokens],
+            content=self.content.taken(rows, tokens),
             offsets=np.concatenate([[0], np.cumsum(self.lengths[rows])]).astype(np.int64),
-            second=self.second[rows],
             targets=self.targets[tokens if self.by_token else rows],
             truncated=self.truncated,
-            pad_token_id=self.pad_token_id,
             digest=f"{self.digest}-{seed}-{count}",
             by_token=self.by_token,
             examples=self.examples[rows] if len(self.examples) else self.examples,
@@ -105,21 +119,15 @@ class Encoded:
         chosen = np.asarray(indices, dtype=np.int64)
         tokens = members(self.offsets, chosen)
         lengths = self.offsets[chosen + 1] - self.offsets[chosen]
-        place = np.arange(int(lengths.max(initial=0)), dtype=np.int64)[None, :]  # (1, time)
-        mask = place < lengths[:, None]  # (batch, time)
-        input_ids = np.full(mask.shape, self.pad_token_id, dtype=np.int64)
-        input_ids[mask] = self.ids[tokens]
-        second = self.second[chosen][:, None]
-        types = mask & (second >= 0) & (place >= second)
+        mask = np.arange(int(lengths.max(initial=0)))[None, :] < lengths[:, None]  # (batch, time)
         if self.by_token:
             targets = np.full((*mask.shape, self.targets.shape[1]), -1, dtype=np.int64)
             targets[mask] = self.targets[tokens]
         else:
             targets = np.array(self.targets[chosen])
         return Batch(
-            input_ids=torch.from_numpy(input_ids),
-            attention_mask=torch.from_numpy(mask.astype(np.int64)),
-            token_type_ids=torch.from_numpy(types.astype(np.int64)),
+            inputs=self.content.inputs(chosen, tokens, mask),
+            mask=torch.from_numpy(mask),
             targets=torch.from_numpy(targets),
             indices=torch.from_numpy(np.array(chosen)),
         )
@@ -167,12 +175,10 @@ def joined(parts: Sequence[Encoded]) -> Encoded:
     starts = np.cumsum([0, *(part.offsets[-1] for part in parts)])
     offsets = [part.offsets[:-1] + start for part, start in zip(parts, starts[:-1], strict=True)]
     return Encoded(
-        ids=np.concatenate([part.ids for part in parts]),
+        content=parts[0].content.joined([part.content for part in parts[1:]]),
         offsets=np.concatenate([*offsets, starts[-1:]]).astype(np.int64),
-        second=np.concatenate([part.second for part in parts]),
         targets=np.concatenate([part.targets for part in parts]),
         truncated=sum(part.truncated for part in parts),
-        pad_token_id=parts[0].pad_token_id,
         digest=digest_of([part.digest for part in parts]),
         by_token=parts[0].by_token,
         spans=np.concatenate([part.spans for part in parts]),

@@ -59,8 +59,7 @@ def evaluate_logits(
     done = 0
     with torch.inference_mode():
         for rows in unpadded_batches(data.lengths, batch_tokens=batch_tokens):
-            batch = data.batch(rows)
-            logits = network(batch.input_ids.to(device), None, batch.token_type_ids.to(device)).float().cpu().numpy()
+            logits = network(**data.batch(rows).to(device).inputs).float().cpu().numpy()
             if outputs is None:
                 outputs = np.empty((int(offsets[-1]), logits.shape[-1]), dtype=np.float32)
             place_answers(outputs, logits, rows, offsets)

@@ -12,6 +12,7 @@ from models.weights import Layout, Names, Row
 Config = Mapping[str, Any]
 TOKENS = "token-classification"
 QUESTIONS = "question-answering"
+IMAGES = "image-classification"
 ANSWERS = Row("^qa_outputs.{p}", "head.output.{p}", optional=True, tokens=True, task=QUESTIONS)
 PROBLEMS = {"regression": "text-regression", "multi_label_classification": "multi-label-classification"}
 
@@ -21,7 +22,8 @@ class Family:
     """A checkpoint format: Hugging Face `model_types` that it reads, and the way from config to shape and back.
 
     `shape_of` raises BadInput for a setting that the network does not have. `prefix` stands before the encoder's names
-    when a classifier is written. `layout_of` says what a config has to say about names.
+    when a classifier is written. `layout_of` says what a config has to say about names, and `axes_of` gives, by our
+    names, the axes of the weights that have others there than here.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Family:
     names: Names
     prefix: str
     layout_of: Callable[[Config], Layout] = lambda config: Layout()
+    axes_of: Callable[[ModelShape], Mapping[str, tuple[int, ...]]] = lambda shape: {}
 
 
 def labels_of(config: Config) -> tuple[str, ...]:
@@ -84,4 +87,6 @@ def architecture_of(shape: ModelShape, name: str) -> str:
         return f"{name}Model"
     if shape.head.task == QUESTIONS:
         return f"{name}ForQuestionAnswering"
+    if shape.head.task == IMAGES:
+        return f"{name}ForImageClassification"
     return f"{name}ForTokenClassification" if shape.head.tokens else f"{name}ForSequenceClassification"

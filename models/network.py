@@ -13,6 +13,7 @@ from models.layers.feedforward import FeedForward
 from models.layers.heads import make_head
 from models.layers.norm import make_norm
 from models.layers.packed import PackedEmbedding, TwoBitEmbedding
+from models.layers.patches import LearnedRows, PatchEmbeddings
 from models.layers.quantized import QuantizedEmbedding, QuantizedLinear
 from models.shape import TABLES, Int8Form, ModelShape
 
@@ -62,15 +63,24 @@ class Network(nn.Module):
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
         self.shape = shape
-        self.embeddings = Embeddings(shape)
+        image = shape.image
+        self.embeddings = (
+            Embeddings(shape) if image is None else PatchEmbeddings(shape.hidden_size, image, dropout=shape.dropout)
+        )
         self.layers = nn.ModuleList(Block(shape, index) for index in range(len(shape.layers)))
         self.final_norm = make_norm(shape.norm, shape.hidden_size, shape.norm_eps) if shape.pre_norm else None
         self.head = (
             None
             if shape.head is None
-            else make_head(shape.hidden_size, shape.head, norm=shape.norm, eps=shape.norm_eps)
+            else make_head(
+                shape.hidden_size,
+                shape.head,
+                norm=shape.norm,
+                eps=shape.norm_eps,
+                prefix=image.prefix if image else 0,
+            )
         )
-        if not self.embeddings.word.weight.is_meta:  # else the weights are about to be read
+        if not next(self.parameters()).is_meta:  # else the weights are about to be read
             initialize(self, shape.initializer_range)
         for path, form in shape.int8:
             self.set_submodule(path, _int8(self._part(path), form, path), strict=True)
@@ -81,17 +91,24 @@ class Network(nn.Module):
         except AttributeError:
             raise BadInput("there is no such module to put into int8", where=path) from None
 
-    def _encode(
+    def sample(self, tokens: int) -> dict[str, Tensor]:
+        """Return what `forward` can be called with, by name: one row of so many tokens where their number is free."""
+        return self.embeddings.sample(tokens)
+
+    def embed(
         self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None,
-        token_type_ids: Tensor | None,
-        *,
-        readers: slice = EVERY_TOKEN,
-    ) -> list[Tensor]:
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+    ) -> Tensor:
+        """Return (batch, time, hidden), what the first layer reads; arguments as in `forward`."""
+        return self.embeddings(input_ids if pixel_values is None else pixel_values, token_type_ids)  # type: ignore[no-any-return]
+
+    def _encode(self, embedded: Tensor, attention_mask: Tensor | None, *, readers: slice = EVERY_TOKEN) -> list[Tensor]:
         """Return the states after the embeddings and every layer; the last layer computes only the `readers`."""
         mask = padding_mask(attention_mask)
-        states = [self.embeddings(input_ids, token_type_ids)]
+        states = [embedded]
         for layer in self.layers:
             last = len(states) == len(self.layers)
             states.append(layer(states[-1], mask, readers=readers if last else EVERY_TOKEN))
@@ -100,35 +117,45 @@ class Network(nn.Module):
         return states
 
     def features(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
     ) -> Features:
         """Return logits and all hidden states; arguments as in `forward`."""
-        states = self._encode(input_ids, attention_mask, token_type_ids)
+        states = self._encode(self.embed(input_ids, attention_mask, token_type_ids, pixel_values), attention_mask)
         logits = states[-1] if self.head is None else self.head(states[-1], attention_mask)
         return Features(logits, tuple(states))
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
     ) -> Tensor:
         """Return logits (batch, labels), of a head that answers tokens (batch, time, labels), embeddings (batch,
         hidden) of a head without labels, or hidden states (batch, time, hidden) where there is no head.
 
         `input_ids` and `token_type_ids` are whole numbers (batch, time); `attention_mask` holds 1 for tokens and 0 for
-        padding on the right.
+        padding on the right. A network of images is given `pixel_values` alone, normalised (batch, channels, height,
+        width).
 
         Where the head reads the first token alone, the last layer computes no other: exact in float. In dynamic int8
         the activation scales of that layer's query, output and FFN then come from the first token alone, as in the
         exported graph; `features` takes them over all tokens.
         """
         readers = FIRST_TOKEN if self.shape.reads_first else EVERY_TOKEN
-        hidden = self._encode(input_ids, attention_mask, token_type_ids, readers=readers)[-1]
+        embedded = self.embed(input_ids, attention_mask, token_type_ids, pixel_values)
+        hidden = self._encode(embedded, attention_mask, readers=readers)[-1]
         return hidden if self.head is None else self.head(hidden, attention_mask)
 
 
 def initialize(module: nn.Module, deviation: float) -> None:
     """Draw the weights of linear layers and tables from N(0, deviation^2) and clear the biases (Devlin et al. 2019)."""
     for part in module.modules():
-        if isinstance(part, (nn.Linear, nn.Embedding, DistanceBias)) and part.weight.numel():
+        if isinstance(part, (nn.Linear, nn.Embedding, DistanceBias, LearnedRows)) and part.weight.numel():
             nn.init.normal_(part.weight, std=deviation)
         if isinstance(part, nn.Linear):
             nn.init.zeros_(part.bias)

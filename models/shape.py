@@ -10,6 +10,7 @@ from models.errors import BadFile, BadInput
 
 # Every layer is a record of its own: a number read from a file must not fill the memory with them.
 MAX_LAYERS = 1024
+MAX_PIXELS = 4096  # of an image's height and width
 CLASSIFICATION = "text-classification"  # what a head does that does not say it
 
 
@@ -94,11 +95,40 @@ class LayerShape:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageShape:
+    """What a network reads in place of token numbers: pixels (channels, height, width), in squares of `patch` pixels
+    each way, behind `prefix` learned tokens. Pixels that fill no square are not read.
+    """
+
+    height: int
+    width: int
+    patch: int
+    channels: int = 3
+    prefix: int = 1
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Return the number of rows and columns of patches."""
+        return self.height // self.patch, self.width // self.patch
+
+    @property
+    def tokens(self) -> int:
+        """Return how many tokens an image has, learned ones included."""
+        rows, columns = self.grid
+        return self.prefix + rows * columns
+
+    @property
+    def patch_values(self) -> int:
+        """Return how many numbers a patch has."""
+        return self.channels * self.patch * self.patch
+
+
+@dataclass(frozen=True, slots=True)
 class HeadShape:
     """What gives an answer, one output per label: of the first token by dense, activation and output, or of each token
     by the output alone. With `normed` it is dense, activation, norm and output, of the first token, the mean or each
-    token. Without labels it is what is read itself, `width` numbers, of length 1 where `normalized`. `task` names what
-    the outputs mean.
+    token; without `dense` the output alone, of the first token or the mean. Without labels it is what is read itself,
+    `width` numbers, of length 1 where `normalized`. `task` names what the outputs mean.
     """
 
     labels: tuple[str, ...]
@@ -109,6 +139,7 @@ class HeadShape:
     width: int = 0
     normalized: bool = False
     normed: bool = False
+    dense: bool = True
 
     @property
     def tokens(self) -> bool:
@@ -128,7 +159,8 @@ class ModelShape:
     `family` names the checkpoint format it came from. Positions are numbered from `position_offset`. With
     `embedding_size` the embedding tables have that width, and a projection leads to the hidden size. With `relative`
     every layer has a table of its own for the distances between tokens. With `gated` each FFN neuron is multiplied by
-    a second one. `int8` lists (module path, form) for every quantized module, sorted by path.
+    a second one. With `image` the network reads pixels; there is no vocabulary then, and a position for each of the
+    image's tokens. `int8` lists (module path, form) for every quantized module, sorted by path.
     """
 
     family: str
@@ -152,6 +184,7 @@ class ModelShape:
     embedding_size: int | None = None
     relative: RelativeBias | None = None
     gated: bool = False
+    image: ImageShape | None = None
 
     def __post_init__(self) -> None:
         problems = list(_problems(self))
@@ -217,8 +250,10 @@ class ModelShape:
             layers = tuple(LayerShape(**layer) for layer in known.pop("layers"))
             head = known.pop("head")
             int8 = tuple((str(path), Int8Form(form)) for path, form in known.pop("int8"))
-            relative = known.pop("relative", None)  # younger than the format, as is embedding_size
+            relative = known.pop("relative", None)  # younger than the format, as are embedding_size and image
+            image = known.pop("image", None)
             parts: dict[str, Any] = {
+                "image": None if image is None else ImageShape(**image),
                 "positions": Positions(known.pop("positions")),
                 "activation": Activation(known.pop("activation")),
                 "norm": Norm(known.pop("norm")),
@@ -241,6 +276,7 @@ def _head(value: dict[str, Any] | None) -> HeadShape | None:
         width=int(value.get("width", 0)),
         normalized=bool(value.get("normalized", False)),
         normed=bool(value.get("normed", False)),
+        dense=bool(value.get("dense", True)),
     )
 
 
@@ -270,11 +306,12 @@ def _problems(shape: ModelShape) -> list[str]:
     }
     # A layer may keep no head or no neuron at all: the sublayer is then its output bias alone.
     zero_allowed = {f"layer {index} {name}" for index in range(len(shape.layers)) for name in ("heads", "ffn")}
-    zero_allowed |= {"type_vocab_size", "pad_token_id"}
+    zero_allowed |= {"type_vocab_size", "pad_token_id", *(["vocab_size"] if shape.image else [])}
     wrong = [
         f"{name} is {size}" for name, size in sizes.items() if not isinstance(size, int) or size < 0 or size > 1 << 24
     ]
     wrong += [f"{name} is 0" for name, size in sizes.items() if size == 0 and name not in zero_allowed]
+    wrong += [] if shape.image is None else _image_problems(shape.image, positions=shape.max_positions)
     wrong += [f"{len(shape.layers)} layers are more than {MAX_LAYERS}"] if len(shape.layers) > MAX_LAYERS else []
     wrong += [problem for index, layer in enumerate(shape.layers) for problem in _layer_problems(index, layer)]
     wrong += ["only a pre-norm layer may be without a norm"] if not _all_normed(shape) and not shape.pre_norm else []
@@ -298,7 +335,7 @@ def _problems(shape: ModelShape) -> list[str]:
 def _may_read(head: HeadShape) -> bool:
     if not head.labels:
         return head.reads is not Reads.EACH
-    return head.normed or head.reads is not Reads.MEAN
+    return head.normed or not head.dense or head.reads is not Reads.MEAN
 
 
 def _all_normed(shape: ModelShape) -> bool:
@@ -327,6 +364,20 @@ def _relative_problems(relative: RelativeBias | None) -> list[str]:
     if whole and buckets >= 4 and distance > buckets // 4:
         return []
     return [f"{buckets} buckets for relative distances up to {distance}"]
+
+
+def _image_problems(image: ImageShape, *, positions: int) -> list[str]:
+    sizes = {name: getattr(image, name) for name in ("height", "width", "patch", "channels", "prefix")}
+    wrong = [
+        f"image {name} is {size}"
+        for name, size in sizes.items()
+        if not isinstance(size, int) or not int(name != "prefix") <= size <= MAX_PIXELS
+    ]
+    if not wrong and min(image.height, image.width) < image.patch:
+        wrong.append(f"an image of {image.height} x {image.width} pixels holds no patch of {image.patch}")
+    if not wrong and image.tokens != positions:
+        wrong.append(f"{positions} positions for an image of {image.tokens} tokens")
+    return wrong
 
 
 def _is_number(value: object) -> bool:

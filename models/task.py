@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from models.data import Table
     from models.encoded import Encoded
-    from models.tokenizing import Encoding
 
 Targets = npt.NDArray[Any]  # whole numbers with -1 for unlabelled, or floats with NaN
 Logits = npt.NDArray[np.float32]  # (answers, outputs): one answer a row, or one a token, row after row
@@ -57,11 +56,11 @@ class Answer(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What a model was given of one input: its texts as they are, and as token numbers, in one window or several."""
+    """What a model was given of one input: as a caller says it, and as the model reads it, in one window or several."""
 
     text: str
     pair: str | None
-    encodings: Sequence[Encoding]
+    windows: Sequence[Any]  # of a tokenizer, encodings
 
 
 class Task(Protocol):

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models.content import Rows, Tokens
 from models.data import Table
-from models.encoded import Encoded, Rows
+from models.encoded import Encoded
 from models.errors import BadFile, Unsupported
 from models.files import check_files, digest_files, digest_of, new_directory, read_object, write_json
 from models.targets import SpanTargets, WordTargets
@@ -223,7 +224,8 @@ def _read(entry: Path) -> Encoded:
     of_tokens = [offsets[-1], *([len(targets)] if by_token else []), *([len(spans)] if len(spans) else [])]
     if set(of_rows) != {rows} or set(of_tokens) != {len(ids)}:
         raise BadFile("the arrays do not fit together", where=str(entry))
-    return Encoded(ids, offsets, second, targets, truncated, pad, digest, by_token, examples, spans)
+    content = Tokens(ids, second, pad)
+    return Encoded(content, offsets, targets, truncated, digest, by_token, examples, spans)
 
 
 def _map(path: Path) -> Any:

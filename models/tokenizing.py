@@ -9,12 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
+import numpy as np
+import numpy.typing as npt
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
 from tokenizers.processors import TemplateProcessing
 
 from models.errors import BadFile, BadInput
 from models.files import MAX_JSON_BYTES, digest_of, read_object, write_json, write_text
+from models.shape import ModelShape
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -46,6 +49,12 @@ class Encoding(NamedTuple):
     truncated: bool
     spans: Sequence[tuple[int, int]] = ()
     words: Sequence[int] = ()
+
+    @property
+    def inputs(self) -> dict[str, npt.NDArray[np.int64]]:
+        """Return the arrays of a batch of this text alone, by the names of a network's inputs."""
+        ids, kinds = (np.array([row], dtype=np.int64) for row in (self.ids, self.token_type_ids))
+        return {"input_ids": ids, "token_type_ids": kinds}
 
 
 @final
@@ -130,6 +139,26 @@ class Tokenizing:
             if number is not None:
                 return int(number)
         return 0
+
+    def problem(self, shape: ModelShape) -> str | None:
+        """Return why a network of this shape cannot take these tokens, or None."""
+        if shape.image is not None:
+            return "the model reads images, not texts"
+        if self.highest_id < shape.vocab_size:
+            return None
+        return f"the tokenizer gives ids up to {self.highest_id}, the model's table has {shape.vocab_size} rows"
+
+    def read(
+        self, texts: Sequence[str], pairs: Sequence[str] | None, *, max_length: int, shared: int
+    ) -> list[list[Encoding]]:
+        """Return each text, or text and pair, in windows that share tokens where `shared` is not 0, else cut.
+
+        Raises:
+            BadInput: as `encode` and `windows` raise.
+        """
+        if shared:
+            return self.windows(texts, pairs, max_length=max_length, shared=shared)
+        return [[one] for one in self.encode(texts, pairs, max_length=max_length, spans=True)]
 
     def encode(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, max_length: int, spans: bool = False

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a table: `{i}` stands for a layer's number, `{p}` for weight or bias.
+    """One line of a table: `{i}` stands for a layer's number, `{p}` for weight or bias, where theirs says which.
 
     Where only ours has an `{i}`, all layers share theirs. `{g}` in theirs is the number of a group of layers that share
     it; in what is written, every layer is a group of its own. Shared weights are read once for every layer.
@@ -71,7 +71,7 @@ class Names:
         layers = 1 + max(
             (int(number) for name in wanted for number in re.findall(r"^layers\.(\d+)\.", name)), default=0
         )
-        optional = {row.ours for row in self.rows if row.optional}
+        optional = {_template(row.ours) for row in self.rows if row.optional}
         found: dict[str, T] = {}
         unknown = []
         for name, value in theirs.items():
@@ -106,7 +106,7 @@ class Names:
         written: dict[str, T] = {}
         homeless, torn = [], []
         fitting = [row for row in self.rows if row.tokens in (None, tokens) and row.task in (None, task)]
-        rows = {row.ours: row for row in reversed(fitting)}
+        rows = {_template(row.ours): row for row in reversed(fitting)}
         for name, value in ours.items():
             row = rows.get(_template(name))
             if row is None:

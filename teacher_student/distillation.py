@@ -98,8 +98,7 @@ class LabelObjective:
 
     def __call__(self, network: Network, batch: Batch) -> Mapping[str, Term]:
         """Return the loss as one part, "labels"."""
-        logits = network(batch.input_ids, batch.attention_mask, batch.token_type_ids)
-        mask = batch.attention_mask.bool()
+        logits, mask = network(**batch.inputs), batch.mask
         return {"labels": hard_labels(self.task, of_tokens(logits, mask), of_tokens(batch.targets, mask))}
 
 
@@ -138,14 +137,13 @@ class DistillationObjective:
 
     def __call__(self, network: Network, batch: Batch) -> Mapping[str, Term]:
         """Return the parts of the loss by their names in LossWeights."""
-        weights, device = self.weights, batch.input_ids.device
-        features = network.features(batch.input_ids, batch.attention_mask, batch.token_type_ids)
-        mask = batch.attention_mask.bool()
+        weights, mask = self.weights, batch.mask
+        features = network.features(**batch.inputs)
         answered = mask & (batch.targets[..., 1] == 1) if self.by_words else mask
         logits = of_tokens(features.logits, answered)
         terms: dict[str, Term] = {}
         if weights.kl or weights.mse:
-            wanted = self.outputs.logits_of(batch.indices).to(device)
+            wanted = self.outputs.logits_of(batch.indices).to(mask.device)
             if weights.kl:
                 part = logits_kl(self.task, logits, wanted, temperature=weights.temperature)
                 terms["kl"] = part._replace(weight=weights.kl)
@@ -169,7 +167,7 @@ class DistillationObjective:
             return lambda layer: self.outputs.hidden_of(layer, batch.indices).to(mask.device)
         with torch.no_grad():
             teacher = self.teacher.to(mask.device)
-            hidden = teacher.features(batch.input_ids, batch.attention_mask, batch.token_type_ids).hidden
+            hidden = teacher.features(**batch.inputs).hidden
         return lambda layer: hidden[layer][mask].float()
 
     def _hidden(self, features: Features, teacher: States, mask: Tensor) -> Term:
@@ -383,8 +381,12 @@ def _trainable(checkpoint: Checkpoint, schedule: Schedule) -> Network:
         raise BadInput("a quantized model cannot be trained", where="training", fix="Train first, quantize after.")
     network = checkpoint.network()
     if schedule.words is not None:
-        assert isinstance(network.embeddings.word, nn.Embedding)
-        rounded = FakeRoundedEmbedding(network.embeddings.word, schedule.words)
+        words = dict(network.embeddings.named_children()).get("word")
+        if not isinstance(words, nn.Embedding):
+            raise BadInput(
+                "the network has no words whose table could round", where="embeddings", fix="Leave it float."
+            )
+        rounded = FakeRoundedEmbedding(words, schedule.words)
         network.set_submodule("embeddings.word", rounded, strict=True)
     if schedule.int8_epochs:
         linear = [(path, module) for path, module in network.named_modules() if isinstance(module, nn.Linear)]

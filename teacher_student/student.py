@@ -93,7 +93,7 @@ def with_dropout(checkpoint: Checkpoint, dropout: float | None) -> Checkpoint:
 
 
 def build_student(teacher: Checkpoint, plan: StudentPlan | ModelShape, *, seed: int) -> Checkpoint:
-    """Return a student with the teacher's tokenizer and as much of its weights as fits.
+    """Return a student that reads with the teacher's reader, with as much of its weights as fits.
 
     With a plan every weight comes from the teacher: a narrower FFN keeps the neurons of the largest |up| * |down| (the
     norms of what a neuron reads and writes), fewer heads the largest |value| * |output|. A shape of the teacher's
@@ -107,16 +107,13 @@ def build_student(teacher: Checkpoint, plan: StudentPlan | ModelShape, *, seed: 
     if teacher.shape.int8:
         raise BadInput("a quantized model cannot be made into a student", where="student", fix="Give the float model.")
     shape = plan.shape if isinstance(plan, StudentPlan) else plan
-    if teacher.tokenizing.highest_id >= shape.vocab_size:
-        raise BadInput(
-            f"a vocabulary of {shape.vocab_size} is too small for the teacher's tokenizer, "
-            f"whose ids go up to {teacher.tokenizing.highest_id}",
-            where="student",
-        )
-    fresh = dict(Checkpoint.new(shape, teacher.tokenizing, seed=seed).weights)
+    problem = teacher.reader.problem(shape)
+    if problem is not None:
+        raise BadInput(f"the student reads what its teacher reads: {problem}", where="student")
+    fresh = dict(Checkpoint.new(shape, teacher.reader, seed=seed).weights)
     if shape.hidden_size != teacher.shape.hidden_size:
         fresh.update(_projected_tables(teacher.weights, fresh))
-        return Checkpoint(shape, fresh, teacher.tokenizing)
+        return Checkpoint(shape, fresh, teacher.reader)
     if isinstance(plan, StudentPlan):
         sources: tuple[int, ...] = plan.sources
     else:
@@ -127,7 +124,7 @@ def build_student(teacher: Checkpoint, plan: StudentPlan | ModelShape, *, seed: 
         for name, value in inner.items():
             if value.shape == fresh[f"layers.{place}.{name}"].shape:
                 fresh[f"layers.{place}.{name}"] = value
-    return Checkpoint(shape, fresh, teacher.tokenizing)
+    return Checkpoint(shape, fresh, teacher.reader)
 
 
 def _copied(teacher: Weights, student: Weights, sources: Sequence[int]) -> dict[str, Tensor]:
@@ -190,8 +187,10 @@ def _strongest(strength: Tensor, count: int) -> Tensor:
 
 def _projected_tables(teacher: Weights, student: Weights) -> dict[str, Tensor]:
     """Return the embedding tables projected to the student's smaller width, or as they are at the same width; nothing
-    when it is wider.
+    when it is wider, or there are no words.
     """
+    if "embeddings.word.weight" not in teacher:
+        return {}
     words = teacher["embeddings.word.weight"].double()
     width = student["embeddings.word.weight"].shape[1]
     if width > words.shape[1]:

@@ -184,8 +184,7 @@ def _compute(
     done = 0
     with torch.inference_mode(), compute.autocast():
         for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH):
-            batch = data.batch(rows)
-            features = network.features(batch.input_ids.to(device), None, batch.token_type_ids.to(device))
+            features = network.features(**data.batch(rows).to(device).inputs)
             place_answers(logits, features.logits.float().cpu().numpy(), rows, starts)
             for layer in layers:
                 table = np.load(directory / _name(layer), mmap_mode="r+", allow_pickle=False)

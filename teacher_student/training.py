@@ -246,7 +246,7 @@ class _Training:
 
     def _gradients(self, rows: Rows) -> dict[str, float]:
         """Leave the gradients of the loss over `rows`, and return the loss's parts, unweighted."""
-        batch = _on(self.data.batch(self.processes.share(rows)), self.processes.device)
+        batch = self.data.batch(self.processes.share(rows)).to(self.processes.device)
         with self.schedule.compute.autocast():
             terms = self.objective(self.network, batch)
         sizes = self.processes.summed([float(term.size) for term in terms.values()])
@@ -295,14 +295,6 @@ class _Training:
         self.words.release()
         self.network.to("cpu").eval()
         return self.course.history()
-
-
-def _on(batch: Batch, device: torch.device) -> Batch:
-    """Return the batch on a device; `indices` stay, for they look up what lies in files."""
-    if device.type == "cpu":
-        return batch
-    moved = {name: getattr(batch, name).to(device, non_blocking=True) for name in Batch._fields if name != "indices"}
-    return Batch(**moved, indices=batch.indices)
 
 
 def _copies(network: Network) -> dict[str, Tensor]:

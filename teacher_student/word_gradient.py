@@ -20,9 +20,10 @@ class WordGradient:
     """
 
     def __init__(self, network: Network) -> None:
-        table = network.embeddings.word
-        on_cpu = isinstance(table, nn.Embedding) and table.weight.requires_grad and table.weight.device.type == "cpu"
-        self.table: nn.Embedding | None = table if on_cpu else None
+        table = dict(network.embeddings.named_children()).get("word")
+        self.table: nn.Embedding | None = None
+        if isinstance(table, nn.Embedding) and table.weight.requires_grad and table.weight.device.type == "cpu":
+            self.table = table
         self.dense: Tensor | None = None
         self.touched: Tensor | None = None
         if self.table is not None:

@@ -40,7 +40,7 @@ def compensated(parent: Checkpoint, plan: Plan, pruned: Checkpoint, known: Mappi
             before = parent.weights[f"{path}.weight"], parent.weights[f"{path}.bias"]
             if len(kept) < before[0].shape[1]:
                 weights[f"{path}.weight"], weights[f"{path}.bias"] = _update(*before, kept, known[path])
-    return Checkpoint(pruned.shape, weights, pruned.tokenizing)
+    return Checkpoint(pruned.shape, weights, pruned.reader)
 
 
 def _update(weight: Tensor, bias: Tensor, kept: list[int], moments: Tensor) -> tuple[Tensor, Tensor]:

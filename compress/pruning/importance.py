@@ -122,7 +122,7 @@ def _mask_gradients(
 ) -> list[Tensor]:
     """Return the gradient on every mask for every example, each (batch, units), in double precision."""
     inputs.clear()
-    loss = target(network(batch.input_ids, None, batch.token_type_ids), batch)
+    loss = target(network(**batch.inputs), batch)
     read = [inputs[place.module] for place in places if place.module in inputs]
     gradients = dict(zip((id(one) for one in read), torch.autograd.grad(loss, read), strict=True))
     result = []

@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime
 
-from compress.machine import environment, timed_texts
+from compress.machine import calls, environment, timed_rows
 from compress.pruning.search import CostOf, Costs, widths
 from compress.quantization.schemes import forms_of, linear_paths, quantize
 from compress.statistics import round_ratios
 from export.latency import compare
 from export.lower import lower
-from export.session import feeds, open_session
+from export.session import Arrays, feeds, open_session
 from export.target import CPU
 from models.checkpoint import Checkpoint
 from models.encoded import Encoded
@@ -59,7 +58,7 @@ class Clock:
 
     def costs(self, shape: ModelShape, *, ffn_multiple: int) -> Costs:
         """Return the costs in ms, mean over typical lengths, of the fixed parts and of every kept count per layer."""
-        plain = replace(shape, vocab_size=WORDS, pad_token_id=0)
+        plain = replace(shape, vocab_size=min(shape.vocab_size, WORDS), pad_token_id=0)
         lengths = sorted({max(1, int(value)) for value in np.quantile(self.data.lengths, QUANTILES)})
         given = {"table": plain.to_json() | {"first": shape.reads_first}, "lengths": lengths, "multiple": ffn_multiple}
 
@@ -74,11 +73,11 @@ class Clock:
 
     def speedup(self, parent: Checkpoint, candidate: Checkpoint) -> float:
         """Return how many times faster the candidate's real graph is than its parent's, in processes of their own."""
-        texts = timed_texts(self.data, CONFIRM_TEXTS)
+        timed = calls(self.data, timed_rows(self.data, CONFIRM_TEXTS))
         given = {
             "parent": parent.shape.to_json(),
             "candidate": candidate.shape.to_json(),
-            "lengths": [len(text) for text in texts],
+            "lengths": [call.tokens for call in timed],
         }
 
         def measured() -> dict[str, Any]:
@@ -87,7 +86,7 @@ class Clock:
                 before.write_bytes(self._graph(parent))
                 after.write_bytes(self._graph(candidate))
                 comparison = compare(
-                    before, after, texts, threads=self.threads, rounds=CONFIRM_ROUNDS, progress=self.progress
+                    before, after, timed, threads=self.threads, rounds=CONFIRM_ROUNDS, progress=self.progress
                 )
             # The median over rounds: a moment in which the machine is slow spoils a round, not the whole.
             ratios = round_ratios(comparison.baseline.rounds, comparison.candidate.rounds)
@@ -198,13 +197,14 @@ def _times(
     tick = progress("latency of heads and neurons")
     sessions = {}
     for name, shape in shapes.items():
-        sessions[name] = open_session(lower(Network(shape).eval(), CPU).SerializeToString(), threads=threads)
+        network = Network(shape).eval()
+        sessions[name] = open_session(lower(network, CPU).SerializeToString(), threads=threads)
+    inputs = [{name: value.numpy() for name, value in network.sample(length).items()} for length in lengths]
     rounds: list[list[list[int]]] = []
     began = time.monotonic()
-    inputs = [np.zeros((1, length), dtype=np.int64) for length in lengths]
     while len(rounds) < ROUNDS and (len(rounds) <= LEAST_ROUNDS or time.monotonic() - began < SECONDS):
         names = list(sessions) if len(rounds) % 2 == 0 else list(sessions)[::-1]
-        taken = {name: [_call_ns(sessions[name], ids) for ids in inputs] for name in names}
+        taken = {name: [_call_ns(sessions[name], arrays) for arrays in inputs] for name in names}
         rounds.append([taken[name] for name in sessions])
         tick(len(rounds), ROUNDS)
     tick(ROUNDS, ROUNDS)
@@ -213,10 +213,10 @@ def _times(
     return {name: float(value) for name, value in zip(sessions, means, strict=True)}
 
 
-def _call_ns(session: onnxruntime.InferenceSession, ids: npt.NDArray[np.int64]) -> int:
-    arrays = feeds(session, ids, np.ones_like(ids), np.zeros_like(ids))
+def _call_ns(session: onnxruntime.InferenceSession, arrays: Arrays) -> int:
+    given = feeds(session, arrays)
     began = time.perf_counter_ns()
-    session.run(None, arrays)
+    session.run(None, given)
     return time.perf_counter_ns() - began
 
 

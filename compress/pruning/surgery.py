@@ -55,21 +55,20 @@ def prune(checkpoint: Checkpoint, plan: Plan) -> Checkpoint:
             by_hand[f"layers.{index}.attention.relative.weight"] = columns.clone()
         by_hand |= _emptied(checkpoint.shape, index, heads=bool(heads), neurons=bool(neurons))
     weights = {name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}
-    pruned = Checkpoint(shape, {**weights, **by_hand}, checkpoint.tokenizing)
+    pruned = Checkpoint(shape, {**weights, **by_hand}, checkpoint.reader)
     pruned.network()  # loads strictly: every size is what the shape says
     return pruned
 
 
 def _dependencies(network: Network) -> torch_pruning.DependencyGraph:
-    ids = torch.zeros((1, TRACED_TOKENS), dtype=torch.int64)
     for module in network.modules():
         if isinstance(module, DistanceBias):  # heads are its columns, which the graph would take for channels
             module.weight.requires_grad = False
     # `features` computes every token in every layer: the graph then has no cut for the first token in it.
     return torch_pruning.DependencyGraph().build_dependency(
         network,
-        example_inputs={"ids": ids},
-        forward_fn=lambda module, inputs: module.features(inputs["ids"]).logits,
+        example_inputs=network.sample(TRACED_TOKENS),
+        forward_fn=lambda module, inputs: module.features(**inputs).logits,
         unwrapped_parameters=[],
         customized_pruners={},
         ignored_layers=[],

@@ -137,8 +137,7 @@ def _run(network: Network, data: Encoded, paths: list[str], observe: Observe, pr
     tick, done = progress("calibrate"), 0
     with _observed(network, paths, observe), torch.inference_mode():
         for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH):
-            batch = data.batch(rows)
-            network(batch.input_ids, None, batch.token_type_ids)
+            network(**data.batch(rows).inputs)
             done += len(rows)
             tick(done, len(data))
 

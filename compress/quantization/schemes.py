@@ -15,7 +15,7 @@ from models.errors import BadInput, nearest
 from models.layers.packed import pack_rows, pack_rows_in_two_bits
 from models.layers.quantized import ACTIVATION_LEVELS, quantize_weight
 from models.network import Network
-from models.shape import Int8Form, ModelShape, Positions
+from models.shape import Int8Form, ModelShape
 
 WORDS = "embeddings.word"
 WORD_FORMS = {"int8": Int8Form.TABLE, "int4": Int8Form.TABLE4, "int2": Int8Form.TABLE2}
@@ -53,12 +53,10 @@ def linear_paths(shape: ModelShape) -> list[str]:
 
 
 def table_paths(shape: ModelShape) -> list[str]:
-    """Return the module paths of the embedding tables that are learned."""
-    return [
-        WORDS,
-        *(["embeddings.position"] if shape.positions is Positions.LEARNED else []),
-        *(["embeddings.token_type"] if shape.type_vocab_size else []),
-    ]
+    """Return the module paths of the embedding tables that are learned, in the network's order."""
+    with torch.device("meta"):
+        network = Network(shape)
+    return [path for path, module in network.named_modules() if isinstance(module, nn.Embedding)]
 
 
 def forms_of(
@@ -127,4 +125,4 @@ def quantize(
         if form is Int8Form.STATIC:
             weights[f"{path}.input_scale"] = torch.tensor(given[path].scale, dtype=torch.float32)
             weights[f"{path}.input_zero_point"] = torch.tensor(given[path].zero_point, dtype=torch.uint8)
-    return Checkpoint(checkpoint.shape.with_int8(dict(forms)), weights, checkpoint.tokenizing)
+    return Checkpoint(checkpoint.shape.with_int8(dict(forms)), weights, checkpoint.reader)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Final, final
@@ -64,13 +64,13 @@ def sensitivities(
     tick, done = progress("sensitivity"), 0
     with torch.inference_mode():
         for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH):
-            batch = data.batch(rows)
-            states = _states(network, batch.input_ids, batch.token_type_ids)
+            inputs = data.batch(rows).inputs
+            states = _states(network, inputs)
             truth = states[-1].flatten(0, -2)
             place_answers(exact, states[-1].numpy(), rows, starts)
             for path, module in modules.items():
                 with _swapped(network, path, module):
-                    logits = _from_layer(network, path, states, batch.input_ids, batch.token_type_ids)
+                    logits = _from_layer(network, path, states, inputs)
                 place_answers(answers[path], logits.numpy(), rows, starts)
                 flat = logits.flatten(0, -2)
                 kl[path] += float(task.divergence(flat, truth, temperature=1.0))
@@ -118,19 +118,19 @@ def _swapped(network: Network, path: str, module: nn.Module) -> Iterator[None]:
         network.set_submodule(path, original, strict=True)
 
 
-def _states(network: Network, ids: Tensor, kinds: Tensor) -> list[Tensor]:
+def _states(network: Network, inputs: Mapping[str, Tensor]) -> list[Tensor]:
     """Return the input of every layer, the input of the head, and the logits."""
-    states = [network.embeddings(ids, kinds)]
+    states = [network.embed(**inputs)]
     for index in range(len(network.layers)):
         states.append(_layer(network, index, states[-1]))
     return [*states, _answer(network, states[-1])]
 
 
-def _from_layer(network: Network, path: str, states: list[Tensor], ids: Tensor, kinds: Tensor) -> Tensor:
+def _from_layer(network: Network, path: str, states: list[Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
     """Return the logits, computed from the place of `path` on: before it nothing has changed."""
     part, _, rest = path.partition(".")
     if part == "embeddings":
-        start, hidden = 0, network.embeddings(ids, kinds)
+        start, hidden = 0, network.embed(**inputs)
     else:
         start = int(rest.partition(".")[0]) if part == "layers" else len(network.layers)
         hidden = states[start]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
@@ -11,10 +11,10 @@ import numpy as np
 
 from compress.settings import ExportSettings
 from compress.stage import Context, Output, Stage
-from export.bundle import Contents, Example, write_bundle
+from export.bundle import Contents, write_bundle
 from export.graph_file import graph_file
 from export.parity import bound_for, compare
-from export.session import Integers
+from export.session import Arrays
 from export.target import TARGETS
 from models.checkpoint import Checkpoint
 from models.encoded import Encoded
@@ -54,9 +54,9 @@ def run(parent: Checkpoint, settings: ExportSettings, context: Context) -> Outpu
     parity.check(bound_for(network))
     contents = Contents(
         shape=parent.shape,
-        tokenizing=parent.tokenizing,
+        reader=parent.reader,
         graph=graph,
-        examples=[_example(data, row) for row in spread(data, settings.golden)],
+        examples=[_single(data, row) for row in spread(data, settings.golden)],
         parameters=parent.parameters,
     )
     return Output(NewBundle(contents), {"parity": asdict(parity)})
@@ -71,21 +71,15 @@ def spread(data: Encoded, count: int) -> list[int]:
     return [int(row) for row in np.unique(np.linspace(0, len(data) - 1, min(count, len(data))).round())]
 
 
-def _singles(data: Encoded, rows: list[int], progress: Progress) -> Iterator[Mapping[str, Integers]]:
+def _singles(data: Encoded, rows: list[int], progress: Progress) -> Iterator[Arrays]:
     report = progress("compare with PyTorch")
     for number, row in enumerate(rows, start=1):
-        batch = data.batch(np.asarray([row]))
-        yield {
-            "input_ids": batch.input_ids.numpy(),
-            "attention_mask": batch.attention_mask.numpy(),
-            "token_type_ids": batch.token_type_ids.numpy(),
-        }
+        yield _single(data, row)
         report(number, len(rows))
 
 
-def _example(data: Encoded, row: int) -> Example:
-    batch = data.batch(np.asarray([row]))
-    return Example(ids=batch.input_ids[0].tolist(), kinds=batch.token_type_ids[0].tolist())
+def _single(data: Encoded, row: int) -> Arrays:
+    return {name: value.numpy() for name, value in data.batch(np.asarray([row])).inputs.items()}
 
 
 EXPORT: Stage[ExportSettings, NewBundle] = Stage("export", ExportSettings, run, milder)

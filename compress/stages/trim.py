@@ -31,7 +31,7 @@ def run(parent: Checkpoint, settings: TrimSettings, context: Context) -> Output[
         BadInput: no training texts, a quantized model, or more positions than it has.
         Unsupported: a tokenizer that cannot be trimmed.
     """
-    counts = np.bincount(context.train.ids, minlength=parent.tokenizing.highest_id + 1).astype(np.int64)
+    counts = np.bincount(context.train.tokens.ids, minlength=parent.tokenizing.highest_id + 1).astype(np.int64)
     keep = pieces_to_keep(
         parent.tokenizing,
         counts,
@@ -89,17 +89,17 @@ def needed_positions(parent: Checkpoint, train: Encoded) -> int:
 
 def single_texts(context: Context) -> bool:
     """Return whether no example has a token of a second type."""
-    return not any((data.second >= 0).any() for data in context.examples.values())
+    return not any((data.tokens.second >= 0).any() for data in context.examples.values())
 
 
 def changes(before: Encoded, after: Encoded, trimmed: Trimmed) -> dict[str, Any]:
     """Return how many texts are cut otherwise than before, how long texts are, and how many lose their end."""
-    table = np.full(int(before.ids.max(initial=0)) + 1, -1, dtype=np.int64)
+    table = np.full(int(before.tokens.ids.max(initial=0)) + 1, -1, dtype=np.int64)
     for old, new in trimmed.numbers.items():
         if old < len(table):
             table[old] = new
-    expected = np.split(table[before.ids], before.offsets[1:-1])
-    found = np.split(np.asarray(after.ids, dtype=np.int64), after.offsets[1:-1])
+    expected = np.split(table[before.tokens.ids], before.offsets[1:-1])
+    found = np.split(np.asarray(after.tokens.ids, dtype=np.int64), after.offsets[1:-1])
     changed = sum(not np.array_equal(one, other) for one, other in zip(expected, found, strict=True))
     return {
         "texts": len(before),

@@ -11,10 +11,17 @@ from export.lowering.activation import lower_gelu, lower_relu, lower_silu, lower
 from export.lowering.attention import lower_attention, lower_distance_bias
 from export.lowering.embeddings import lower_embedding, lower_embeddings
 from export.lowering.feedforward import lower_feed_forward
-from export.lowering.heads import lower_classification_head, lower_embedding_head, lower_normed_head, lower_token_head
+from export.lowering.heads import (
+    lower_classification_head,
+    lower_embedding_head,
+    lower_normed_head,
+    lower_plain_head,
+    lower_token_head,
+)
 from export.lowering.linear import lower_linears
 from export.lowering.network import lower_block
 from export.lowering.norm import lower_elementwise_norm, lower_layer_norm, lower_rms_norm
+from export.lowering.patches import lower_patch_embeddings
 from export.lowering.quantized import (
     lower_packed_embedding,
     lower_quantized_embedding,
@@ -24,9 +31,10 @@ from export.lowering.quantized import (
 from models.layers.attention import Attention, DistanceBias
 from models.layers.embeddings import Embeddings, SinusoidalPositions
 from models.layers.feedforward import FeedForward
-from models.layers.heads import ClassificationHead, EmbeddingHead, NormedHead, TokenHead
+from models.layers.heads import ClassificationHead, EmbeddingHead, NormedHead, PlainHead, TokenHead
 from models.layers.norm import ElementwiseNorm
 from models.layers.packed import PackedEmbedding, TwoBitEmbedding
+from models.layers.patches import PatchEmbeddings
 from models.layers.quantized import QuantizedEmbedding, QuantizedLinear
 from models.network import Block
 
@@ -36,6 +44,7 @@ LOWERINGS: Mapping[type[nn.Module], Lowering] = {
     DistanceBias: lower_distance_bias,
     FeedForward: lower_feed_forward,
     Embeddings: lower_embeddings,
+    PatchEmbeddings: lower_patch_embeddings,
     nn.Embedding: lower_embedding,
     SinusoidalPositions: lower_embedding,
     QuantizedEmbedding: lower_quantized_embedding,
@@ -51,6 +60,7 @@ LOWERINGS: Mapping[type[nn.Module], Lowering] = {
     ClassificationHead: lower_classification_head,
     NormedHead: lower_normed_head,
     TokenHead: lower_token_head,
+    PlainHead: lower_plain_head,
     EmbeddingHead: lower_embedding_head,
 }
 

@@ -36,7 +36,7 @@ def lower_attention(module: Attention, emit: Emit, hidden: Value, places: Places
     scores = _scores(module, emit, heads[0], heads[1])  # (batch, heads, time, time)
     if module.relative is not None:
         scores = emit.node("Add", scores, emit.child(module, "relative", places.distances), role="biased_scores")
-    masked = emit.node("Add", scores, places.mask, role="masked_scores")
+    masked = scores if places.mask is None else emit.node("Add", scores, places.mask, role="masked_scores")
     shares = emit.node("Softmax", masked, role="shares", axis=-1)
     by_head = _context(emit, shares, heads[2])  # (batch, heads, time, size)
     turned = emit.node("Transpose", by_head, role="context_by_time", perm=[2, 0, 1, 3])

@@ -15,13 +15,15 @@ def lower_embedding(module: nn.Embedding | SinusoidalPositions, emit: Emit, indi
     return emit.node("Gather", emit.constant(module.weight, "weight"), indices, role="rows")
 
 
-def lower_embeddings(module: Embeddings, emit: Emit, ids: Value, kinds: Value | None) -> Value:
-    """Return (time, batch, hidden) for `ids` and token types `kinds`, both (time, batch)."""
+def lower_embeddings(module: Embeddings, emit: Emit, ids: Value, kinds: Value | None = None) -> Value:
+    """Return (time, batch, hidden) for `ids` and token types `kinds`, both (batch, time)."""
+    ids = emit.node("Transpose", ids, role="ids_by_time", perm=[1, 0])
     parts = [emit.child(module, "word", ids)]
     if module.position is not None:
         parts.append(_positions(module, module.position, emit, ids))
     if kinds is not None:
-        parts.append(emit.child(module, "token_type", kinds))
+        by_time = emit.node("Transpose", kinds, role="kinds_by_time", perm=[1, 0])
+        parts.append(emit.child(module, "token_type", by_time))
     normed = emit.child(module, "norm", parts[0] if len(parts) == 1 else emit.node("Sum", *parts, role="sum"))
     return normed if module.projection is None else emit.child(module, "projection", normed)
 

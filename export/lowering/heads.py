@@ -6,7 +6,7 @@ import numpy as np
 
 from export.emit import Emit
 from export.values import Value
-from models.layers.heads import LEAST_LENGTH, ClassificationHead, EmbeddingHead, NormedHead, TokenHead
+from models.layers.heads import LEAST_LENGTH, ClassificationHead, EmbeddingHead, NormedHead, PlainHead, TokenHead
 from models.shape import Reads
 
 
@@ -32,6 +32,20 @@ def lower_token_head(module: TokenHead, emit: Emit, hidden: Value, _: Value | No
     """Return logits (batch, time, labels) for the states of tokens (time, batch, hidden)."""
     logits = emit.child(module, "output", hidden)
     return emit.node("Transpose", logits, role="logits_by_batch", perm=[1, 0, 2])
+
+
+def lower_plain_head(module: PlainHead, emit: Emit, hidden: Value, _: Value | None) -> Value:
+    """Return logits (batch, labels) for the first token's states (batch, hidden), or for those of all tokens (time,
+    batch, hidden).
+    """
+    if module.reads is Reads.FIRST:
+        return emit.child(module, "output", hidden)
+    ends = [
+        emit.integers([number], role)
+        for number, role in ((module.prefix, "prefix"), (np.iinfo(np.int64).max, "end"), (0, "time"))
+    ]
+    patches = emit.node("Slice", hidden, *ends, role="patches")
+    return emit.child(module, "output", emit.node("ReduceMean", patches, role="mean", axes=[0], keepdims=0))
 
 
 def lower_embedding_head(module: EmbeddingHead, emit: Emit, hidden: Value, mask: Value | None) -> Value:

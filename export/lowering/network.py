@@ -35,7 +35,7 @@ def lower_block(module: Block, emit: Emit, hidden: Value, places: Places, first:
     return emit.child(module, "ffn_norm", emit.node("Sum", normed, emit.child(module, "ffn", normed), role="fed"))
 
 
-def answer_of(module: Network, emit: Emit, hidden: Value, mask: Value) -> Value:
+def answer_of(module: Network, emit: Emit, hidden: Value, mask: Value | None) -> Value:
     """Return logits (batch, labels), of tokens (batch, time, labels), embeddings (batch, hidden), or hidden states
     (batch, time, hidden) without a head, for what `states_of` returns and the mask (batch, time).
     """
@@ -52,16 +52,14 @@ def by_batch(emit: Emit, hidden: Value) -> Value:
     return emit.node("Transpose", hidden, role="hidden", perm=[1, 0, 2])
 
 
-def states_of(module: Network, emit: Emit, ids: Value, mask: Value, kinds: Value | None) -> Value:
+def states_of(module: Network, emit: Emit, mask: Value | None, *read: Value) -> Value:
     """Return the states after the last layer, (time, batch, hidden); of the first token alone where the head reads no
-    other. Arguments are (batch, time) whole numbers.
+    other. `read` is what the embeddings read, and `mask` (batch, time) is given where there may be padding.
 
     Time comes first: attention's products then read queries, keys and values where the projections wrote them.
     """
-    ids = emit.node("Transpose", ids, role="ids_by_time", perm=[1, 0])
-    kinds = None if kinds is None else emit.node("Transpose", kinds, role="kinds_by_time", perm=[1, 0])
-    hidden = emit.child(module, "embeddings", ids, kinds)
-    for index, places in enumerate(_places(module, emit, ids, mask)):
+    hidden = emit.child(module, "embeddings", *read)
+    for index, places in enumerate(_places(module, emit, hidden, mask)):
         last = module.shape.reads_first and index == len(module.layers) - 1
         hidden = emit.child(module, f"layers.{index}", hidden, places, hidden if last else None)
     if module.final_norm is not None:
@@ -69,19 +67,19 @@ def states_of(module: Network, emit: Emit, ids: Value, mask: Value, kinds: Value
     return hidden
 
 
-def _places(module: Network, emit: Emit, ids: Value, mask: Value) -> Iterator[Places]:
-    """Yield for every layer what its attention knows of places, for ids (time, batch) and mask (batch, time); what
-    layers have in common is computed once.
+def _places(module: Network, emit: Emit, hidden: Value, mask: Value | None) -> Iterator[Places]:
+    """Yield for every layer what its attention knows of places, for states (time, batch, hidden) and mask (batch,
+    time); what layers have in common is computed once.
     """
     shape = module.shape
-    everywhere = _mask_bias(emit, mask)
-    length = emit.node("Shape", ids, role="length", start=0, end=1)
+    everywhere = None if mask is None else _mask_bias(emit, mask)
+    length = emit.node("Shape", hidden, role="length", start=0, end=1)
     windows = sorted({layer.window for layer in shape.layers if layer.window is not None})
     apart = _apart(emit, length, shape.usable_positions) if windows or shape.relative else None
-    masks: dict[int | None, Value] = {None: everywhere}
+    masks: dict[int | None, Value | None] = {None: everywhere}
     distances = None
     if apart is not None:
-        masks |= {window: _in_window(emit, everywhere, apart, window) for window in windows}
+        masks |= {window: _in_window(emit, everywhere, apart, window) for window in windows if everywhere is not None}
         distances = None if shape.relative is None else _clipped(emit, apart, shape.relative.max_distance)
     turns: dict[tuple[float, int], tuple[Value, Value]] = {}
     for index, layer in enumerate(shape.layers):
@@ -96,7 +94,9 @@ def _places(module: Network, emit: Emit, ids: Value, mask: Value) -> Iterator[Pl
             yield places
             continue
         near = _first(emit, distances, "first_distances") if distances is not None else None
-        row = places.mask if layer.window is None else _first(emit, places.mask, "first_mask", axis=2)
+        row = places.mask
+        if row is not None and layer.window is not None:
+            row = _first(emit, row, "first_mask", axis=2)
         yield replace(places, mask=row, distances=near)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from models.families.albert import ALBERT
 from models.families.bert import BERT
+from models.families.deit import DEIT
 from models.families.distilbert import DISTILBERT
 from models.families.electra import ELECTRA
 from models.families.modernbert import MODERNBERT
 from models.families.mpnet import MPNET
 from models.families.roberta import ROBERTA
+from models.families.vit import VIT
 from models.family import Family
 
-FAMILIES: tuple[Family, ...] = (ALBERT, BERT, DISTILBERT, ELECTRA, MODERNBERT, MPNET, ROBERTA)
+FAMILIES: tuple[Family, ...] = (ALBERT, BERT, DEIT, DISTILBERT, ELECTRA, MODERNBERT, MPNET, ROBERTA, VIT)

@@ -47,6 +47,10 @@ class Embeddings(nn.Module):
         self.dropout = nn.Dropout(shape.dropout)
         self.projection = None if shape.embedding_size is None else make_linear(width, shape.hidden_size)
 
+    def sample(self, tokens: int) -> dict[str, Tensor]:
+        """Return a text of so many tokens, by the names of a network's inputs."""
+        return {"input_ids": torch.zeros((1, tokens), dtype=torch.int64)}
+
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """Return (batch, time, hidden_size) for whole numbers (batch, time)."""
         hidden = self.word(input_ids)

@@ -61,6 +61,22 @@ class TokenHead(nn.Module):
         return self.output(self.dropout(hidden))  # type: ignore[no-any-return]
 
 
+class PlainHead(nn.Module):
+    """output(first token), or of the mean of those behind `prefix` learned ones: the classifier of ViT."""
+
+    def __init__(self, hidden_size: int, shape: HeadShape, *, prefix: int) -> None:
+        super().__init__()
+        self.reads = shape.reads
+        self.prefix = prefix
+        self.dropout = nn.Dropout(shape.dropout)
+        self.output = nn.Linear(hidden_size, shape.outputs)
+
+    def forward(self, hidden: Tensor, _: Tensor | None = None) -> Tensor:
+        """Return logits (batch, labels) for hidden states (batch, time, hidden_size) without padding."""
+        read = hidden[:, 0] if self.reads is Reads.FIRST else hidden[:, self.prefix :].mean(dim=1)
+        return self.output(self.dropout(read))  # type: ignore[no-any-return]
+
+
 class EmbeddingHead(nn.Module):
     """The first token, or the mean of all (Reimers and Gurevych 2019), of length 1 where `normalized`."""
 
@@ -89,10 +105,14 @@ def pooled(hidden: Tensor, attention_mask: Tensor | None, reads: Reads) -> Tenso
     return torch.einsum("bt,bth->bh", shares, hidden)
 
 
-def make_head(hidden_size: int, shape: HeadShape, *, norm: Norm, eps: float) -> nn.Module:
-    """Return the head of this shape; one that normalises does so as the network does."""
+def make_head(hidden_size: int, shape: HeadShape, *, norm: Norm, eps: float, prefix: int = 0) -> nn.Module:
+    """Return the head of this shape; one that normalises does so as the network does, which has `prefix` learned tokens
+    before the others.
+    """
     if not shape.labels:
         return EmbeddingHead(shape)
     if shape.normed:
         return NormedHead(hidden_size, shape, norm=norm, eps=eps)
+    if not shape.dense and not shape.tokens:
+        return PlainHead(hidden_size, shape, prefix=prefix)
     return TokenHead(hidden_size, shape) if shape.tokens else ClassificationHead(hidden_size, shape)

@@ -129,9 +129,7 @@ class QuestionAnswering:
 
     def answer(self, logits: Sequence[Logits], labels: tuple[str, ...], given: Given) -> Answer:
         """Return the best answer with its characters, and how likely its start and end are in its window."""
-        windows = [
-            (part, np.array(one.spans, dtype=np.int32)) for part, one in zip(logits, given.encodings, strict=True)
-        ]
+        windows = [(part, np.array(one.spans, dtype=np.int32)) for part, one in zip(logits, given.windows, strict=True)]
         best = _best(windows)
         text = (given.pair or "")[best.start : best.end]
         values = {"answer": text, "start": best.start, "end": best.end, "score": best.score}

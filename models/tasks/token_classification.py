@@ -124,7 +124,7 @@ class TokenClassification:
     def answer(self, logits: Sequence[Logits], labels: tuple[str, ...], given: Given) -> Answer:
         """Return the spans of the text with their characters, and the mean probability of their tags."""
         shares, text = probabilities(logits[0]), given.text
-        words = _words(text, given.encodings[0])
+        words = _words(text, given.windows[0])
         tags = [labels[int(shares[place].argmax())] for place, _, _ in words]
         found = []
         for span in sorted(spans(tags), key=lambda one: one.start):

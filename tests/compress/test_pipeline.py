@@ -320,9 +320,9 @@ def test_a_student_learns_from_extra_texts_and_changed_copies(plain: dict[str, A
     # Another input is taught on other copies, the same one always on the same.
     inputs = load_inputs(make_recipe(plain, where="test"), cache=tmp_path / "cache")
     first, again, other = (inputs.lessons(2, inputs.base, draw=draw) for draw in ("a", "a", "b"))
-    assert np.array_equal(first.ids, again.ids)
+    assert np.array_equal(first.tokens.ids, again.tokens.ids)
     assert first.digest == again.digest != other.digest
-    assert first.ids.tolist() != other.ids.tolist()
+    assert first.tokens.ids.tolist() != other.tokens.ids.tolist()
     assert first.targets.tolist() == [0] * 96 + [-1] * (3 * 116 - 96)
     extra.write_text("\n".join(rows[:-1]) + "\n")
     assert carry_out(plain, tmp_path).computed[:2] == ["distill", "prune"]

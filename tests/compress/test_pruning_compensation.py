@@ -107,7 +107,7 @@ def test_tokens_weigh_as_much_as_the_answer_depends_on_them() -> None:
             return written + shift
 
         hook = module.register_forward_hook(moved)
-        logits = network(batch.input_ids, None, batch.token_type_ids)
+        logits = network(**batch.inputs)
         hook.remove()
         (slope,) = torch.autograd.grad((logits * drawn).sum(), shift)
         rows = torch.cat([read[0][0], torch.ones(read[0].shape[1], 1)], dim=1).double()

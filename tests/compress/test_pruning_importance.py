@@ -9,6 +9,7 @@ from support.examples import random_rows, tiny_checkpoint
 
 from compress.pruning.importance import Criterion, score_units
 from compress.quantization.schemes import forms_of, quantize
+from models.content import Tokens
 from models.errors import BadInput
 from models.shape import LayerShape
 from models.tasks.text_classification import TextClassification
@@ -27,7 +28,7 @@ def loss_with_masks(checkpoint, data, row: int, masks: dict[str, torch.Tensor]) 
         module = network.get_submodule(path)
         module.register_forward_pre_hook(lambda module, given, mask=mask: (given[0] * mask,))
     batch = data.batch(np.array([row]))
-    return TASK.loss(network(batch.input_ids, None, batch.token_type_ids), batch.targets)
+    return TASK.loss(network(**batch.inputs), batch.targets)
 
 
 @pytest.mark.parametrize("criterion", Criterion)
@@ -71,9 +72,8 @@ def test_without_labels_scores_estimate_the_change_of_the_logits() -> None:
     width = int(one.offsets[1])
     same = replace(
         one,
-        ids=np.tile(one.ids, copies),
+        content=Tokens(np.tile(one.tokens.ids, copies), np.repeat(one.tokens.second, copies)),
         offsets=np.arange(copies + 1) * width,
-        second=np.repeat(one.second, copies),
         targets=np.repeat(one.targets, copies),
     )
     scores = score_units(checkpoint, same, TASK, examples=copies, seed=0)
@@ -81,7 +81,7 @@ def test_without_labels_scores_estimate_the_change_of_the_logits() -> None:
 
     def answer(mask: torch.Tensor) -> torch.Tensor:
         hook = network.layers[0].ffn.down.register_forward_pre_hook(lambda module, given: (given[0] * mask,))
-        logits = network(batch.input_ids, None, batch.token_type_ids)[0]
+        logits = network(**batch.inputs)[0]
         hook.remove()
         return logits
 

@@ -53,7 +53,7 @@ def logits(checkpoint: Checkpoint, *, masked: Plan | None = None) -> Tensor:
             block.attention.output.register_forward_pre_hook(zeroed(masked.heads[index], layer.head_size))
             block.ffn.down.register_forward_pre_hook(zeroed(masked.neurons[index], 1))
     with torch.inference_mode():
-        return network(batch.input_ids, batch.attention_mask, batch.token_type_ids)
+        return network(**batch.inputs)
 
 
 @st.composite

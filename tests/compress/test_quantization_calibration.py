@@ -84,7 +84,7 @@ def test_ranges_are_of_what_the_layer_reads(method: Calibration) -> None:
     for row in range(len(data)):
         batch = data.batch(np.array([row]))
         with torch.inference_mode():
-            network(batch.input_ids, None, batch.token_type_ids)
+            network(**batch.inputs)
     for path in paths:
         values = torch.cat(seen[path])
         low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))

@@ -86,7 +86,9 @@ def test_positions_are_cut_to_twice_the_longest_training_text(parent: Checkpoint
     long = word_piece_checkpoint(max_positions=200)
     assert needed_positions(long, train) == 64
     assert needed_positions(parent, train) == 40  # there are no more
-    longer = replace(train, offsets=np.asarray([0, 33]), ids=np.zeros(33, dtype=np.int32))
+    longer = replace(
+        train, offsets=np.asarray([0, 33]), content=replace(train.tokens, ids=np.zeros(33, dtype=np.int32))
+    )
     assert needed_positions(long, longer) == 128
     made = run(parent, TrimSettings(positions=4), make_context())
     assert made.details["validation"]["truncated"] == {"before": 0, "after": 1}

@@ -82,7 +82,7 @@ def test_pairs_are_answered_as_before_where_token_types_stay() -> None:
 def test_the_padding_and_the_longest_text_follow() -> None:
     before = word_piece_checkpoint(pad_token_id=3)
     before = replace(
-        before, tokenizing=replace(before.tokenizing, config={**before.tokenizing.config, "model_max_length": 512})
+        before, reader=replace(before.tokenizing, config={**before.tokenizing.config, "model_max_length": 512})
     )
     after, told = trim_checkpoint(before, (), positions=8, fold_token_types=True)
     assert after.shape.pad_token_id == told.numbers[3]

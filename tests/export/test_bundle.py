@@ -12,11 +12,12 @@ import onnx
 import pytest
 from support.networks import quantized_network, random_network, tiny_shape
 
-from export.bundle import Bundle, Contents, Example, write_bundle
+from export.bundle import Bundle, Contents, write_bundle
 from export.graph_file import graph_file
 from export.parity import native_logits
 from export.target import TARGETS
 from export.verify import verify_bundle
+from models.content import Tokens
 from models.encoded import Encoded
 from models.errors import BadFile, BadInput, CompressError, Mismatch
 from models.files import sha256_file
@@ -25,7 +26,10 @@ from models.sentence_transformers import embedding_head
 from models.shape import HeadShape, Int8Form, Reads
 from models.tokenizing import Tokenizing, train_byte_level_bpe
 
-EXAMPLES = [Example([0, 11, 12, 2], [0, 0, 0, 0]), Example([0, 20, 2, 30, 2], [0, 0, 0, 1, 1])]
+EXAMPLES = [
+    {"input_ids": np.array([ids]), "token_type_ids": np.array([kinds])}
+    for ids, kinds in (([0, 11, 12, 2], [0, 0, 0, 0]), ([0, 20, 2, 30, 2], [0, 0, 0, 1, 1]))
+]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +41,7 @@ def contents(tokenizing: Tokenizing, *, target: str = "cpu", network: Network | 
     network = network or random_network(tiny_shape(vocab_size=300))
     return Contents(
         shape=network.shape,
-        tokenizing=tokenizing,
+        reader=tokenizing,
         graph=graph_file(network, TARGETS[target]),
         examples=EXAMPLES,
         parameters=sum(weight.numel() for weight in network.parameters()),
@@ -100,7 +104,7 @@ def test_a_bundle_of_embeddings_is_one_of_sentence_transformers(tokenizing: Toke
     assert [port.name for port in bundle.manifest.outputs] == ["sentence_embedding", "last_hidden_state"]
     assert embedding_head(tmp_path, hidden_size=32) == head
     assert "modules.json" in (tmp_path / "README.md").read_text()
-    ids = np.array([EXAMPLES[0].ids], dtype=np.int64)
+    ids = EXAMPLES[0]["input_ids"]
     given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
     embedding, states = bundle.session.run(None, given)
     pooled = states.mean(axis=1)  # as sentence-transformers pools what it gets
@@ -156,12 +160,12 @@ def test_predictions_are_the_networks(bundle: Path, tokenizing: Tokenizing) -> N
 def test_a_data_set_is_run_row_by_row(bundle: Path) -> None:
     rows = [[0, 5, 6, 2], [0, 7, 2, 8, 9, 2]]
     data = Encoded(
-        ids=np.array([token for row in rows for token in row], dtype=np.int32),
+        content=Tokens(
+            np.array([token for row in rows for token in row], dtype=np.int32), np.array([-1, 3], dtype=np.int32)
+        ),
         offsets=np.array([0, 4, 10]),
-        second=np.array([-1, 3], dtype=np.int32),
         targets=np.array([0, 1]),
         truncated=0,
-        pad_token_id=1,
         digest="0",
     )
     kinds = [[0, 0, 0, 0], [0, 0, 0, 1, 1, 1]]

@@ -11,13 +11,19 @@ import pytest
 from support.networks import random_network, tiny_shape
 
 from export import latency
+from export.latency import Call
 from export.latency_worker import serve
 from export.lower import lower
 from export.target import CPU
 from models.errors import BadFile, BadInput
 from models.shape import LayerShape
 
-TEXTS = [np.arange(length) for length in (3, 9, 3, 5)]
+
+def call(*ids: int) -> Call:
+    return Call(len(ids), {"input_ids": np.array([ids], dtype=np.int64)})
+
+
+TEXTS = [call(*range(length)) for length in (3, 9, 3, 5)]
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +52,12 @@ def test_two_models_are_timed_in_rounds(models: tuple[Path, Path]) -> None:
 
 
 def test_each_model_may_read_the_texts_its_own_way(models: tuple[Path, Path]) -> None:
-    own = [np.arange(length) for length in (2, 4, 2, 3)]
-    found = latency.compare(*models, own, baseline_sequences=TEXTS, rounds=1)
+    own = [call(*range(length)) for length in (2, 4, 2, 3)]
+    found = latency.compare(*models, own, baseline_calls=TEXTS, rounds=1)
     assert found.lengths == (2, 4, 2, 3)
     assert found.baseline_lengths == (3, 9, 3, 5)
-    with pytest.raises(BadInput, match="4 texts for the baseline and 3 for the candidate"):
-        latency.compare(*models, own[:3], baseline_sequences=TEXTS, rounds=1)
+    with pytest.raises(BadInput, match="4 calls for the baseline and 3 for the candidate"):
+        latency.compare(*models, own[:3], baseline_calls=TEXTS, rounds=1)
 
 
 def test_one_model_is_timed_alone(models: tuple[Path, Path]) -> None:
@@ -96,19 +102,20 @@ def test_a_model_that_does_not_load_is_named(models: tuple[Path, Path], tmp_path
 
 def test_a_worker_that_dies_is_said_with_its_last_words(models: tuple[Path, Path]) -> None:
     with pytest.raises(BadFile, match="ended with code 1: .*indices element out of data bounds"):
-        latency.measure(models[0], [np.array([10_000])])
+        latency.measure(models[0], [call(10_000)])
 
 
 @pytest.mark.parametrize(
-    ("texts", "settings"), [([], {}), ([np.zeros(0)], {}), (TEXTS, {"rounds": 0}), (TEXTS, {"threads": 0})]
+    ("texts", "settings"), [([], {}), ([call()], {}), (TEXTS, {"rounds": 0}), (TEXTS, {"threads": 0})]
 )
-def test_bad_settings_are_refused(models: tuple[Path, Path], texts: list[np.ndarray], settings: dict[str, int]) -> None:
+def test_bad_settings_are_refused(models: tuple[Path, Path], texts: list[Call], settings: dict[str, int]) -> None:
     with pytest.raises(BadInput):
         latency.measure(models[0], texts, **settings)
 
 
-def test_the_worker_answers_line_by_line(models: tuple[Path, Path]) -> None:
-    order = {"model": str(models[0]), "threads": 1, "warm_up": 1, "sequences": [[1, 2], [3]]}
+def test_the_worker_answers_line_by_line(models: tuple[Path, Path], tmp_path: Path) -> None:
+    np.savez(tmp_path / "calls.npz", **{"0/input_ids": np.array([[1, 2]]), "1/input_ids": np.array([[3]])})
+    order = {"model": str(models[0]), "threads": 1, "warm_up": 1, "calls": str(tmp_path / "calls.npz")}
     incoming = io.StringIO("\n".join(json.dumps(line) for line in (order, {"pass": True}, {"pass": True})) + "\n")
     outgoing = io.StringIO()
     serve(incoming, outgoing)

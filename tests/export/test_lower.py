@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
+from support.images import image_shape
 from support.networks import EVEN, PRUNED, TURNED, WINDOWS, quantized_network, random_network, tiny_shape
 from torch import nn
 
@@ -33,7 +34,18 @@ from models.errors import Unsupported
 from models.layers.activation import make_activation
 from models.layers.packed import PackedEmbedding, TwoBitEmbedding, pack_rows, pack_rows_in_two_bits
 from models.network import Network
-from models.shape import Activation, HeadShape, Int8Form, LayerShape, ModelShape, Norm, Positions, Reads, RelativeBias
+from models.shape import (
+    Activation,
+    HeadShape,
+    ImageShape,
+    Int8Form,
+    LayerShape,
+    ModelShape,
+    Norm,
+    Positions,
+    Reads,
+    RelativeBias,
+)
 
 targets = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 FLOAT = parity.FLOAT_BOUND
@@ -50,6 +62,7 @@ IN_INT8 = (
         "turned, mean of tokens",
     ),
     *("pruned", "pruned, pre-norm", "norm rms_norm", "head of tokens", "embedding"),
+    *("image", "image, colour"),
 )
 SHAPES = {
     "bert": tiny_shape(),
@@ -83,6 +96,10 @@ SHAPES = {
     "embedding of any length": tiny_shape(head=HeadShape((), reads=Reads.MEAN, width=32)),
     "no head, pre-norm": tiny_shape(PRUNED, head=None, pre_norm=True),
     "sinusoidal": tiny_shape(positions=Positions.SINUSOIDAL, position_offset=3),
+    "image": image_shape(PRUNED),
+    "image, colour": image_shape(image=ImageShape(10, 15, 4, channels=3, prefix=2)),
+    "image, mean": image_shape(head=HeadShape(("a", "b"), reads=Reads.MEAN, dense=False)),
+    "image, no head": image_shape(head=None),
     **{f"norm {norm.value}": tiny_shape(norm=norm) for norm in Norm},
     **{f"pre-norm {norm.value}": tiny_shape(norm=norm, pre_norm=True) for norm in Norm},
     **{f"activation {activation.value}": tiny_shape(activation=activation) for activation in Activation},
@@ -106,7 +123,13 @@ def batch(rows: int, time: int, *, padded: bool = False, seed: int = 0) -> dict[
     }
 
 
-def with_second_texts(arrays: dict[str, Any], network: Network) -> dict[str, Any]:
+def suited(arrays: dict[str, Any], network: Network) -> dict[str, Any]:
+    """Return a batch with second texts where the network knows any, or as many images where it reads these."""
+    image = network.shape.image
+    if image is not None:
+        rows, time = arrays["input_ids"].shape
+        size = (rows, image.channels, image.height, image.width)
+        return {"pixel_values": np.random.default_rng(time).normal(size=size).astype(np.float32)}
     if network.shape.type_vocab_size > 1:
         arrays["token_type_ids"][:, arrays["input_ids"].shape[1] // 2 :] = 1
     return arrays
@@ -118,7 +141,7 @@ def test_float_networks_compute_the_same(name: str, target: Target) -> None:
     network = random_network(SHAPES[name])
     model = lower(network, target).SerializeToString()
     batches = [batch(1, 1), batch(1, 9), batch(3, 12, padded=True), batch(2, 31, padded=True)]
-    found = parity.compare(network, model, [with_second_texts(arrays, network) for arrays in batches])
+    found = parity.compare(network, model, [suited(arrays, network) for arrays in batches])
     if network.head is None:
         assert found.max_abs < 1e-4  # token for token the top of a hidden state says nothing
     else:
@@ -132,7 +155,7 @@ def test_float_networks_compute_the_same(name: str, target: Target) -> None:
 def test_int8_networks_compute_the_same_at_batch_one(name: str, form: Int8Form, target: Target) -> None:
     network = quantized_network(random_network(SHAPES[name]), form)
     model = lower(network, target).SerializeToString()
-    batches = [with_second_texts(batch(1, time, seed=time), network) for time in (1, 2, 7, 16, 30)]
+    batches = [suited(batch(1, time, seed=time), network) for time in (1, 2, 7, 16, 30)]
     found = parity.compare(network, model, batches)
     found.check(parity.INT8_BOUND)
     assert found.p95_abs < 0.01
@@ -255,7 +278,7 @@ def _layer_types() -> set[type[nn.Module]]:
     places = (models.layers, models.network)
     folder = [
         getattr(models.layers, name)
-        for name in ("attention", "embeddings", "feedforward", "heads", "norm", "packed", "quantized")
+        for name in ("attention", "embeddings", "feedforward", "heads", "norm", "packed", "patches", "quantized")
     ]
     own = {
         found
@@ -271,6 +294,7 @@ def test_every_module_type_has_a_lowering() -> None:
     # Dropout is nothing in evaluation, ModuleList has no forward, and what rounds for show exists in training only.
     without = {nn.Dropout, nn.ModuleList, models.layers.quantized.FakeQuantizedLinear}
     without |= {models.layers.packed.FakeRoundedEmbedding, Network}  # a network is no part of another
+    without |= {models.layers.patches.LearnedRows}  # what they hold is in the sum that an image's tokens begin with
     assert _layer_types() - without == set(LOWERINGS) | set(GROUPS)
 
 
@@ -336,6 +360,7 @@ def test_inputs_and_outputs_are_declared() -> None:
     ]
     assert ports(SHAPES["distilbert"]) == ["input_ids 7 batch time", "attention_mask 7 batch time", "logits 1 batch 2"]
     assert ports(SHAPES["head of tokens"])[-1] == "logits 1 batch time 3"
+    assert ports(SHAPES["image, colour"]) == ["pixel_values 1 batch 3 10 15", "logits 1 batch 3"]
     assert ports(SHAPES["no head"])[-1] == "hidden_states 1 batch time 32"
 
 

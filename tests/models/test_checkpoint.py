@@ -339,6 +339,7 @@ def test_a_hub_name_fetches_config_tokenizer_and_safetensors_only(
         "*.safetensors.index.json",
         "tokenizer.json",
         "tokenizer_config.json",
+        "preprocessor_config.json",
         "modules.json",  # of sentence-transformers, whose encoder may lie in a directory of its own
         "*/config.json",
         "*/tokenizer.json",

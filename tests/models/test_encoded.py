@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from models import token_cache
+from models.content import Tokens
 from models.data import Table
 from models.encoded import Encoded, equal_lengths, length_buckets, members
 from models.errors import BadInput, Unsupported
@@ -70,26 +71,30 @@ def test_rows_are_what_the_tokenizer_gives(
     for row, one in enumerate(expected):
         assert data.lengths[row] == len(one.ids)
         batch = data.batch(np.array([row]))
-        assert batch.input_ids.tolist() == [one.ids]
-        assert batch.token_type_ids.tolist() == [one.token_type_ids]
-        assert batch.attention_mask.tolist() == [[1] * len(one.ids)]
-    assert bool((data.second >= 0).any()) is paired
+        assert batch.inputs["input_ids"].tolist() == [one.ids]
+        assert batch.inputs["token_type_ids"].tolist() == [one.token_type_ids]
+        assert batch.inputs["attention_mask"].tolist() == [[1] * len(one.ids)]
+    assert bool((data.tokens.second >= 0).any()) is paired
 
 
 def test_a_batch_is_padded_on_the_right_in_the_order_asked(tmp_path: Path) -> None:
     table = Table(["red", "one two red", ""], ["", "blue", "green"], ["yes", "no", "yes"], "here", "digest")
     batch = _encode(table, tmp_path, max_length=10).batch(np.array([2, 1, 0]))
-    assert batch.input_ids.tolist() == [[1, 2, 5, 2, 3, 3, 3], [1, 7, 8, 4, 2, 6, 2], [1, 4, 2, 2, 3, 3, 3]]
-    assert batch.token_type_ids.tolist() == [[0, 0, 1, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 0, 0, 0]]
-    assert batch.attention_mask.tolist() == [[1, 1, 1, 1, 0, 0, 0], [1] * 7, [1, 1, 1, 1, 0, 0, 0]]
+    assert batch.inputs["input_ids"].tolist() == [[1, 2, 5, 2, 3, 3, 3], [1, 7, 8, 4, 2, 6, 2], [1, 4, 2, 2, 3, 3, 3]]
+    assert batch.inputs["token_type_ids"].tolist() == [
+        [0, 0, 1, 1, 0, 0, 0],
+        [0, 0, 0, 0, 0, 1, 1],
+        [0, 0, 0, 1, 0, 0, 0],
+    ]
+    assert batch.inputs["attention_mask"].tolist() == [[1, 1, 1, 1, 0, 0, 0], [1] * 7, [1, 1, 1, 1, 0, 0, 0]]
     assert batch.targets.tolist() == [1, 0, 1]
     assert batch.indices.tolist() == [2, 1, 0]
-    assert {tensor.dtype for tensor in batch} == {torch.int64}
+    assert {tensor.dtype for tensor in (*batch.inputs.values(), batch.targets, batch.indices)} == {torch.int64}
 
 
 def test_arrays_are_mapped_not_loaded_and_batches_are_copies(tmp_path: Path) -> None:
     data = _encode(_table(), tmp_path)
-    for array in (data.ids, data.offsets, data.second, data.targets):
+    for array in (data.tokens.ids, data.offsets, data.tokens.second, data.targets):
         assert isinstance(array, np.memmap)
         assert not array.flags.writeable
     batch = data.batch(np.array([0, 1]))
@@ -111,9 +116,9 @@ def test_the_second_time_nothing_is_encoded(tmp_path: Path, monkeypatch: pytest.
     with monkeypatch.context() as patch:
         patch.setattr(Tokenizing, "encode", lambda *told, **more: pytest.fail("encoded again"))
         again = _encode(table, tmp_path)
-    assert again.ids.tolist() == first.ids.tolist()
+    assert again.tokens.ids.tolist() == first.tokens.ids.tolist()
     assert again.digest == first.digest
-    assert (again.truncated, again.pad_token_id) == (first.truncated, 3)
+    assert (again.truncated, again.tokens.pad_token_id) == (first.truncated, 3)
 
 
 def test_everything_that_matters_makes_another_entry(tmp_path: Path) -> None:
@@ -132,7 +137,7 @@ def test_everything_that_matters_makes_another_entry(tmp_path: Path) -> None:
 def test_a_broken_entry_is_made_anew(tmp_path: Path) -> None:
     table = _table()
     whole = _encode(table, tmp_path)
-    expected: tuple[Any, ...] = (np.array(whole.ids), np.array(whole.offsets), np.array(whole.targets))
+    expected: tuple[Any, ...] = (np.array(whole.tokens.ids), np.array(whole.offsets), np.array(whole.targets))
     del whole
     names = [path.name for path in _files(tmp_path)]
     assert names == sorted(["meta.json", *(f"{name}.npy" for name in token_cache._ARRAYS)])
@@ -147,7 +152,7 @@ def test_a_broken_entry_is_made_anew(tmp_path: Path) -> None:
             else:
                 path.write_bytes(content[: len(content) // 2 if harm == "cut" else 0])
             again = _encode(table, tmp_path)
-            arrays: tuple[Any, ...] = (again.ids, again.offsets, again.targets)
+            arrays: tuple[Any, ...] = (again.tokens.ids, again.offsets, again.targets)
             for array, wanted in zip(arrays, expected, strict=True):
                 assert np.array_equal(array, wanted), (name, harm)
             assert path.read_bytes() == content
@@ -244,6 +249,6 @@ def test_members_are_the_places_of_rows_one_after_another(lengths: Any, draw: An
 
 def test_no_rows_have_no_labels() -> None:
     for targets in (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32), np.zeros((0, 3), dtype=np.float32)):
-        empty = Encoded(np.zeros(0, np.int32), np.zeros(1, np.int64), np.zeros(0, np.int32), targets, 0, 0, "0")
+        empty = Encoded(Tokens(np.zeros(0, np.int32), np.zeros(0, np.int32)), np.zeros(1, np.int64), targets, 0, "0")
         assert len(empty) == 0
         assert empty.labelled.tolist() == []

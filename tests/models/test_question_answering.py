@@ -51,7 +51,7 @@ def logits_of(data: Encoded) -> Any:
 def test_a_context_is_read_in_windows_that_share_tokens(tmp_path: Path) -> None:
     data = encoded(tmp_path)
     assert data.examples.tolist() == [0, 0, 1, 1, 2, 3, 3]
-    rows = [data.ids[start:end].tolist() for start, end in zip(data.offsets[:-1], data.offsets[1:], strict=True)]
+    rows = [data.tokens.ids[start:end].tolist() for start, end in zip(data.offsets[:-1], data.offsets[1:], strict=True)]
     assert rows[0] == [2, 3, 10, 11, 12, 13, 14, 15]
     assert rows[1] == [2, 3, 14, 15, 16, 17]
     assert rows[4] == [5, 6, 20, 21, 22]

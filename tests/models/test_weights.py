@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from support.images import TINY, image_shape
 from support.networks import PRUNED, tiny_shape
 
 from models.errors import BadFile, Unsupported
@@ -28,11 +30,15 @@ FORMS: dict[str, dict[str, Any]] = {
     },
     "mpnet": {"type_vocab_size": 0, "relative": RelativeBias()},
 }
+PREFIXES = {"vit": 1, "deit": 2}
 families = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 
 
 def names_of(family: Family, *, head: bool = True) -> list[str]:
     changes = FORMS.get(family.name, {}) | ({} if head else {"head": None})
+    if family.name in PREFIXES:
+        image = replace(TINY, prefix=PREFIXES[family.name])
+        return list(Network(image_shape(PRUNED, family=family.name, image=image, **changes)).state_dict())
     shape: ModelShape = tiny_shape(PRUNED, family=family.name, **changes)
     return list(Network(shape).state_dict())
 

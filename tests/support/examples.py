@@ -12,6 +12,7 @@ from support.networks import EVEN, random_network, tiny_shape
 
 from compress.stage import Context
 from models.checkpoint import Checkpoint
+from models.content import Tokens
 from models.encoded import Encoded
 from models.shape import LayerShape
 from models.tasks.text_classification import TextClassification
@@ -43,7 +44,7 @@ def random_rows(rows: int, *, seed: int = 0, labels: int = 3) -> Encoded:
     ids = random.integers(2, WORDS, int(offsets[-1])).astype(np.int32)
     targets = random.integers(0, labels, rows) if labels else np.full(rows, -1, dtype=np.int64)
     second = np.full(rows, -1, dtype=np.int32)
-    return Encoded(ids, offsets, second, targets.astype(np.int64), 0, 0, f"random-{rows}-{seed}-{labels}")
+    return Encoded(Tokens(ids, second), offsets, targets.astype(np.int64), 0, f"random-{rows}-{seed}-{labels}")
 
 
 def tiny_context(folder: Path, teacher: Checkpoint, **data: Encoded) -> Context:

@@ -56,7 +56,7 @@ def quantized_network(network: Network, form: Int8Form, *, table: bool = True) -
         for name, module in network.named_modules()
         if isinstance(module, nn.Linear) and not name.startswith("head.") and module.weight.numel()
     }
-    forms |= {"embeddings.word": Int8Form.TABLE} if table else {}
+    forms |= {"embeddings.word": Int8Form.TABLE} if table and network.shape.image is None else {}
     quantized = Network(network.shape.with_int8(forms)).eval()
     values = quantized.state_dict()
     for name, weight in network.state_dict().items():

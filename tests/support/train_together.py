@@ -11,6 +11,7 @@ import numpy as np
 from safetensors.torch import save_file
 
 from models.checkpoint import Checkpoint
+from models.content import Tokens
 from models.encoded import Encoded
 from models.shape import HeadShape, LayerShape, ModelShape
 from models.tasks.text_classification import TextClassification
@@ -66,7 +67,7 @@ def _data(rows: int, seed: int) -> Encoded:
     offsets = np.concatenate([[0], np.cumsum(random.integers(3, 9, rows))]).astype(np.int64)
     ids = random.integers(2, WORDS, int(offsets[-1])).astype(np.int32)
     targets = np.where(np.arange(rows) % 3 == 0, -1, ids[offsets[:-1]] % 2).astype(np.int64)
-    return Encoded(ids, offsets, np.full(rows, -1, dtype=np.int32), targets, 0, 0, f"{rows}-{seed}")
+    return Encoded(Tokens(ids, np.full(rows, -1, dtype=np.int32)), offsets, targets, 0, f"{rows}-{seed}")
 
 
 if __name__ == "__main__":

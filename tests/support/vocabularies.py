@@ -27,7 +27,7 @@ def word_piece_checkpoint(**changes: Any) -> Checkpoint:
     characters = [f"{mark}{letter}" for mark in ("", "##") for letter in "w0123456789"]
     tokenizing = tokenizing_of("WordPiece", dict.fromkeys([*words, *characters], 0.0))
     checkpoint = tiny_checkpoint(vocab_size=tokenizing.vocab_size, **changes)
-    return replace(checkpoint, tokenizing=with_post_processor(tokenizing, "template"))
+    return replace(checkpoint, reader=with_post_processor(tokenizing, "template"))
 
 
 @st.composite

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from models.checkpoint import Checkpoint
+from models.content import Tokens
 from models.encoded import Encoded
 from models.shape import HeadShape, LayerShape, ModelShape
 from models.tasks.text_classification import TextClassification
@@ -51,7 +52,7 @@ def make_data() -> MakeData:
         if not labelled:
             targets[:] = -1
         second = np.full(rows, -1, dtype=np.int32)
-        return Encoded(ids, offsets, second, targets, 0, 0, f"random-{rows}-{seed}-{labelled}")
+        return Encoded(Tokens(ids, second), offsets, targets, 0, f"random-{rows}-{seed}-{labelled}")
 
     return make
 

@@ -137,10 +137,10 @@ def test_the_teachers_outputs_are_computed_once(make_model, lessons, make_schedu
     calls = []
     original = Network.features
 
-    def counted(self, *arguments):
+    def counted(self, **inputs):
         if len(self.layers) == 2:
             calls.append(1)
-        return original(self, *arguments)
+        return original(self, **inputs)
 
     monkeypatch.setattr(Network, "features", counted)
     weights = LossWeights(mse=1.0, hidden=1.0, relations=1.0)
@@ -260,9 +260,11 @@ def test_killed_before_or_while_it_rounds_it_ends_the_same(make_model, lessons, 
 def test_a_student_with_a_tokenizer_of_its_own_learns_from_logits_alone(make_model, make_schedule, lessons):
     teacher, student = make_model(), make_model(layers=2, seed=1)
     # The student reads every text backwards; the teacher must still be asked about it forwards.
-    backwards = replace(lessons.train, ids=lessons.train.ids.copy(), digest="backwards")
+    backwards = replace(
+        lessons.train, content=replace(lessons.train.tokens, ids=lessons.train.tokens.ids.copy()), digest="backwards"
+    )
     for start, end in zip(lessons.train.offsets, lessons.train.offsets[1:], strict=False):
-        backwards.ids[start:end] = lessons.train.ids[start:end][::-1]
+        backwards.tokens.ids[start:end] = lessons.train.tokens.ids[start:end][::-1]
     own = replace(lessons, train=backwards, teacher_train=lessons.train, validation=None)
     schedule = make_schedule(epochs=8)
     trained, _ = distill(teacher, student, lessons=own, weights=LossWeights(mse=1.0), schedule=schedule)

@@ -38,7 +38,7 @@ def test_a_student_of_all_layers_is_the_teacher(make_model, make_data):
     teacher = make_model()
     student = build_student(teacher, student_shape(teacher.shape, layers=4), seed=9)
     batch = make_data().batch(torch.arange(8).numpy())
-    inputs = (batch.input_ids, batch.attention_mask)
+    inputs = (batch.inputs["input_ids"], batch.inputs["attention_mask"])
     assert torch.equal(student.network()(*inputs), teacher.network()(*inputs))
 
 
@@ -74,7 +74,7 @@ def test_dropping_heads_that_write_nothing_changes_nothing(make_model, make_data
     teacher = replace(teacher, weights=weights)
     student = build_student(teacher, student_shape(teacher.shape, layers=2, heads=3), seed=0)
     assert [layer.heads for layer in student.shape.layers] == [3, 3]
-    ids = make_data().batch(torch.arange(1).numpy()).input_ids
+    ids = make_data().batch(torch.arange(1).numpy()).inputs["input_ids"]
     torch.testing.assert_close(student.network()(ids), teacher.network()(ids), rtol=1e-5, atol=1e-6)
 
 
@@ -136,7 +136,7 @@ def test_same_seed_same_student(make_model):
 
 def test_a_vocabulary_below_the_tokenizers_is_refused(make_model):
     teacher = make_model()
-    with pytest.raises(BadInput, match="vocabulary"):
+    with pytest.raises(BadInput, match="table has 10 rows"):
         build_student(teacher, replace(teacher.shape, vocab_size=10), seed=0)
 
 

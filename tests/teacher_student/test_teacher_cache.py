@@ -29,10 +29,10 @@ def test_outputs_are_the_teachers(make_model, make_data, tmp_path):
     rows = torch.tensor([7, 3, 30])
     batch = data.batch(rows.numpy())
     with torch.no_grad():
-        features = teacher.network().features(batch.input_ids, batch.attention_mask, batch.token_type_ids)
+        features = teacher.network().features(**batch.inputs)
     torch.testing.assert_close(outputs.logits_of(rows), features.logits, rtol=1e-5, atol=1e-5)
     for layer in (0, 2):
-        expected = features.hidden[layer][batch.attention_mask.bool()]
+        expected = features.hidden[layer][batch.mask]
         torch.testing.assert_close(outputs.hidden_of(layer, rows), expected, rtol=2e-3, atol=1e-4)
 
 
@@ -97,5 +97,5 @@ def test_evaluation_is_in_row_order_and_restores_the_mode(make_model, make_data)
     network.eval()
     for row in range(0, 48, 7):
         batch = data.batch(np.array([row]))
-        expected = network(batch.input_ids).detach().numpy()[0]
+        expected = network(**batch.inputs).detach().numpy()[0]
         np.testing.assert_allclose(logits[row], expected, rtol=1e-5, atol=1e-6)

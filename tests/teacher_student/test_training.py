@@ -149,7 +149,7 @@ class Broken:
         self.settings = {}
 
     def __call__(self, network, batch):
-        logits = network(batch.input_ids, batch.attention_mask)
+        logits = network(**batch.inputs)
         return {"labels": Term(logits.sum() * math.nan, len(logits))}
 
 
@@ -226,12 +226,12 @@ def test_the_word_tables_gradient_is_the_dense_one(make_model, make_data):
     table = network.embeddings.word
     for rows in (np.arange(8), np.arange(20, 24)):  # the second must not keep the first one's rows
         batch = data.batch(rows)
-        network(batch.input_ids, batch.attention_mask).square().sum().backward()
+        network(**batch.inputs).square().sum().backward()
         words.densify()
         got = table.weight.grad.clone()
         network.zero_grad()
         table.sparse = False
-        network(batch.input_ids, batch.attention_mask).square().sum().backward()
+        network(**batch.inputs).square().sum().backward()
         torch.testing.assert_close(got, table.weight.grad, rtol=1e-5, atol=1e-6)
         network.zero_grad()
         table.sparse = True

@@ -12,6 +12,7 @@ from compress.stage import Context
 from compress.stages.export import EXPORT
 from compress.stages.quantize import QUANTIZE
 from models.checkpoint import Checkpoint
+from models.content import Tokens
 from models.encoded import Encoded
 from models.tasks.text_classification import TextClassification
 
@@ -45,12 +46,11 @@ def build(checkpoint: Path, texts: list[dict[str, list[int]]], out: Path) -> dic
 def _encoded(texts: list[dict[str, list[int]]]) -> Encoded:
     """Return unlabelled texts as the stages read them."""
     seconds = [text["kinds"].index(1) if 1 in text["kinds"] else -1 for text in texts]
+    ids = np.asarray([token for text in texts for token in text["ids"]], dtype=np.int32)
     return Encoded(
-        ids=np.asarray([token for text in texts for token in text["ids"]], dtype=np.int32),
+        content=Tokens(ids, np.asarray(seconds, dtype=np.int32)),
         offsets=np.cumsum([0, *(len(text["ids"]) for text in texts)], dtype=np.int64),
-        second=np.asarray(seconds, dtype=np.int32),
         targets=np.full(len(texts), -1, dtype=np.int64),
         truncated=0,
-        pad_token_id=0,
         digest="calibration",
     )

@@ -1,0 +1,37 @@
+"""From a table to arrays, by whatever a model reads with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from models.data import Table
+from models.encoded import Encoded
+from models.reading import Reader, tokenizer_of
+from models.token_cache import Expected, encode_table
+
+
+def encode(
+    table: Table,
+    reader: Reader,
+    targets: Expected | None,
+    *,
+    max_length: int,
+    cache: Path,
+    shared: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Encoded:
+    """Return a table as `reader` reads it, from the cache directory where it is there; arguments as in `encode_table`.
+
+    Raises:
+        BadInput, BadFile, Unsupported: as `encode_table` raises.
+    """
+    return encode_table(
+        table,
+        tokenizer_of(reader),
+        targets,
+        max_length=max_length,
+        cache=cache,
+        shared=shared,
+        progress=progress,
+    )

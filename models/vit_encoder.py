@@ -1,0 +1,130 @@
+"""The encoder of images that ViT published and DeiT shares: its settings and its names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from models.bert_encoder import ACTIVATIONS, even_layers
+from models.errors import Unsupported
+from models.family import IMAGES, Config, architecture_of, head_keys, labels_of, task_of
+from models.shape import CLASSIFICATION, Activation, HeadShape, ImageShape, ModelShape, member
+from models.weights import Row
+
+ROWS = (
+    Row("embeddings.cls_token", "embeddings.tokens.0.weight"),
+    Row("embeddings.position_embeddings", "embeddings.position.weight"),
+    Row("embeddings.patch_embeddings.projection.{p}", "embeddings.projection.{p}"),
+    Row("encoder.layer.{i}.attention.attention.query.{p}", "layers.{i}.attention.query.{p}"),
+    Row("encoder.layer.{i}.attention.attention.key.{p}", "layers.{i}.attention.key.{p}"),
+    Row("encoder.layer.{i}.attention.attention.value.{p}", "layers.{i}.attention.value.{p}"),
+    Row("encoder.layer.{i}.attention.output.dense.{p}", "layers.{i}.attention.output.{p}"),
+    Row("encoder.layer.{i}.layernorm_before.{p}", "layers.{i}.attention_norm.{p}"),
+    Row("encoder.layer.{i}.intermediate.dense.{p}", "layers.{i}.ffn.up.{p}"),
+    Row("encoder.layer.{i}.output.dense.{p}", "layers.{i}.ffn.down.{p}"),
+    Row("encoder.layer.{i}.layernorm_after.{p}", "layers.{i}.ffn_norm.{p}"),
+    Row("layernorm.{p}", "final_norm.{p}"),
+    Row("^classifier.{p}", "head.output.{p}", optional=True),
+)
+IGNORED = (r"(\w+\.)?pooler\..*", r"(\w+\.)?embeddings\.mask_token")
+
+
+def vit_shape(config: Config, *, family: str, prefix: int) -> ModelShape:
+    """Return the shape of a config with ViT's keys; `prefix` learned tokens stand before the patches.
+
+    Raises:
+        Unsupported: projections without biases, patches that are no squares, or a head for another task.
+        BadInput: a width that the heads do not divide, or an unknown activation.
+    """
+    if not config.get("qkv_bias", True):
+        raise Unsupported("query, key and value without biases (qkv_bias)", where="config.json")
+    height, width = _pair(config.get("image_size", 224))
+    patch = _pair(config.get("patch_size", 16))
+    if patch[0] != patch[1]:
+        raise Unsupported(f"patches of {patch[0]} x {patch[1]} pixels, which are no squares", where="config.json")
+    image = ImageShape(height, width, patch[0], int(config.get("num_channels", 3)), prefix)
+    hidden = int(config["hidden_size"])
+    return ModelShape(
+        family=family,
+        vocab_size=0,
+        hidden_size=hidden,
+        layers=even_layers(
+            int(config["num_hidden_layers"]),
+            hidden=hidden,
+            heads=int(config["num_attention_heads"]),
+            ffn=int(config["intermediate_size"]),
+        ),
+        max_positions=image.tokens,
+        activation=member(Activation, str(config.get("hidden_act", "gelu")), ACTIVATIONS, where="config.json"),
+        norm_eps=float(config.get("layer_norm_eps", 1e-12)),
+        pre_norm=True,
+        dropout=float(config.get("hidden_dropout_prob", 0.0)),
+        attention_dropout=float(config.get("attention_probs_dropout_prob", 0.0)),
+        initializer_range=float(config.get("initializer_range", 0.02)),
+        head=_head(config),
+        image=image,
+    )
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    """Return height and width of what is one number, or both."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        height, width = value
+        return int(height), int(width)
+    return int(value), int(value)
+
+
+def _head(config: Config) -> HeadShape | None:
+    names = [str(name) for name in config.get("architectures") or ()]
+    if not any("ForImageClassification" in name for name in names):
+        return None
+    if any(name.endswith("WithTeacher") for name in names):
+        raise Unsupported("a head that reads the distillation token", where="config.json")
+    if config.get("problem_type") is not None and task_of(config) != CLASSIFICATION:
+        raise Unsupported(f"problem_type {config['problem_type']!r} of images", where="config.json")
+    return HeadShape(labels_of(config), dropout=0.0, task=IMAGES, dense=False)
+
+
+def vit_config(shape: ModelShape, *, architecture: str) -> dict[str, Any]:
+    """Return the config with ViT's keys of a shape whose layers are all alike.
+
+    Raises:
+        Unsupported: a network that reads no images, or an activation that the configs have no name for.
+    """
+    layer, image = shape.layers[0], shape.image
+    names = [name for name, activation in ACTIVATIONS.items() if activation is shape.activation]
+    if not names or image is None:
+        raise Unsupported(f"the {shape.family} format has no name for {shape.activation.value}", where="this model")
+    square = image.height == image.width
+    return {
+        "architectures": [architecture_of(shape, architecture)],
+        "model_type": shape.family,
+        "hidden_size": shape.hidden_size,
+        "num_hidden_layers": len(shape.layers),
+        "num_attention_heads": layer.heads,
+        "intermediate_size": layer.ffn,
+        "hidden_act": names[0],
+        "hidden_dropout_prob": shape.dropout,
+        "attention_probs_dropout_prob": shape.attention_dropout,
+        "layer_norm_eps": shape.norm_eps,
+        "initializer_range": shape.initializer_range,
+        "image_size": image.height if square else [image.height, image.width],
+        "patch_size": image.patch,
+        "num_channels": image.channels,
+        "encoder_stride": image.patch,
+        "qkv_bias": True,
+        **(head_keys(shape.head) if shape.head else {}),
+    }
+
+
+def vit_axes(shape: ModelShape) -> Mapping[str, tuple[int, ...]]:
+    """Return the axes that the format has for the class token, the places and the convolution."""
+    image, width = shape.image, shape.hidden_size
+    if image is None:
+        return {}
+    tokens = {f"embeddings.tokens.{number}.weight": (1, 1, width) for number in range(image.prefix)}
+    return {
+        **tokens,
+        "embeddings.position.weight": (1, image.tokens, width),
+        "embeddings.projection.weight": (width, image.channels, image.patch, image.patch),
+    }

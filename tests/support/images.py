@@ -1,0 +1,120 @@
+"""Tiny models of images: those of `transformers`, the oracle, and our own; drawn images, and files of them."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image as Pillow
+from support.networks import EVEN, random_network
+from torch import Tensor
+from transformers import (
+    DeiTConfig,
+    DeiTForImageClassification,
+    DeiTModel,
+    PreTrainedModel,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTModel,
+)
+
+from models.checkpoint import Checkpoint
+from models.imaging import Imaging, Pixels
+from models.shape import HeadShape, ImageShape, LayerShape, ModelShape
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 40,
+    "image_size": 12,
+    "patch_size": 4,
+    "num_channels": 1,
+}
+CONFIGS = {"vit": ViTConfig, "deit": DeiTConfig}
+CLASSIFIERS = {"vit": ViTForImageClassification, "deit": DeiTForImageClassification}
+BARE = {"vit": ViTModel, "deit": DeiTModel}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "vit": ("vit", {}),
+    "vit in colour": ("vit", {"num_channels": 3, "num_labels": 5}),
+    "vit of odd sizes": ("vit", {"image_size": 14, "patch_size": 5}),
+    "vit, wide images": ("vit", {"image_size": [8, 20]}),
+    "vit relu": ("vit", {"hidden_act": "relu", "layer_norm_eps": 1e-3}),
+    "vit gelu_new, one head": ("vit", {"hidden_act": "gelu_new", "num_attention_heads": 1, "num_hidden_layers": 3}),
+    "deit": ("deit", {}),
+    "deit in colour": ("deit", {"num_channels": 3, "hidden_act": "gelu_pytorch_tanh", "num_labels": 4}),
+}
+TINY = ImageShape(8, 8, 4, channels=1)
+
+
+def image_oracle(family: str, *, bare: bool = False, seed: int = 0, **changes: Any) -> PreTrainedModel:
+    """Return a `transformers` model whose every weight is drawn, norms and biases too."""
+    torch.manual_seed(seed)
+    kinds: dict[str, Any] = BARE if bare else CLASSIFIERS
+    model: PreTrainedModel = kinds[family](CONFIGS[family](**{**SIZES, **changes})).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            drawn = torch.randn(weight.shape) * 0.2
+            weight.copy_(drawn + 1 if "norm" in name.lower() and name.endswith("weight") else drawn)
+    return model
+
+
+def imaging_of(config: Any) -> Imaging:
+    """Return what a model with this config reads with."""
+    size = config.image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    return Imaging.of(ImageShape(height, width, config.patch_size, config.num_channels))
+
+
+def saved(model: PreTrainedModel, directory: Path, **options: Any) -> Path:
+    """Return `directory` after `transformers` saved the model there, with the settings of its images."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save_pretrained(directory, **options)
+    imaging_of(model.config).save(directory)
+    return directory
+
+
+def pixel_batches(config: Any) -> list[dict[str, Tensor]]:
+    """Return batches as a network takes them."""
+    imaging = imaging_of(config)
+    generator = torch.Generator().manual_seed(0)
+    size = (imaging.channels, imaging.height, imaging.width)
+    return [{"pixel_values": torch.randn((rows, *size), generator=generator)} for rows in (1, 4)]
+
+
+def image_shape(layers: tuple[LayerShape, ...] = EVEN, *, image: ImageShape = TINY, **changes: Any) -> ModelShape:
+    """Return a ViT of width 32 with 3 labels."""
+    settings: dict[str, Any] = {
+        "family": "vit",
+        "vocab_size": 0,
+        "hidden_size": 32,
+        "max_positions": image.tokens,
+        "pre_norm": True,
+        "image": image,
+        "head": HeadShape(("a", "b", "c"), dropout=0.0, task="image-classification", dense=False),
+    }
+    return ModelShape(layers=layers, **(settings | changes))
+
+
+def image_checkpoint(layers: tuple[LayerShape, ...] = EVEN, *, seed: int = 0, **changes: Any) -> Checkpoint:
+    """Return a random checkpoint that reads images of 8 x 8 grey pixels."""
+    network = random_network(image_shape(layers, **changes), seed=seed)
+    assert network.shape.image is not None
+    return Checkpoint(network.shape, {}, Imaging.of(network.shape.image)).of(network)
+
+
+def drawn(seed: int, *size: int) -> Pixels:
+    """Return random pixels of this size."""
+    return np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
+
+
+def encoded(pixels: Pixels, form: str = "PNG") -> bytes:
+    """Return the bytes of an image file with these pixels, (height, width) or (height, width, 3)."""
+    stream = io.BytesIO()
+    Pillow.fromarray(pixels).save(stream, form)
+    return stream.getvalue()
