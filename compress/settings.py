@@ -113,9 +113,14 @@ class ArchitectureSettings(Settings):
     heads: Count = Field(4, description="Attention heads per layer.")
     ffn: Count = Field(1024, description="FFN neurons per layer.")
     positions: Count = Field(512, description="Longest text, in tokens.")
-    family: Literal["bert", "roberta"] = Field("roberta", description="Whose checkpoint format it is kept in.")
+    family: Literal["bert", "roberta", "vit"] = Field(
+        "roberta", description="Whose checkpoint format it is kept in; vit reads images."
+    )
     activation: Literal["gelu", "relu"] = Field("gelu", description="Activation of the FFN.")
     vocab_size: Count = Field(8000, description="Size of the byte-level BPE vocabulary that is trained.")
+    image_size: Count = Field(32, description="Height and width that images are resized to, in pixels.")
+    patch_size: Count = Field(4, description="Height and width of the squares that an image is cut into, in pixels.")
+    channels: Count = Field(3, description="1 reads images in grey, 3 in colour.")
 
 
 class TrainSettings(ScheduleSettings):

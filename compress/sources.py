@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import compress
+from compress.architectures import new_network
 from compress.recipe import Recipe
 from compress.record import DataRecord
-from compress.settings import ArchitectureSettings, DataSettings
+from compress.settings import DataSettings
 from export.bundle import Bundle
-from models.bert_encoder import even_layers
 from models.checkpoint import Checkpoint, local_directory, read_shape
 from models.columns import Wanted
 from models.data import Table, read_table
@@ -21,10 +21,10 @@ from models.encoding import encode
 from models.errors import BadInput
 from models.files import digest_of, new_directory, sha256_file
 from models.progress import Progress, silent
-from models.shape import CLASSIFICATION, Activation, HeadShape, ModelShape
+from models.reading import tokenizer_of
+from models.shape import CLASSIFICATION
 from models.task import Task
 from models.tasks import task_named
-from models.tokenizing import Tokenizing, train_byte_level_bpe
 from models.zoo import standard_library
 from teacher_student.augmentation import changed_copies, near_words
 
@@ -176,6 +176,8 @@ def load_inputs(recipe: Recipe, *, cache: Path, progress: Progress = silent) -> 
     task = task_named(recipe.task or _teachers_task(recipe))
     tables = _tables(recipe.data, task, cache)
     base, digest = _base(recipe, task, tables, cache)
+    _check_words(recipe, base)
+    tables |= _foreign(recipe.data, cache)
     if base.shape.head is None:
         raise BadInput(
             "the checkpoint has no head, so it cannot teach",
@@ -216,11 +218,32 @@ def _tables(settings: DataSettings, task: Task, cache: Path) -> dict[str, Table]
         extra = task.read(Wanted(source, settings.text, settings.text_pair), settings.extra_split)
         _check_pairs(extra, tables.get("train"))
         tables[EXTRA] = replace(extra, labels=None)
-    if settings.foreign is not None:
-        source = embedded_table(settings.foreign, "test", cache)
-        foreign = read_table(Wanted(source, settings.foreign_text), settings.foreign_split)
-        tables[FOREIGN] = replace(foreign, labels=None)  # what a label says elsewhere means nothing here
     return tables
+
+
+def _foreign(settings: DataSettings, cache: Path) -> dict[str, Table]:
+    if settings.foreign is None:
+        return {}
+    source = embedded_table(settings.foreign, "test", cache)
+    foreign = read_table(Wanted(source, settings.foreign_text), settings.foreign_split)
+    return {FOREIGN: replace(foreign, labels=None)}  # what a label says elsewhere means nothing here
+
+
+def _check_words(recipe: Recipe, base: Checkpoint) -> None:
+    """Raise BadInput where a recipe asks for what only words have, and the model reads something else."""
+    recovery = None if recipe.prune is None else recipe.prune.recovery
+    lessons = {"distill": recipe.distill, "prune.recovery": recovery}
+    wanted: dict[str, object] = {
+        "data.foreign": recipe.data.foreign,
+        "data.max_length": recipe.data.max_length,
+        "trim": recipe.trim,
+    }
+    for name, settings in lessons.items():
+        if settings is not None:
+            wanted |= {f"{name}.copies": settings.copies, f"{name}.embeddings": settings.embeddings != "float"}
+    for name, asked in wanted.items():
+        if asked:
+            tokenizer_of(base.reader, wanted_by=name)
 
 
 def _check_pairs(extra: Table, train: Table | None) -> None:
@@ -239,9 +262,9 @@ def _base(recipe: Recipe, task: Task, tables: Mapping[str, Table], cache: Path) 
     if train is not None and tables["train"].labels is None:
         raise BadInput("has no label column, so there is nothing to train on", where=tables["train"].source)
     if train is not None and train.architecture is not None:
-        tokenizing = _new_tokenizer(tables["train"], train.architecture, cache)
-        shape = new_shape(train.architecture, tokenizing, task.head_of(tables["train"]))
-        return Checkpoint.new(shape, tokenizing, seed=recipe.seed), digest_of([shape.to_json(), tokenizing.digest])
+        table = tables["train"]
+        shape, reader = new_network(train.architecture, table, task.head_of(table), cache)
+        return Checkpoint.new(shape, reader, seed=recipe.seed), digest_of([shape.to_json(), reader.digest])
     if recipe.teacher is None:
         raise BadInput("no teacher is named", where="teacher", fix="Give --teacher DIRECTORY or a hub name.")
     source = embedded_teacher() if recipe.teacher == EMBEDDED else recipe.teacher
@@ -291,38 +314,3 @@ def embedded_table(source: str, role: str, cache: Path) -> str:
 def embedded_teacher() -> Path:
     """Return the directory of the teacher that is shipped with the package."""
     return Path(standard_library.__file__).parent / EMBEDDED
-
-
-def new_shape(settings: ArchitectureSettings, tokenizing: Tokenizing, head: HeadShape) -> ModelShape:
-    """Return the shape of a network to be built new.
-
-    Raises:
-        BadInput: the heads do not divide the hidden size.
-    """
-    pad = tokenizing.pad_token_id
-    offset = pad + 1 if settings.family == "roberta" else 0
-    return ModelShape(
-        family=settings.family,
-        vocab_size=max(tokenizing.vocab_size, tokenizing.highest_id + 1),
-        hidden_size=settings.hidden_size,
-        layers=even_layers(settings.layers, hidden=settings.hidden_size, heads=settings.heads, ffn=settings.ffn),
-        max_positions=settings.positions + offset,
-        position_offset=offset,
-        type_vocab_size=1 if settings.family == "roberta" else 2,
-        activation=Activation(settings.activation),
-        norm_eps=1e-5,
-        pad_token_id=pad,
-        head=replace(head, dropout=0.1),
-    )
-
-
-def _new_tokenizer(table: Table, settings: ArchitectureSettings, cache: Path) -> Tokenizing:
-    """Return a byte-level BPE tokenizer trained on the table's texts, from the cache if it was trained before."""
-    key = digest_of([table.digest, len(table.texts), settings.vocab_size, settings.positions])
-    directory = cache / "tokenizers" / key
-    if not directory.exists():
-        texts = table.texts if table.pairs is None else [*table.texts, *table.pairs]
-        tokenizing = train_byte_level_bpe(texts, vocab_size=settings.vocab_size, max_length=settings.positions)
-        with new_directory(directory) as partial:
-            tokenizing.save(partial)
-    return Tokenizing.load(directory)

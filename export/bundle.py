@@ -184,7 +184,7 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
     tolerance = of_int8 if shape.int8 else FLOAT_TOLERANCE
     examples = [_golden_example(session, example) for example in contents.examples]
     golden = Golden(format=FORMAT, tolerance=tolerance, examples=examples)
-    write_json(directory / GOLDEN_FILE, golden.model_dump())
+    write_json(directory / GOLDEN_FILE, golden.model_dump(exclude_defaults=True))
     manifest = Manifest(
         format=FORMAT,
         target=graph.target.name,
@@ -200,7 +200,8 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
         measurements=dict(contents.measurements or {}),
         versions=_versions(),
     )
-    write_text(directory / README_FILE, readme(manifest, usable_positions=shape.usable_positions, task=_task(shape)))
+    present = {file.name for file in directory.iterdir()} | {MANIFEST_FILE}
+    write_text(directory / README_FILE, readme(manifest, shape=shape, task=_task(shape), files=present))
     listed = {name: FileEntry(sha256=sha, bytes=size) for name, (sha, size) in digest_files(directory).items()}
     manifest = manifest.model_copy(update={"files": listed})
     write_json(directory / MANIFEST_FILE, manifest.model_dump())
@@ -244,13 +245,26 @@ def _config(shape: ModelShape) -> dict[str, Any]:
     return {
         "model_type": shape.family,
         "architectures": [architecture_of(shape, "")] if shape.labels else [],
-        "vocab_size": shape.vocab_size,
+        **_reads(shape),
         "hidden_size": shape.hidden_size,
         "num_hidden_layers": len(shape.layers),
+        **(head_keys(shape.head) if shape.head else {}),
+    }
+
+
+def _reads(shape: ModelShape) -> dict[str, Any]:
+    image = shape.image
+    if image is not None:
+        return {
+            "image_size": image.height if image.height == image.width else [image.height, image.width],
+            "patch_size": image.patch,
+            "num_channels": image.channels,
+        }
+    return {
+        "vocab_size": shape.vocab_size,
         "max_position_embeddings": shape.max_positions,
         "type_vocab_size": shape.type_vocab_size,
         "pad_token_id": shape.pad_token_id,
-        **(head_keys(shape.head) if shape.head else {}),
     }
 
 

@@ -25,8 +25,8 @@ GroupLowering = Callable[[Sequence[Any], "Sequence[Emit]", Value], Sequence[Valu
 class Places:
     """What attention knows of where tokens stand.
 
-    `mask` (batch, 1, 1 or readers, time), if any, is added to the scores. `distances` (readers, time) are clipped to where
-    a bias for distances ends. `along` and `across` (time, 1, 1, size) turn queries and keys.
+    `mask` (batch, 1, 1 or readers, time), if any, is added to the scores. `distances` (readers, time) are clipped to
+    where a bias for distances ends. `along` and `across` (time, 1, 1, size) turn queries and keys.
     """
 
     mask: Value | None

@@ -8,13 +8,15 @@ of `golden.json` MUST come out of the model within the tolerance written there. 
 
 from __future__ import annotations
 
+import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.errors import BadFile
 from models.files import read_object
@@ -23,6 +25,7 @@ FORMAT: Final = 1
 MANIFEST_FILE: Final = "manifest.json"
 GOLDEN_FILE: Final = "golden.json"
 MAX_GOLDEN: Final = 1000
+MAX_BYTES: Final = 1 << 26  # of an array of an example, unpacked
 
 
 class _Record(BaseModel):
@@ -66,25 +69,65 @@ class Manifest(_Record):
     versions: dict[str, str]
 
 
-class GoldenExample(_Record):
-    """One text as numbers, and the logits that the model gives for it."""
+class PackedArray(_Record):
+    """An array of float32: its axes, and its bytes (little-endian) deflated and in base64."""
 
-    input_ids: list[int] = Field(min_length=1)
-    token_type_ids: list[int]
+    shape: list[int] = Field(min_length=1, max_length=4)
+    data: str
+
+    @staticmethod
+    def of(array: NDArray[np.float32]) -> PackedArray:
+        """Return the array packed."""
+        data = b64encode(zlib.compress(array.astype("<f4").tobytes(), 9)).decode("ascii")
+        return PackedArray(shape=list(array.shape), data=data)
+
+    def array(self) -> NDArray[np.float32]:
+        """Return the array.
+
+        Raises:
+            BadFile: the bytes are not those of such an array.
+        """
+        size = 4 * int(np.prod(self.shape, dtype=object))
+        try:
+            unpacking = zlib.decompressobj()
+            data = unpacking.decompress(b64decode(self.data, validate=True), size + 1) if 0 < size <= MAX_BYTES else b""
+        except (ValueError, zlib.error) as error:
+            raise BadFile(f"an example's array is broken ({error})", where=GOLDEN_FILE) from None
+        if len(data) != size or min(self.shape) < 1:
+            raise BadFile("an example's array is not as large as it says", where=GOLDEN_FILE)
+        return np.frombuffer(data, dtype="<f4").astype(np.float32).reshape(self.shape)
+
+
+class GoldenExample(_Record):
+    """One text as numbers, or the normalised pixels of an image, and the logits that the model gives for it."""
+
+    input_ids: list[int] = []
+    token_type_ids: list[int] = []
+    pixel_values: PackedArray | None = None
     logits: list[float]
 
     @staticmethod
     def of(inputs: Mapping[str, NDArray[Any]], logits: list[float]) -> GoldenExample:
         """Return the example of a network's inputs, a batch of one without padding."""
+        if "pixel_values" in inputs:
+            return GoldenExample(pixel_values=PackedArray.of(inputs["pixel_values"][0]), logits=logits)
         ids, kinds = (inputs[name][0].tolist() for name in ("input_ids", "token_type_ids"))
         return GoldenExample(input_ids=ids, token_type_ids=kinds, logits=logits)
+
+    @model_validator(mode="after")
+    def _one_input(self) -> GoldenExample:
+        if bool(self.input_ids) == (self.pixel_values is not None):
+            raise ValueError("an example is a text or an image")
+        return self
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the network's inputs.
 
         Raises:
-            BadFile: there is not one type for each token.
+            BadFile: there is not one type for each token, or an array is broken.
         """
+        if self.pixel_values is not None:
+            return {"pixel_values": self.pixel_values.array()[None]}
         if len(self.token_type_ids) != len(self.input_ids):
             raise BadFile("an example's lengths do not fit together or do not fit the model", where=GOLDEN_FILE)
         return {"input_ids": np.array([self.input_ids]), "token_type_ids": np.array([self.token_type_ids])}

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from export.manifest import Manifest
+from models.imaging import MODES
+from models.shape import ImageShape, ModelShape
 from models.task import Task
 
 _PAGE: Final = """\
 # {family} for {task}, for ONNX Runtime
 
 Written for the target `{target}`: {layers} layers, {parameters:,} weights, labels {labels}.
-Texts may have up to {positions} tokens. Run one text at a time, without padding: {why}
+{limits} {why}
 
 ```python
-{reads_names}import numpy as np
-import onnxruntime
-from tokenizers import Tokenizer
-
-tokenizer = Tokenizer.from_file("tokenizer.json")
-{names}session = onnxruntime.InferenceSession("{model}", providers=["CPUExecutionProvider"])
-{tokens}
-arrays = {arrays}
+{code}
+session = onnxruntime.InferenceSession("{model}", providers=["CPUExecutionProvider"])
 logits = session.run(None, {{port.name: arrays[port.name] for port in session.get_inputs()}})[0]
 {reading}
 ```
@@ -31,53 +28,90 @@ logits = session.run(None, {{port.name: arrays[port.name] for port in session.ge
 {files}
 `compress verify .` checks all of it: digests, inputs and outputs, and the golden outputs.
 """
-_NAMES: Final = 'labels = json.load(open("config.json", encoding="utf-8"))["id2label"]\n'
+_NAMES: Final = '\nlabels = json.load(open("config.json", encoding="utf-8"))["id2label"]'
 _FILES: Final = {
     "model.onnx": "the graph and its weights",
     "model.ort": "the graph and its weights, for full and reduced builds of ONNX Runtime",
     "required_operators_and_types.config": "what a reduced build must include (`build.py --include_ops_by_config`)",
     "tokenizer.json": "text to token ids",
     "tokenizer_config.json": "settings of the tokenizer",
+    "preprocessor_config.json": "how an image becomes what the model reads",
     "config.json": "labels and sizes, in the keys of Hugging Face",
     "golden.json": "inputs with the outputs they must give",
     "modules.json": "what sentence-transformers reads first, with `1_Pooling` and `sentence_bert_config.json`",
     "manifest.json": "digests, inputs and outputs, lineage and measurements",
 }
-_TOKENS: Final = """\
+_TEXTS: Final = """\
+{reads_names}import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+tokenizer = Tokenizer.from_file("tokenizer.json"){names}
 tokenizer.no_padding()
 tokenizer.enable_truncation({positions})
 text = tokenizer.encode({sample})
-ids = np.array([text.ids], dtype=np.int64)"""
+ids = np.array([text.ids], dtype=np.int64)
+kinds = np.array([text.type_ids], dtype=np.int64)
+arrays = {{"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": kinds}}"""
+_IMAGES: Final = """\
+import json
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+settings = json.load(open("preprocessor_config.json", encoding="utf-8")){names}
+image = Image.open("image.png").convert("{mode}")
+if settings["do_resize"]:
+    size, edges = settings["size"], image.size
+    if "shortest_edge" in size:
+        edges = [int(size["shortest_edge"] * edge / min(edges)) for edge in edges]
+    image = image.resize((size.get("width", edges[0]), size.get("height", edges[1])), settings["resample"])
+crop = settings["crop_size"]
+left, top = (image.width - crop["width"]) // 2, (image.height - crop["height"]) // 2
+image = image.crop((left, top, left + crop["width"], top + crop["height"]))
+values = np.asarray(image, dtype=np.float32).reshape(image.height, image.width, -1) * settings["rescale_factor"]
+values = (values - np.float32(settings["image_mean"])) / np.float32(settings["image_std"])
+arrays = {{"pixel_values": values.transpose(2, 0, 1)[None].astype(np.float32)}}"""
 _TEXT: Final = '"What do you make of this?"'
 _PAIR: Final = '"Who wrote it?", "Ada wrote it in London."'
-_ARRAYS: Final = (
-    '{"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.array([text.type_ids], np.int64)}'
-)
 
 
-def readme(manifest: Manifest, *, usable_positions: int, task: Task | None) -> str:
-    """Return the Markdown page of a bundle; one without a `task` gives hidden states."""
+def readme(manifest: Manifest, *, shape: ModelShape, task: Task | None, files: Collection[str]) -> str:
+    """Return the Markdown page of a bundle that holds these files; one without a `task` gives hidden states."""
     dynamic = "dynamic" in manifest.int8.values()
-    why = "its int8 scales are taken per call." if dynamic else "that is what it was made fast for."
-    head = manifest.shape.get("head") or {}
-    labels = head.get("labels", [])
-    absent = {"model.onnx", "model.ort"} - {manifest.model}
-    absent |= {"required_operators_and_types.config"} if manifest.model != "model.ort" else set()
-    absent |= {"modules.json"} if labels or not head else set()
+    names = _NAMES if shape.labels else ""
     return _PAGE.format(
-        family=manifest.shape["family"],
+        family=shape.family,
         task="hidden states" if task is None else task.name,
         reading="print(logits.shape)" if task is None else task.reading,
         target=manifest.target,
-        layers=len(manifest.shape["layers"]),
+        layers=len(shape.layers),
         parameters=manifest.parameters,
-        reads_names="import json\n" if labels else "",
-        names=_NAMES if labels else "",
-        labels=", ".join(f"`{label}`" for label in labels) or "none",
-        positions=usable_positions,
-        why=why,
+        labels=", ".join(f"`{label}`" for label in shape.labels) or "none",
+        limits=_limits(shape),
+        why="its int8 scales are taken per call." if dynamic else "that is what it was made fast for.",
+        code=_of_texts(shape, task, names) if shape.image is None else _of_images(shape.image, names),
         model=manifest.model,
-        tokens=_TOKENS.format(positions=usable_positions, sample=_PAIR if task is not None and task.shared else _TEXT),
-        arrays=_ARRAYS,
-        files="".join(f"| `{name}` | {what} |\n" for name, what in _FILES.items() if name not in absent),
+        files="".join(f"| `{name}` | {what} |\n" for name, what in _FILES.items() if name in files),
     )
+
+
+def _limits(shape: ModelShape) -> str:
+    if shape.image is None:
+        return f"Texts may have up to {shape.usable_positions} tokens. Run one text at a time, without padding:"
+    colour = "grey" if shape.image.channels == 1 else "colour"
+    return f"Images become {shape.image.height} x {shape.image.width} pixels in {colour}. Run one image at a time:"
+
+
+def _of_texts(shape: ModelShape, task: Task | None, names: str) -> str:
+    return _TEXTS.format(
+        reads_names="import json\n\n" if names else "",
+        names=names,
+        positions=shape.usable_positions,
+        sample=_PAIR if task is not None and task.shared else _TEXT,
+    )
+
+
+def _of_images(image: ImageShape, names: str) -> str:
+    return _IMAGES.format(names=names, mode=MODES[image.channels])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,29 @@ def probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
     shares: npt.NDArray[np.float32] = raised / raised.sum(axis=-1, keepdims=True)
     return shares
+
+
+def top_labels(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """Return the number of the top label of every row of logits (rows, classes)."""
+    return np.asarray(logits.argmax(axis=1), dtype=np.int64)
+
+
+def top_is_right(logits: npt.NDArray[np.float32], targets: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return 1 where the top label is the target, else 0; (rows, 1)."""
+    return np.asarray(top_labels(logits) == targets, dtype=np.float64)[:, None]
+
+
+def likeliest(logits: npt.NDArray[np.float32], labels: Sequence[str]) -> tuple[str, dict[str, float]]:
+    """Return the likeliest label and the probability of every label, for logits (classes,)."""
+    shares = probabilities(logits[None])[0]
+    return labels[int(shares.argmax())], {label: float(share) for label, share in zip(labels, shares, strict=True)}
+
+
+def class_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the cross-entropy of logits (rows, classes), summed over the rows with a target."""
+    from torch.nn.functional import cross_entropy
+
+    return cross_entropy(logits, targets, ignore_index=-1, reduction="sum")
 
 
 def softened_divergence(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:

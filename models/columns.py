@@ -20,6 +20,8 @@ PAIR_COLUMNS = (
 )
 TEXT_COLUMNS: tuple[str, ...] = ("sentence", "text", "content", "review", "utterance", "document", "query", "question")
 TEXT_COLUMNS += ("tokens", "words")  # of rows that are lists of words
+IMAGE_COLUMNS: tuple[str, ...] = ("image", "img", "picture", "photo", "file")
+FIRST_COLUMNS = {"text": TEXT_COLUMNS, "image": IMAGE_COLUMNS}
 LABEL_COLUMNS: tuple[str, ...] = ("label", "labels", "target", "class", "intent", "category", "sentiment", "score")
 LABEL_COLUMNS += ("ner_tags", "tags", "slots", "answers")
 
@@ -40,12 +42,15 @@ class Columns(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """A file or hub data set, and the columns that were asked for; the others are found by name."""
+    """A file or hub data set, and the columns that were asked for; the others are found by name, the first among those
+    of a `kind`: text or image.
+    """
 
     source: str
     text: str | None = None
     pair: str | None = None
     label: str | None = None
+    kind: str = "text"
 
 
 def listed(names: Sequence[str]) -> str:
@@ -64,17 +69,18 @@ def choose_columns(columns: Sequence[str], wanted: Wanted) -> Columns:
     text = _told(wanted.text, columns, wanted.source)
     pair = _told(wanted.pair, columns, wanted.source)
     label = _told(wanted.label, columns, wanted.source)
-    if text is None and pair is None:
+    if text is None and pair is None and wanted.kind == "text":
         text, pair = next(
             ((lower[one], lower[two]) for one, two in PAIR_COLUMNS if one in lower and two in lower), (None, None)
         )
-    text = text or next((lower[name] for name in TEXT_COLUMNS if name in lower and lower[name] != pair), None)
+    first = FIRST_COLUMNS[wanted.kind]
+    text = text or next((lower[name] for name in first if name in lower and lower[name] != pair), None)
     if text is None:
         hint = " Or is the file tab-separated? Then call it .tsv." if len(columns) == 1 and "\t" in columns[0] else ""
         raise BadInput(
-            f"no text column found among the columns {listed(columns)}",
+            f"no {wanted.kind} column found among the columns {listed(columns)}",
             where=wanted.source,
-            fix=f"Say which one holds the text (--text).{hint}",
+            fix=f"Say which one holds the {wanted.kind} (--text).{hint}",
         )
     label = label or next(
         (lower[name] for name in LABEL_COLUMNS if name in lower and lower[name] not in (text, pair)), None

@@ -11,6 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from models.imaging import Imaging
+
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
@@ -28,6 +30,28 @@ class Content(Protocol):
 
     def joined(self, others: Sequence[Content]) -> Content:
         """Return these rows and after them those of others of the same kind, in memory."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """Images: `values` uint8 (n, channels, height, width), and how they are normalised."""
+
+    values: npt.NDArray[np.uint8]
+    imaging: Imaging
+
+    def inputs(self, rows: Rows, tokens: Rows, mask: Mask) -> dict[str, Tensor]:
+        """Return `pixel_values`, float32 (batch, channels, height, width)."""
+        return {"pixel_values": torch.from_numpy(self.imaging.normalised(self.values[rows]))}
+
+    def taken(self, rows: Rows, tokens: Rows) -> Pixels:
+        """Return these rows in memory."""
+        return Pixels(self.values[rows], self.imaging)
+
+    def joined(self, others: Sequence[Content]) -> Pixels:
+        """Return these rows and after them those of the others, in memory."""
+        parts = [self, *(one for one in others if isinstance(one, Pixels))]
+        return Pixels(np.concatenate([part.values for part in parts]), self.imaging)
 
 
 @final

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import pyarrow as pa
 import pyarrow.csv
@@ -18,6 +18,9 @@ from models.columns import Columns, Wanted, choose_columns
 from models.errors import BadFile, BadInput, nearest
 from models.files import digest_of, sha256_file
 
+if TYPE_CHECKING:
+    from models.imaging import Image
+
 Label = str | int | float | tuple[Any, ...]
 
 _BLOCK_BYTES = 16 * 1024 * 1024  # a row of CSV or JSON Lines must fit into one block
@@ -27,7 +30,8 @@ _HUB_NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)?(?::[\w.-]+)?")
 @final
 @dataclass(frozen=True)
 class Table:
-    """Rows in their order: `texts`, `pairs` (second texts) and `labels` are equally long where they are there.
+    """Rows in their order: `texts`, `pairs` (second texts) and `labels` are equally long where they are there; rows of
+    images have no texts.
 
     `digest` depends on the bytes of the source and on the columns chosen, not on where the source lies.
     """
@@ -37,9 +41,10 @@ class Table:
     labels: list[Label] | None
     source: str
     digest: str
+    images: list[Image] | None = None
 
     def __len__(self) -> int:
-        return len(self.texts)
+        return len(self.texts if self.images is None else self.images)
 
     def first(self, rows: int) -> Table:
         """Return a table of the first `rows` rows, or this one when it has no more."""
@@ -51,6 +56,7 @@ class Table:
             pairs=self.pairs[:rows] if self.pairs is not None else None,
             labels=self.labels[:rows] if self.labels is not None else None,
             digest=digest_of([self.digest, rows]),
+            images=self.images[:rows] if self.images is not None else None,
         )
 
 
@@ -70,7 +76,9 @@ def read_table(wanted: Wanted | str, split: str | None = None, *, several: bool 
     source = wanted.source
     columns, table, names, digest = read_columns(wanted, split)
     labels = (
-        None if columns.label is None else _labels(table[columns.label], columns.label, source, names, several=several)
+        None
+        if columns.label is None
+        else labels_in(table[columns.label], columns.label, source, names, several=several)
     )
     return Table(
         texts=texts_of(table[columns.text], columns.text, source),
@@ -133,7 +141,7 @@ def read_columns(wanted: Wanted, split: str | None) -> tuple[Columns, pa.Table, 
 
 def _looks_like_path(source: str) -> bool:
     suffixes = {suffix.lower() for suffix in Path(source).suffixes}
-    known = {".gz", ".txt", ".xz", ".zip", *_READERS}
+    known = {".gz", ".tar", ".tgz", ".txt", ".xz", ".zip", *_READERS}
     return bool(suffixes & known) or source.startswith((".", "/", "~")) or _HUB_NAME.fullmatch(source) is None
 
 
@@ -293,7 +301,7 @@ def texts_of(column: pa.ChunkedArray, name: str, source: str) -> list[str]:
     return texts
 
 
-def _labels(
+def labels_in(
     column: pa.ChunkedArray, name: str, source: str, names: list[str] | None, *, several: bool
 ) -> list[Label] | None:
     """Return the labels as whole numbers where all are, else as fractions where all are numbers, else as text.
@@ -313,7 +321,7 @@ def _labels(
     if None in values:
         row = values.index(None) + 1
         raise BadInput(f"row {row} has no label in the column '{name}'", where=source, fix="Fill or remove the row.")
-    labels = _as_numbers(values)
+    labels = as_numbers(values)
     if all(label == -1 for label in labels):
         return None
     return [_named(label, names) for label in labels]
@@ -341,7 +349,8 @@ def _named(label: Label, names: list[str] | None) -> Label:
     return label
 
 
-def _as_numbers(values: Iterable[Any]) -> list[Label]:
+def as_numbers(values: Iterable[Any]) -> list[Label]:
+    """Return labels as whole numbers where all are, else as fractions where all are numbers, else as they are."""
     labels: list[Any] = [int(value) if isinstance(value, bool) else value for value in values]
     if all(isinstance(value, str) for value in labels):
         if all(re.fullmatch(r"-?(?:0|[1-9]\d{0,17})", value) for value in labels):

@@ -69,7 +69,12 @@ class Imaging:
 
     @staticmethod
     def of(image: ImageShape) -> Imaging:
-        """Return what a network of this shape reads with where nothing else is said: values from -1 to 1."""
+        """Return what a network of this shape reads with where nothing else is said: values from -1 to 1.
+
+        Raises:
+            Unsupported: neither grey nor colour.
+        """
+        _check_channels(image)
         half, size = (HALF,) * image.channels, (image.height, image.width)
         return Imaging(*size, image.channels, half, half, size)
 
@@ -208,10 +213,14 @@ def _middle(pixels: Pixels, height: int, width: int) -> Pixels:
     return middle
 
 
+def _check_channels(image: ImageShape) -> None:
+    if image.channels not in MODES:
+        raise Unsupported(f"images of {image.channels} channels", fix=f"Known: {', '.join(map(str, MODES))}.")
+
+
 def _imaging(value: Mapping[str, Any], image: ImageShape, *, where: str) -> Imaging:
     """Return what a `preprocessor_config.json` says; what the absence of a key means is ViT's."""
-    if image.channels not in MODES:
-        raise Unsupported(f"images of {image.channels} channels", where=where, fix=f"Known: {sorted(MODES)}.")
+    _check_channels(image)
     if value.get("do_pad"):
         raise Unsupported("images that are padded", where=where)
     resize = _resize(value.get("size", {"height": 224, "width": 224})) if value.get("do_resize", True) else None

@@ -60,12 +60,12 @@ def load_reader(directory: Path, shape: ModelShape) -> Reader:
     return Tokenizing.load(directory) if shape.image is None else Imaging.load(directory, shape.image)
 
 
-def tokenizer_of(reader: Reader) -> Tokenizing:
-    """Return a reader that is a tokenizer.
+def tokenizer_of(reader: Reader, *, wanted_by: str = "this model") -> Tokenizing:
+    """Return a reader that is a tokenizer; `wanted_by` says who cannot do without.
 
     Raises:
         BadInput: it reads something else than texts.
     """
     if not isinstance(reader, Tokenizing):
-        raise BadInput("the model reads no texts, so it has no vocabulary and no words", where="this model")
+        raise BadInput("images have no words and no vocabulary", where=wanted_by, fix="Leave it out.")
     return reader

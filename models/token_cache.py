@@ -57,7 +57,7 @@ def encode_table(
         "format": _FORMAT,
         "table": table.digest,
         "tokenizer": tokenizing.digest,
-        "targets": _digest(targets),
+        "targets": digest_of_targets(targets),
         "max_length": max_length,
         "shared": shared,
     }
@@ -194,11 +194,12 @@ def _of_spans(encoding: Encoding, spans: Rows | None) -> Rows:
     return found
 
 
-def _digest(targets: Expected) -> list[Any]:
+def digest_of_targets(targets: Expected) -> list[Any]:
+    """Return what names these targets, as JSON values."""
     if isinstance(targets, WordTargets):
-        return ["words", digest_of([_digest(row)[-1] for row in targets.words])]
+        return ["words", digest_of([digest_of_targets(row)[-1] for row in targets.words])]
     if isinstance(targets, SpanTargets):
-        return ["spans", digest_of([None if row is None else _digest(row)[-1] for row in targets.spans])]
+        return ["spans", digest_of([None if row is None else digest_of_targets(row)[-1] for row in targets.spans])]
     return [str(targets.dtype), list(targets.shape), hashlib.sha256(targets.tobytes()).hexdigest()]
 
 
@@ -218,7 +219,7 @@ def _read(entry: Path) -> Encoded:
     if set(expected) != {f"{name}.npy" for name in _ARRAYS}:
         raise BadFile("records other files than those of tokenised data", where=str(entry / _META))
     check_files(entry, expected)
-    arrays = [_map(entry / f"{name}.npy") for name in _ARRAYS]
+    arrays = [mapped(entry / f"{name}.npy") for name in _ARRAYS]
     ids, offsets, second, targets, examples, spans = arrays
     of_rows = [len(second), len(offsets) - 1, len(examples), *([] if by_token else [len(targets)])]
     of_tokens = [offsets[-1], *([len(targets)] if by_token else []), *([len(spans)] if len(spans) else [])]
@@ -228,7 +229,12 @@ def _read(entry: Path) -> Encoded:
     return Encoded(content, offsets, targets, truncated, digest, by_token, examples, spans)
 
 
-def _map(path: Path) -> Any:
+def mapped(path: Path) -> Any:
+    """Return an array of a file, mapped.
+
+    Raises:
+        BadFile: it holds none.
+    """
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from models.errors import Unsupported, nearest
 from models.task import Task
+from models.tasks.image_classification import ImageClassification
 from models.tasks.multi_label_classification import MultiLabelClassification
 from models.tasks.question_answering import QuestionAnswering
 from models.tasks.sentence_embedding import SentenceEmbedding
@@ -18,6 +19,7 @@ TASKS: tuple[Task, ...] = (
     TokenClassification(),
     QuestionAnswering(),
     SentenceEmbedding(),
+    ImageClassification(),
 )
 
 

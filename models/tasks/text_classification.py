@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 
-from models.choice import probabilities, softened_divergence
+from models.choice import class_loss, likeliest, softened_divergence, top_is_right, top_labels
 from models.columns import Wanted
 from models.errors import BadInput
 from models.labels import class_targets, label_names
@@ -58,9 +58,7 @@ class TextClassification:
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy, summed over labelled rows."""
-        from torch.nn.functional import cross_entropy
-
-        return cross_entropy(logits, targets, ignore_index=-1, reduction="sum")
+        return class_loss(logits, targets)
 
     def divergence(self, student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
         """Return the divergence of softened outputs (Hinton et al. 2015), summed over rows."""
@@ -68,15 +66,13 @@ class TextClassification:
 
     def statistics(self, logits: Logits, data: Encoded, labels: tuple[str, ...]) -> Floats:
         """Return 1 where the top label is right, else 0; (rows, 1)."""
-        return np.asarray(self.predict(logits, data) == data.targets, dtype=np.float64)[:, None]
+        return top_is_right(logits, data.targets)
 
     def predict(self, logits: Logits, data: Encoded) -> Targets:
         """Return the number of the top label of every row, int64 (rows,)."""
-        return np.asarray(logits.argmax(axis=1), dtype=np.int64)
+        return top_labels(logits)
 
     def answer(self, logits: Sequence[Logits], labels: tuple[str, ...], given: Given) -> Answer:
         """Return the likeliest label and the probability of every label."""
-        shares = probabilities(logits[0])[0]
-        top = int(shares.argmax())
-        each = {label: float(share) for label, share in zip(labels, shares, strict=True)}
-        return Answer(f"{labels[top]}\t{shares[top]:.1%}", {"label": labels[top], "probabilities": each})
+        label, shares = likeliest(logits[0][0], labels)
+        return Answer(f"{label}\t{shares[label]:.1%}", {"label": label, "probabilities": shares})

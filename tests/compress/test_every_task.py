@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from support.examples import TINY_PRUNING, tiny_checkpoint
+from support.images import encoded
 from support.vocabularies import word_piece_checkpoint
 
 from compress.pipeline import execute, require_passed
@@ -79,9 +82,10 @@ def recipe_of(task: str, folder: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(
-    "task", [task for task in TASKS if task.name != "sentence-embedding"], ids=lambda task: task.name
-)
+OF_THEIR_OWN = ("sentence-embedding", "image-classification")
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS if task.name not in OF_THEIR_OWN], ids=lambda task: task.name)
 def test_from_training_to_a_bundle_that_answers(task: Any, tmp_path: Path) -> None:
     result = execute(make_recipe(recipe_of(task.name, tmp_path), where="test"), out=tmp_path, cache=tmp_path / "cache")
     require_passed(result)
@@ -131,6 +135,102 @@ def test_an_encoder_of_sentences_keeps_what_is_near(tmp_path: Path) -> None:
     assert "id2label" not in (directory / "README.md").read_text()
     write_report(result, tmp_path / "tiny")
     assert "spearman" in (tmp_path / "tiny" / "report.html").read_text()
+
+
+def write_images(folder: Path, *, rows: int, seed: int) -> str:
+    """Write images of 9 x 7 grey pixels whose upper or lower half is bright, in folders of their classes."""
+    draw = np.random.default_rng(seed)
+    for row in range(rows):
+        pixels = draw.integers(0, 90, (9, 7))
+        kind = ("top", "bottom")[row % 2]
+        pixels[slice(0, 4) if kind == "top" else slice(5, 9)] += 110
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        (folder / kind / f"{row}.png").write_bytes(encoded(pixels.astype(np.uint8)))
+    return str(folder)
+
+
+IMAGE_ARCHITECTURE = {
+    "family": "vit",
+    "layers": 2,
+    "hidden_size": 16,
+    "heads": 2,
+    "ffn": 32,
+    "image_size": 8,
+    "patch_size": 4,
+    "channels": 1,
+}
+
+
+def image_recipe(folder: Path) -> dict[str, Any]:
+    plain = recipe_of("text-classification", folder)
+    del plain["teacher"]
+    return plain | {
+        "task": "image-classification",
+        "data": {
+            "train": write_images(folder / "train", rows=200, seed=0),
+            "validation": write_images(folder / "validation", rows=100, seed=1),
+        },
+        "train": plain["train"] | {"epochs": 4, "architecture": IMAGE_ARCHITECTURE},
+        "distill": plain["distill"] | {"losses": {"kl": 0.5, "mse": 1.0, "hidden": 1.0}},
+    }
+
+
+def test_images_from_training_to_a_bundle_that_answers(tmp_path: Path) -> None:
+    plain = image_recipe(tmp_path)
+    result = execute(make_recipe(plain, where="test"), out=tmp_path, cache=tmp_path / "cache")
+    require_passed(result)
+    assert [stage.stage for stage in result.stages] == ["train", "distill", "prune", "quantize", "export"]
+    assert [stage.validation.metric for stage in result.stages] == ["accuracy"] * 5
+    assert result.stages[0].validation.estimate > 0.95
+    assert result.stages[-1].validation.estimate > 0.9
+    assert set(result.stages[-1].validation.latency.lengths) == {5}  # four patches and the class token
+    assert "embeddings.projection" in result.stages[3].artifact.details["forms"]
+    directory = tmp_path / "tiny" / "bundle"
+    verify_bundle(directory)
+    bundle = Bundle.open(directory)
+    assert bundle.shape.labels == ("bottom", "top")
+    paths = [str(tmp_path / "validation" / kind / name) for kind, name in (("top", "0.png"), ("bottom", "1.png"))]
+    assert [answer.values["label"] for answer in bundle.predict(paths)] == ["top", "bottom"]
+    code = (directory / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    code = code.replace("image.png", paths[1])
+    done = subprocess.run([sys.executable, "-c", code], cwd=directory, capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.returncode) == ("bottom", 0), done.stderr
+    write_report(result, tmp_path / "tiny")
+    assert "image-classification" in (tmp_path / "tiny" / "report.json").read_text()
+    again = execute(make_recipe(plain, where="test"), out=tmp_path, cache=tmp_path / "cache")
+    assert again.computed == []
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"trim": {}}, "trim: images have no words"),
+        ({"distill": {"copies": 1}}, r"distill\.copies: images have no words"),
+        (
+            {"prune": TINY_PRUNING | {"recovery": {"embeddings": "int4"}}},
+            r"prune\.recovery\.embeddings: images have no",
+        ),
+        ({"foreign": "texts.csv"}, r"data\.foreign: images have no words"),
+        ({"max_length": 9}, r"data\.max_length: images have no words"),
+        ({"family": "bert"}, r"train\.architecture\.family: a bert reads texts, and the rows are images"),
+        ({"patch_size": 16}, "holds no patch of 16"),
+        ({"task": "text-classification"}, "this is a folder, not a file"),
+    ],
+)
+def test_what_images_have_not_is_refused_before_anything_is_computed(
+    change: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    plain = image_recipe(tmp_path)
+    for key, value in change.items():
+        if key in plain["data"] or key in ("foreign", "max_length"):
+            plain["data"][key] = value
+        elif key in IMAGE_ARCHITECTURE:
+            plain["train"]["architecture"] = IMAGE_ARCHITECTURE | {key: value}
+        else:
+            plain[key] = value
+    with pytest.raises(BadInput, match=says):
+        execute(make_recipe(plain, where="test"), out=tmp_path, cache=tmp_path / "cache")
+    assert not (tmp_path / "tiny" / "0-train").exists()
 
 
 def test_a_teacher_knows_its_task(tmp_path: Path) -> None:

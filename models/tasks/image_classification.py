@@ -1,0 +1,78 @@
+"""One label for an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+import numpy as np
+
+from models.choice import class_loss, likeliest, softened_divergence, top_is_right, top_labels
+from models.columns import Wanted
+from models.errors import BadInput
+from models.labels import class_targets, label_names
+from models.shape import HeadShape
+from models.task import Answer, Floats, Given, Logits, Metric, PairedTest, Targets
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from models.data import Table
+    from models.encoded import Encoded
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ImageClassification:
+    """Cross-entropy to train, accuracy to judge."""
+
+    name: str = "image-classification"
+    metric: Metric = Metric("accuracy", higher_is_better=True, paired_test=PairedTest.PROPORTIONS, classes=True)
+    reading: str = "print(labels[str(int(logits[0].argmax()))])"
+    shared: int = 0
+
+    def read(self, wanted: Wanted, split: str | None) -> Table:
+        """Return the images, each with a label or all without."""
+        from models.images import read_images
+
+        return read_images(wanted, split)
+
+    def head_of(self, table: Table) -> HeadShape:
+        """Return a head for the distinct labels, numbers in numerical order, that reads the class token alone."""
+        return HeadShape(label_names(table), dropout=0.0, task=self.name, dense=False)
+
+    def check(self, head: HeadShape, *, where: str) -> None:
+        """Raise BadInput where there is nothing to choose from."""
+        if len(head.labels) < 2 or head.tokens:
+            raise BadInput(
+                f"a classifier of images needs two labels, and this head has {len(head.labels)} for each "
+                f"{'token' if head.tokens else 'image'}",
+                where=where,
+                fix=f"Its own task is {head.task}." if head.task != self.name else None,
+            )
+
+    def targets(self, table: Table, labels: tuple[str, ...]) -> Targets:
+        """Return the number of every row's class, int64 (rows,)."""
+        return np.array(class_targets(table, labels), dtype=np.int64)
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropy, summed over labelled rows."""
+        return class_loss(logits, targets)
+
+    def divergence(self, student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+        """Return the divergence of softened outputs (Hinton et al. 2015), summed over rows."""
+        return softened_divergence(student, teacher, temperature=temperature)
+
+    def statistics(self, logits: Logits, data: Encoded, labels: tuple[str, ...]) -> Floats:
+        """Return 1 where the top label is right, else 0; (rows, 1)."""
+        return top_is_right(logits, data.targets)
+
+    def predict(self, logits: Logits, data: Encoded) -> Targets:
+        """Return the number of the top label of every row, int64 (rows,)."""
+        return top_labels(logits)
+
+    def answer(self, logits: Sequence[Logits], labels: tuple[str, ...], given: Given) -> Answer:
+        """Return the likeliest label and the probability of every label."""
+        label, shares = likeliest(logits[0][0], labels)
+        return Answer(f"{label}\t{shares[label]:.1%}", {"label": label, "probabilities": shares})
