@@ -130,6 +130,9 @@ class TrainSettings(ScheduleSettings):
         None, description="Train a new network of this size, with its own tokenizer, instead of the given checkpoint."
     )
     dropout: Share | None = Field(None, description="Dropout while training; the checkpoint's own if left out.")
+    augment: bool = Field(
+        False, description="Images are shifted by up to an eighth and mirrored at random, anew whenever they are seen."
+    )
 
 
 class DistillSettings(LessonSettings):

@@ -15,6 +15,7 @@ from models.imaging import Imaging
 
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+MOVED = 8  # an image is shifted by up to this part of its size
 
 
 class Content(Protocol):
@@ -35,23 +36,45 @@ class Content(Protocol):
 @final
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """Images: `values` uint8 (n, channels, height, width), and how they are normalised."""
+    """Images: `values` uint8 (n, channels, height, width), and how they are normalised.
+
+    With `moved` they are shifted by up to an eighth of their size, and half of them mirrored, anew whenever they are
+    read; what happens is drawn from PyTorch's generator, which a training seeds for each step.
+    """
 
     values: npt.NDArray[np.uint8]
     imaging: Imaging
+    moved: bool = False
 
     def inputs(self, rows: Rows, tokens: Rows, mask: Mask) -> dict[str, Tensor]:
         """Return `pixel_values`, float32 (batch, channels, height, width)."""
-        return {"pixel_values": torch.from_numpy(self.imaging.normalised(self.values[rows]))}
+        values = _moved(self.values[rows]) if self.moved else self.values[rows]
+        return {"pixel_values": torch.from_numpy(self.imaging.normalised(values))}
 
     def taken(self, rows: Rows, tokens: Rows) -> Pixels:
         """Return these rows in memory."""
-        return Pixels(self.values[rows], self.imaging)
+        return Pixels(self.values[rows], self.imaging, self.moved)
 
     def joined(self, others: Sequence[Content]) -> Pixels:
         """Return these rows and after them those of the others, in memory."""
         parts = [self, *(one for one in others if isinstance(one, Pixels))]
         return Pixels(np.concatenate([part.values for part in parts]), self.imaging)
+
+
+def _moved(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return images cut out of themselves with a black frame, at places of their own, every second one mirrored on
+    average: what is usual for small images (He et al. 2016, section 4.2).
+    """
+    count, _, height, width = values.shape
+    down, across = height // MOVED, width // MOVED
+    framed = np.pad(values, ((0, 0), (0, 0), (down, down), (across, across)))
+    top, left = (torch.randint(0, 2 * most + 1, (count,)).numpy() for most in (down, across))
+    rows, columns = top[:, None] + np.arange(height), left[:, None] + np.arange(width)
+    mirrored = torch.rand(count).numpy() < 0.5
+    columns = np.where(mirrored[:, None], columns[:, ::-1], columns)
+    each = np.arange(count)[:, None, None]
+    moved: npt.NDArray[np.uint8] = framed[each, :, rows[:, :, None], columns[:, None, :]].transpose(0, 3, 1, 2)
+    return moved
 
 
 @final

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from models.content import Content, Rows, Tokens
+from models.content import Content, Pixels, Rows, Tokens
 from models.data import Table
 from models.errors import BadInput
 from models.files import digest_of
@@ -80,6 +80,17 @@ class Encoded:
         if not isinstance(self.content, Tokens):
             raise BadInput("the examples are no texts, so they have no token numbers", where="data")
         return self.content
+
+    @property
+    def moved(self) -> Encoded:
+        """Return the same images, shifted and mirrored anew whenever they are read.
+
+        Raises:
+            BadInput: the rows are no images.
+        """
+        if not isinstance(self.content, Pixels):
+            raise BadInput("texts cannot be shifted and mirrored as images are", where="train.augment")
+        return replace(self, content=replace(self.content, moved=True), digest=f"{self.digest}-moved")
 
     @property
     def lengths(self) -> Rows:

@@ -13,7 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz")
 MOST_BYTES = 1 << 26  # of one image's file
 MOST_VALUES = 1 << 32  # of an IDX file
 _IDX = re.compile(r"(?P<name>.*)images(?P<dot>[-.])idx[34]-ubyte(?P<packed>\.gz)?")
+_PACKED = {"gz": gzip.open, ".xz": lzma.open}
 _UBYTE = 0x08
 _BROKEN = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError)
 
@@ -61,9 +62,35 @@ def _in_folder(root: Path) -> Iterator[tuple[PurePosixPath, Path]]:
             yield name, file
 
 
+@final
+class _Noting:
+    """A stream that remembers what was read last: an archive that ends early is read without complaint otherwise."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream = stream
+        self.last = b""
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes."""
+        self.last = self.stream.read(size)
+        return self.last
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        """Go to a place."""
+        return self.stream.seek(place, whence)
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self.stream.tell()
+
+
 def _in_archive(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """Yield the images of an archive; it must be whole, up to the block of zeros that ends it."""
+    opened: Any = next((how for end, how in _PACKED.items() if path.name.lower().endswith(end)), open)
     try:
-        with tarfile.open(path, "r|*") as archive:
+        with opened(path, "rb") as packed:
+            noting: Any = _Noting(packed)
+            archive = tarfile.open(fileobj=noting, mode="r:")  # noqa: SIM115
             for member in archive:
                 name = PurePosixPath(member.name)
                 if member.isdir() or not _is_image(name):
@@ -73,6 +100,10 @@ def _in_archive(path: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
                 if stream is None or member.size > MOST_BYTES:
                     raise BadFile(f"holds {member.name!r}, which is a link or too large", where=str(path))
                 yield name, stream.read()
+            if noting.last != bytes(tarfile.BLOCKSIZE):
+                raise BadFile("not a whole archive (it ends early)", where=str(path), fix="Fetch it again.")
+            while packed.read(1 << 20):  # to the checksum of what is packed
+                continue
     except _BROKEN as error:
         raise BadFile(f"not a whole archive ({error})", where=str(path), fix="Fetch it again.") from None
 

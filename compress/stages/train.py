@@ -18,7 +18,7 @@ def train(checkpoint: Checkpoint, settings: TrainSettings, context: Context) -> 
         with_dropout(checkpoint, settings.dropout),
         lessons=Lessons(
             task=context.task,
-            train=context.train,
+            train=context.train.moved if settings.augment else context.train,
             validation=context.examples.get("validation"),
             seed=context.seed,
             cache=context.cache,
