@@ -21,10 +21,12 @@ from export.parity import bound_for, compare
 from export.session import Arrays
 from export.target import CPU
 from models.checkpoint import Checkpoint
-from models.data import read_table
+from models.columns import Wanted
 from models.encoded import Encoded
 from models.encoding import encode
 from models.errors import Mismatch
+from models.shape import CLASSIFICATION
+from models.tasks import task_named
 
 
 def singles(data: Encoded) -> Iterator[Arrays]:
@@ -40,7 +42,7 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--cache", type=Path, default=Path("~/.cache/compress").expanduser())
     given = parser.parse_args()
-    table = read_table(given.data)
+    table = None
     torch.set_num_threads(1)  # one text is too little work to share
     print("| model | arithmetic | examples | same top label | 95 % within | largest difference | bound |")
     print("|---|---|---|---|---|---|---|")
@@ -49,6 +51,9 @@ def main() -> None:
         bundle = Bundle.open(stage) if (stage / "manifest.json").exists() else None
         if bundle is None:
             checkpoint = Checkpoint.load(stage)
+        if table is None:
+            head = checkpoint.shape.head
+            table = task_named(CLASSIFICATION if head is None else head.task).read(Wanted(given.data), None)
         # A bundle has no network of its own: it is compared with the one before it.
         network, reader = checkpoint.network(), checkpoint.reader
         longest = checkpoint.shape.usable_positions

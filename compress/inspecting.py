@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,6 +59,7 @@ def inspect_model(source: str) -> dict[str, Any]:
         "vocabulary": shape.vocab_size,
         "hidden_size": shape.hidden_size,
         "positions": shape.usable_positions,
+        **({} if shape.image is None else {"image": asdict(shape.image)}),
         "layers": [{"heads": layer.heads, "head_size": layer.head_size, "ffn": layer.ffn} for layer in shape.layers],
         "int8": {path: form.value for path, form in shape.int8},
     }

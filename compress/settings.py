@@ -32,7 +32,9 @@ class Settings(BaseModel):
 
 
 class DataSettings(Settings):
-    """Where the examples are: files (CSV, TSV, JSON Lines, Parquet, plain or .gz) or hub data sets."""
+    """Where the examples are: files (CSV, TSV, JSON Lines, Parquet, plain or .gz) or hub data sets; images also in
+    folders and archives of class folders, and in IDX files.
+    """
 
     train: str | None = Field(None, description="File or hub data set to learn from; labels are optional for distill.")
     validation: str | None = Field(None, description="Labelled file or hub data set that the gates judge on.")
@@ -43,7 +45,7 @@ class DataSettings(Settings):
     foreign: str | None = Field(
         None, description="Texts from elsewhere, unlabelled, on which a smaller vocabulary must change few answers."
     )
-    text: str | None = Field(None, description="Column of the text; found by name if left out.")
+    text: str | None = Field(None, description="Column of the text or the image; found by name if left out.")
     text_pair: str | None = Field(None, description="Column of a second text, for sentence pairs.")
     label: str | None = Field(None, description="Column of the label; found by name if left out.")
     train_split: str = Field("train", description="Split of a hub data set to train on.")

@@ -146,7 +146,7 @@ class Tokenizing:
             return "the model reads images, not texts"
         if self.highest_id < shape.vocab_size:
             return None
-        return f"the tokenizer gives ids up to {self.highest_id}, the model's table has {shape.vocab_size} rows"
+        return f"{TOKENIZER_FILE} gives ids up to {self.highest_id}, the model's table has {shape.vocab_size} rows"
 
     def read(
         self, texts: Sequence[str], pairs: Sequence[str] | None, *, max_length: int, shared: int

@@ -65,7 +65,7 @@ def verify_command(bundle: BundleArgument, *, as_json: Json = False) -> None:
 @app.command("predict", epilog="Example: `compress predict runs/demo/bundle 'def loads(s): ...'`")
 def predict_command(
     bundle: BundleArgument,
-    texts: Annotated[list[str], typer.Argument(help="Texts to answer.", show_default=False)],
+    texts: Annotated[list[str], typer.Argument(help="Texts to answer, or files of images.", show_default=False)],
     *,
     pairs: Annotated[
         list[str] | None,
@@ -73,7 +73,7 @@ def predict_command(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Answer texts with a bundle, as a device would."""
+    """Answer texts or images with a bundle, as a device would."""
     from export.bundle import Bundle
 
     seconds = pairs * len(texts) if pairs is not None and len(pairs) == 1 else pairs

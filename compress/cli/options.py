@@ -50,7 +50,7 @@ class Look(Settings):
 
     data: str | None = Field(None, description="Labelled file or hub data set (its test split).")
     teacher: str | None = Field(None, description="Compare with this checkpoint, example by example.")
-    text: str | None = Field(None, description="Column of the text; found by name if left out.")
+    text: str | None = Field(None, description="Column of the text or the image; found by name if left out.")
     text_pair: str | None = Field(None, description="Column of a second text.")
     label: str | None = Field(None, description="Column of the label; found by name if left out.")
     threads: int = Field(1, description="Threads that ONNX Runtime may use.")

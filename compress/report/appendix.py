@@ -217,7 +217,7 @@ def _timing(stages: Sequence[StageReport]) -> str:
     if not timed:
         return "latency was not measured"
     last = timed[-1]
-    return f"{last.rounds} rounds of {last.texts} texts of the data's real lengths, batch 1, in turns with the teacher"
+    return f"{last.rounds} rounds of {last.texts} rows of the data's real lengths, batch 1, in turns with the teacher"
 
 
 def _facts(facts: Mapping[str, str]) -> Iterator[Markup]:

@@ -12,15 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 from support.examples import TINY_PRUNING, tiny_checkpoint
-from support.images import encoded
+from support.images import encoded, image_checkpoint
 from support.vocabularies import word_piece_checkpoint
 
+from compress.cli.options import Look
+from compress.inspecting import bench_model, evaluate_model, inspect_model
 from compress.pipeline import execute, require_passed
 from compress.recipe import make_recipe
 from compress.report.files import write_report
-from export.bundle import Bundle
+from export.bundle import Bundle, Contents, write_bundle
+from export.graph_file import graph_file
+from export.manifest import GoldenExample, PackedArray
+from export.target import CPU
 from export.verify import verify_bundle
-from models.errors import BadInput, Unsupported
+from models.errors import BadFile, BadInput, Unsupported
 from models.shape import HeadShape, Reads
 from models.tasks import TASKS
 
@@ -199,6 +204,44 @@ def test_images_from_training_to_a_bundle_that_answers(tmp_path: Path) -> None:
     assert "image-classification" in (tmp_path / "tiny" / "report.json").read_text()
     again = execute(make_recipe(plain, where="test"), out=tmp_path, cache=tmp_path / "cache")
     assert again.computed == []
+    look = Look(data=plain["data"]["validation"], teacher=str(tmp_path / "tiny" / "0-train"), rounds=4, cache=tmp_path)
+    assert evaluate_model(str(directory), look)["estimate"] == result.stages[-1].validation.estimate
+    assert bench_model(str(directory), look)["tokens_median"] == 5
+    facts = inspect_model(str(directory))
+    assert (facts["family"], facts["image"]["patch"], facts["vocabulary"]) == ("vit", 4, 0)
+    with pytest.raises(BadInput, match="nowhere.png: there is no such file"):
+        bundle.predict(["nowhere.png"])
+    with pytest.raises(BadInput, match="no vocabulary"):
+        _ = bundle.tokenizing
+
+
+def test_a_golden_image_that_was_changed_is_found(tmp_path: Path) -> None:
+    checkpoint = image_checkpoint()
+    (tmp_path / "bundle").mkdir()
+    pixels = np.random.default_rng(0).normal(size=(1, 1, 8, 8)).astype(np.float32)
+    contents = Contents(
+        checkpoint.shape, checkpoint.reader, graph_file(checkpoint.network(), CPU), [{"pixel_values": pixels}], 1
+    )
+    write_bundle(tmp_path / "bundle", contents)
+    assert verify_bundle(tmp_path / "bundle").examples == 1
+    golden = json.loads((tmp_path / "bundle" / "golden.json").read_text())
+    (example,) = golden["examples"]
+    np.testing.assert_array_equal(GoldenExample.model_validate(example).arrays()["pixel_values"], pixels)
+    packed = example["pixel_values"]
+    broken = [
+        packed | {"data": "no base64!"},
+        packed | {"data": packed["data"][:40]},
+        packed | {"shape": [1, 8, 9]},
+        packed | {"shape": [1, -8, -8]},
+        packed | {"shape": [1 << 20, 1 << 20]},
+        packed | {"data": PackedArray.of(np.zeros(1 << 16, dtype=np.float32)).data},
+    ]
+    for one in broken:
+        with pytest.raises(BadFile, match="an example's array"):
+            GoldenExample.model_validate(example | {"pixel_values": one}).arrays()
+    for both in ({"input_ids": [1]}, {"pixel_values": None}):
+        with pytest.raises(ValueError, match="a text or an image"):
+            GoldenExample.model_validate(example | both)
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,20 @@ from pathlib import Path
 import pytest
 import torch
 from support.examples import random_rows, tiny_checkpoint, tiny_context
+from support.images import drawn, image_checkpoint
 
 from compress.pruning import latency_table
 from compress.pruning.latency_table import Clock
+from compress.pruning.plan import Plan
+from compress.pruning.surgery import prune as cut
 from compress.settings import PruneSettings, RecoverySettings
 from compress.stages import prune as stage
 from compress.stages.prune import PRUNE
 from models.checkpoint import Checkpoint
+from models.data import Table
+from models.encoding import encode
 from models.errors import BadInput
+from models.imaging import Image
 from models.shape import LayerShape
 
 LAYERS = (LayerShape(4, 8, 48),) * 2
@@ -160,3 +166,16 @@ def test_milder_asks_for_less_until_there_is_nothing_left() -> None:
         settings = PRUNE.milder(settings, {})
     assert shares[:2] == [0.5, 0.35]
     assert shares[-1] >= 0.05
+
+
+@pytest.mark.parametrize("int8", [True, False])
+def test_images_are_timed_and_cut_too(tmp_path: Path, *, int8: bool) -> None:
+    model = image_checkpoint(LAYERS)
+    table = Table([], None, None, "drawn", "0", [Image(f"{row}", drawn(row, 8, 8)) for row in range(12)])
+    data = encode(table, model.reader, None, max_length=5, cache=tmp_path)
+    clock = Clock(data, 1, tmp_path, int8=int8)
+    costs = clock.costs(model.shape, ffn_multiple=16)
+    assert [sorted(counts) for counts in costs.heads] == [[0, 1, 2, 3, 4]] * 2
+    smaller = cut(model, Plan(heads=((0, 2), (1,)), neurons=(tuple(range(16)), ())))
+    assert [(layer.heads, layer.ffn) for layer in smaller.shape.layers] == [(2, 16), (1, 0)]
+    assert clock.speedup(model, smaller) > 0

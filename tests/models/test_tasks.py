@@ -29,6 +29,7 @@ from models.tokenizing import Encoding
 TEXTS = ["w2 w3 w4", "w5 w6 w7", "w8 w9 w2", "w3 w3 w3"]
 EXAMPLES: dict[str, tuple[list[Any], tuple[str, ...]]] = {
     "text-classification": (["b", "a", "c", "b"], ("a", "b", "c")),
+    "image-classification": (["b", "a", "c", "b"], ("a", "b", "c")),  # what its rows hold means nothing here
     "multi-label-classification": ([("a",), (), ("c", "a"), "b|c"], ("a", "b", "c")),
     "text-regression": ([0.5, 3, -1.25, 2.0], ("score",)),
     "token-classification": (
@@ -164,7 +165,7 @@ def test_a_head_that_cannot_do_the_task_is_refused(task: Task) -> None:
     other = HeadShape(labels, task="another", reads=reads)
     with pytest.raises(BadInput, match="head.*Its own task is another"):
         task.check(other, where="teacher")
-    if task.name in ("text-classification", "text-regression"):
+    if task.name in ("text-classification", "image-classification", "text-regression"):
         with pytest.raises(BadInput, match="this head has"):
             task.check(HeadShape(("a", "b") if task.name == "text-regression" else ("a",)), where="teacher")
 
