@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, final
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from models.errors import BadFile, BadInput, Unsupported
 from models.files import digest_of, read_object, write_json
-from models.shape import ImageShape, ModelShape
+from models.shape import MAX_PIXELS, ImageShape, ModelShape
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Opened
@@ -23,6 +23,7 @@ MODES = {1: "L", 3: "RGB"}  # channels -> what an image is turned into
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # decoders that start no other program
 MOST_PIXELS = 1 << 26  # of one image before it is resized: a small file may unpack to any size
 BILINEAR = 2
+RESAMPLINGS = range(6)  # Pillow's numbers
 HALF = 0.5
 WHOLE = 255
 
@@ -234,9 +235,7 @@ def _imaging(value: Mapping[str, Any], image: ImageShape, *, where: str) -> Imag
         _each(value.get(key, HALF) if normal else plain, image.channels)
         for key, plain in (("image_mean", 0.0), ("image_std", 1.0))
     )
-    if not all(std) or not np.isfinite([*mean, *std]).all():
-        raise BadFile(f"image_mean is {mean} and image_std is {std}", where=where)
-    return Imaging(
+    found = Imaging(
         height=height,
         width=width,
         channels=image.channels,
@@ -246,6 +245,21 @@ def _imaging(value: Mapping[str, Any], image: ImageShape, *, where: str) -> Imag
         resample=int(value.get("resample", BILINEAR)),
         factor=float(value.get("rescale_factor", 1 / WHOLE)) if value.get("do_rescale", True) else 1.0,
     )
+    wrong = list(_problems(found))
+    if wrong:
+        raise BadFile("; ".join(wrong), where=where)
+    return found
+
+
+def _problems(imaging: Imaging) -> Iterator[str]:
+    if not all(imaging.std) or not np.isfinite([*imaging.mean, *imaging.std, imaging.factor]).all():
+        yield f"image_mean is {imaging.mean}, image_std is {imaging.std} and rescale_factor is {imaging.factor}"
+    resize = (imaging.resize,) if isinstance(imaging.resize, int) else imaging.resize or ()
+    sizes = [imaging.height, imaging.width, *resize]
+    if not all(1 <= size <= MAX_PIXELS for size in sizes):
+        yield f"images become {sizes} pixels"
+    if imaging.resample not in RESAMPLINGS:
+        yield f"resample is {imaging.resample}"
 
 
 def _resize(size: Any) -> tuple[int, int] | int:

@@ -109,7 +109,8 @@ class ImageShape:
     @property
     def grid(self) -> tuple[int, int]:
         """Return the number of rows and columns of patches."""
-        return self.height // self.patch, self.width // self.patch
+        side = max(1, self.patch)  # what is no size is said when a network's shape is made
+        return self.height // side, self.width // side
 
     @property
     def tokens(self) -> int:
@@ -251,9 +252,8 @@ class ModelShape:
             head = known.pop("head")
             int8 = tuple((str(path), Int8Form(form)) for path, form in known.pop("int8"))
             relative = known.pop("relative", None)  # younger than the format, as are embedding_size and image
-            image = known.pop("image", None)
             parts: dict[str, Any] = {
-                "image": None if image is None else ImageShape(**image),
+                "image": ImageShape(**image) if (image := known.pop("image", None)) else None,
                 "positions": Positions(known.pop("positions")),
                 "activation": Activation(known.pop("activation")),
                 "norm": Norm(known.pop("norm")),
@@ -373,10 +373,10 @@ def _image_problems(image: ImageShape, *, positions: int) -> list[str]:
         for name, size in sizes.items()
         if not isinstance(size, int) or not int(name != "prefix") <= size <= MAX_PIXELS
     ]
-    if not wrong and min(image.height, image.width) < image.patch:
-        wrong.append(f"an image of {image.height} x {image.width} pixels holds no patch of {image.patch}")
+    if not wrong and not all(image.grid):
+        wrong = [f"an image of {image.height} x {image.width} pixels holds no patch of {image.patch}"]
     if not wrong and image.tokens != positions:
-        wrong.append(f"{positions} positions for an image of {image.tokens} tokens")
+        return [f"{positions} positions for an image of {image.tokens} tokens"]
     return wrong
 
 

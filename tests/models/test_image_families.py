@@ -130,6 +130,8 @@ def test_what_the_format_cannot_say_is_not_written(family: str, tmp_path: Path) 
         ({"patch_size": [4, 2]}, Unsupported, "no squares"),
         ({"patch_size": 16}, BadInput, "holds no patch of 16"),
         ({"image_size": 0}, BadInput, "image height is 0"),
+        ({"patch_size": 0}, BadInput, "image patch is 0"),
+        ({"num_channels": -1}, BadInput, "image channels is -1"),
         ({"image_size": "large"}, BadFile, "wrong type"),
         ({"image_size": 16}, BadFile, r"position\.weight is \(1, 10, 24\), wanted \(17, 24\)"),
         ({"num_channels": 3}, BadFile, r"projection\.weight is \(24, 1, 4, 4\), wanted \(24, 48\)"),

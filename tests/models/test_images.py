@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
@@ -221,6 +222,15 @@ def test_a_source_that_is_not_there_is_said(tmp_path: Path) -> None:
     for name in ("nowhere.tar", "nowhere.tar.xz", "nowhere.parquet"):
         with pytest.raises(BadInput, match="there is no such file"):
             read_images(Wanted(str(tmp_path / name)))
+
+
+def test_a_hub_data_set_with_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    rows = {"img": [{"bytes": encoded(image(number)), "path": None} for number in range(3)], "label": [1, 0, 1]}
+    made = datasets.Dataset.from_dict(rows, features=features)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, configuration, split: made)
+    table = read_images(Wanted("some-org/pictures"), "test")
+    assert (table.labels, numbers(table)) == (["dog", "cat", "dog"], [0, 1, 2])
 
 
 def encoded_rows(table: Any, cache: Path) -> Any:

@@ -139,6 +139,10 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ({"image_mean": "light"}, BadFile, "not the settings"),
         ({"size": {"longest": 3}}, BadFile, "not the settings"),
         ({"resample": "much"}, BadFile, "not the settings"),
+        ({"resample": 9}, BadFile, "resample is 9"),
+        ({"rescale_factor": float("nan")}, BadFile, "rescale_factor is nan"),
+        ({"size": {"height": 16, "width": 1 << 20}}, BadFile, "images become .*1048576"),
+        ({"size": {"shortest_edge": 0}}, BadFile, "images become"),
         ({"do_pad": True}, Unsupported, "padded"),
     ],
 )

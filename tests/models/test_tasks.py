@@ -104,6 +104,7 @@ def test_the_loss_is_that_of_what_is_labelled(task: Task, tmp_path: Path) -> Non
     logits, targets, unlabelled = drawn(task, data), torch.tensor(data.targets), torch.tensor(without.targets)
     expected = {
         "text-classification": lambda: 4 * cross_entropy(logits, targets),
+        "image-classification": lambda: 4 * cross_entropy(logits, targets),
         "multi-label-classification": lambda: 4 * binary_cross_entropy_with_logits(logits, targets),
         "text-regression": lambda: 4 * mse_loss(logits[:, 0], targets),
         "token-classification": lambda: 12 * cross_entropy(logits, targets[:, 0]),
