@@ -131,10 +131,10 @@ class Bundle:
 
     def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Answer]:
         """Return one answer per text, or per text and its pair; longer texts are cut to what the positions allow, or
-        read in windows where the task says so.
+        read in windows where the task says so. To a model of images, a text is the path of one.
 
         Raises:
-            BadInput: the model has no head, or the texts cannot be encoded.
+            BadInput: the model has no head, the texts cannot be encoded, or a file holds no image.
             Unsupported: the head is for a task that is not known.
         """
         task = _task(self.shape)

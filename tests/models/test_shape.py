@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from support.images import image_shape
 from support.networks import EVEN, PRUNED, tiny_shape
 from support.strategies import model_shapes
 
 from models.errors import BadFile, BadInput, CompressError
 from models.network import Network
-from models.shape import HeadShape, Int8Form, LayerShape, ModelShape, Reads, RelativeBias
+from models.shape import HeadShape, ImageShape, Int8Form, LayerShape, ModelShape, Reads, RelativeBias
 
 
 @given(model_shapes())
@@ -121,13 +122,42 @@ def test_a_missing_key_is_named(key: str) -> None:
 
 def test_a_shape_that_was_written_before_a_key_was_made() -> None:
     value = tiny_shape().to_json()
-    for key in ("embedding_size", "relative", "gated"):
+    for key in ("embedding_size", "relative", "gated", "image"):
         del value[key]
-    del value["head"]["normed"]
+    for key in ("normed", "dense"):
+        del value["head"][key]
     for layer in value["layers"]:
         for key in ("window", "rotary", "normed"):
             del layer[key]
     assert ModelShape.from_json(value) == tiny_shape()
+
+
+def test_a_shape_of_images_goes_both_ways() -> None:
+    image = ImageShape(10, 15, 4, channels=3, prefix=2)
+    assert (image.grid, image.tokens, image.patch_values) == ((2, 3), 8, 48)
+    shape = image_shape(PRUNED, image=image)
+    assert ModelShape.from_json(json.loads(json.dumps(shape.to_json()))) == shape
+    assert (shape.usable_positions, shape.reads_first) == (8, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"height": 0}, "image height is 0"),
+        ({"patch": -4}, "image patch is -4"),
+        ({"width": 1 << 20}, "image width is 1048576"),
+        ({"channels": 1.5}, "image channels is 1.5"),
+        ({"prefix": -1}, "image prefix is -1"),
+        ({"patch": 9}, "an image of 8 x 8 pixels holds no patch of 9"),
+        ({"patch": 2}, "5 positions for an image of 17 tokens"),
+        ({"depth": 2}, "depth"),
+    ],
+)
+def test_an_image_that_cannot_be_is_refused(change: dict[str, Any], says: str) -> None:
+    value = image_shape().to_json()
+    value["image"] |= change
+    with pytest.raises((BadInput, BadFile), match=says):
+        ModelShape.from_json(value)
 
 
 def test_an_unknown_key_is_named() -> None:
