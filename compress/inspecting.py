@@ -60,7 +60,10 @@ def inspect_model(source: str) -> dict[str, Any]:
         "hidden_size": shape.hidden_size,
         "positions": shape.usable_positions,
         **({} if shape.image is None else {"image": asdict(shape.image)}),
-        "layers": [{"heads": layer.heads, "head_size": layer.head_size, "ffn": layer.ffn} for layer in shape.layers],
+        "layers": [
+            {"heads": layer.heads, "head_size": layer.head_size, "ffn": layer.ffn, "attention": layer.attention}
+            for layer in shape.layers
+        ],
         "int8": {path: form.value for path, form in shape.int8},
     }
     if record is not None:

@@ -32,9 +32,7 @@ class Settings(BaseModel):
 
 
 class DataSettings(Settings):
-    """Where the examples are: files (CSV, TSV, JSON Lines, Parquet, plain or .gz) or hub data sets; images also in
-    folders and archives of class folders, and in IDX files.
-    """
+    """Where the examples are: files (CSV, TSV, JSON Lines, Parquet; folders and archives of images) or hub data sets."""
 
     train: str | None = Field(None, description="File or hub data set to learn from; labels are optional for distill.")
     validation: str | None = Field(None, description="Labelled file or hub data set that the gates judge on.")
@@ -149,6 +147,25 @@ class DistillSettings(LessonSettings):
     )
     losses: LossSettings = Field(default_factory=LossSettings, description="What the student learns from.")
     dropout: Share | None = Field(None, description="Dropout while training; the teacher's if left out.")
+    attention: Literal["full", "window", "linear"] | None = Field(
+        None, description="How tokens read: all others, those near by, or a sum of all; the teacher's way if left out."
+    )
+    attention_layers: tuple[int, ...] = Field((), description="The student's layers with it (from 0); all if left out.")
+    window: Count | None = Field(None, description="Tokens that a window has on each side; 64 if left out.")
+    global_tokens: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="First tokens that read all and that all read, beside a window; 1 if left out."
+    )
+    positions: Count | None = Field(
+        None, description="Longest text in tokens; where the teacher has fewer, its positions are repeated."
+    )
+
+    @model_validator(mode="after")
+    def _attention_is_asked_for(self) -> DistillSettings:
+        if self.attention != "window" and (self.window is not None or self.global_tokens is not None):
+            raise ValueError("window and global_tokens need attention: window")
+        if self.attention is None and self.attention_layers:
+            raise ValueError("attention_layers needs attention")
+        return self
 
 
 class RecoverySettings(LessonSettings):

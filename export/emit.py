@@ -25,14 +25,35 @@ GroupLowering = Callable[[Sequence[Any], "Sequence[Emit]", Value], Sequence[Valu
 class Places:
     """What attention knows of where tokens stand.
 
-    `mask` (batch, 1, 1 or readers, time), if any, is added to the scores. `distances` (readers, time) are clipped to
-    where a bias for distances ends. `along` and `across` (time, 1, 1, size) turn queries and keys.
+    `mask` (batch, 1, 1 or readers, time), if any, is added to the scores, and `present` (time, batch, 1, 1) is 1 for a
+    token and 0 for padding. `distances` (readers, time) are clipped to where a bias for distances ends. `along` and
+    `across` (time, 1, 1, size) turn queries and keys. With `blocks` a window is read in these.
     """
 
     mask: Value | None
+    present: Value
     distances: Value | None = None
     along: Value | None = None
     across: Value | None = None
+    blocks: Blocks | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Readers in blocks, each of which reads a stretch of the text.
+
+    `readers` (block, blocks) and `read` (stretch, blocks) are the places of both, `mask` (blocks, batch, 1, block,
+    stretch) and `distances` (blocks, block, stretch) what Places has for all. Of what all blocks give, the first
+    `length` (1,) rows are the text's. `all_readers` are the places of the global tokens, which read everything.
+    """
+
+    readers: Value
+    read: Value
+    mask: Value
+    length: Value
+    distances: Value | None = None
+    all_readers: Places | None = None
 
 
 @final

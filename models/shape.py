@@ -77,8 +77,10 @@ class RelativeBias:
 class LayerShape:
     """One Transformer block: `heads` heads of `head_size`, and an FFN of `ffn` neurons.
 
-    With `window` a token attends to so many on each side alone. With `rotary` queries and keys are turned by their
-    places; this is the base of the wavelengths. Without `normed` attention reads the stream as it is.
+    With `window` a token attends to so many on each side alone, and to the first `global_tokens`, which attend to all.
+    With `rotary` queries and keys are turned by their places; this is the base of the wavelengths. Without `normed`
+    attention reads the stream as it is. With `linear` what is read is summed once for all readers (Katharopoulos et al.
+    2020), without a softmax; a bias for distances has no place in it.
     """
 
     heads: int
@@ -87,6 +89,15 @@ class LayerShape:
     window: int | None = None
     rotary: float | None = None
     normed: bool = True
+    global_tokens: int = 0
+    linear: bool = False
+
+    @property
+    def attention(self) -> str:
+        """Return how its tokens read, in words."""
+        if self.window is None:
+            return "linear" if self.linear else "full"
+        return f"window {self.window}" + (f", global tokens {self.global_tokens}" if self.global_tokens else "")
 
     @property
     def attention_width(self) -> int:
@@ -346,6 +357,14 @@ def _layer_problems(index: int, layer: LayerShape) -> list[str]:
     wrong = []
     if layer.window is not None and not (isinstance(layer.window, int) and 0 <= layer.window <= 1 << 24):
         wrong.append(f"layer {index} window is {layer.window!r}")
+    if not (_is_whole(layer.global_tokens) and 0 <= layer.global_tokens <= 1 << 24):
+        wrong.append(f"layer {index} global_tokens is {layer.global_tokens!r}")
+    elif layer.global_tokens and layer.window is None:
+        wrong.append(f"layer {index} has global tokens, and no window that they are seen beyond")
+    if not isinstance(layer.linear, bool):
+        wrong.append(f"layer {index} linear is {layer.linear!r}")
+    elif layer.linear and layer.window is not None:
+        wrong.append(f"layer {index} is linear, which has no window")
     if layer.rotary is not None and not (_is_number(layer.rotary) and 1 <= layer.rotary <= 1e12):
         wrong.append(f"layer {index} rotary is {layer.rotary!r}")
     if layer.rotary is not None and isinstance(layer.head_size, int) and layer.head_size % 2:
@@ -378,6 +397,10 @@ def _image_problems(image: ImageShape, *, positions: int) -> list[str]:
     if not wrong and image.tokens != positions:
         return [f"{positions} positions for an image of {image.tokens} tokens"]
     return wrong
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_number(value: object) -> bool:

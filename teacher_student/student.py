@@ -58,6 +58,35 @@ def student_shape(
     return StudentPlan(replace(teacher, layers=shapes), sources)
 
 
+def with_attention(
+    shape: ModelShape,
+    *,
+    layers: Sequence[int] = (),
+    window: int | None = None,
+    global_tokens: int = 0,
+    linear: bool = False,
+) -> ModelShape:
+    """Return the shape with another attention in these of its layers, in all where none are named: in a window,
+    linear, or of every token where neither is asked for. Weights fit as they are.
+
+    Raises:
+        BadInput: layers that the shape does not have.
+    """
+    wrong = [index for index in layers if not 0 <= index < len(shape.layers)]
+    if wrong:
+        raise BadInput(
+            f"the student has {len(shape.layers)} layers, and no layer {wrong[0]}",
+            where="student",
+            fix=f"Its layers are numbered from 0 to {len(shape.layers) - 1}.",
+        )
+    chosen = set(layers or range(len(shape.layers)))
+    changed = (
+        replace(layer, window=window, global_tokens=global_tokens, linear=linear) if index in chosen else layer
+        for index, layer in enumerate(shape.layers)
+    )
+    return replace(shape, layers=tuple(changed))
+
+
 def _sources(layers: int | Sequence[int], available: int) -> tuple[int, ...]:
     if isinstance(layers, int):
         if not 1 <= layers <= available:
@@ -99,7 +128,8 @@ def build_student(teacher: Checkpoint, plan: StudentPlan | ModelShape, *, seed: 
     norms of what a neuron reads and writes), fewer heads the largest |value| * |output|. A shape of the teacher's
     hidden size is built the same way, its layers from evenly spread ones where they fit. A shape of another hidden
     size is drawn new from `seed`, but narrower embedding tables are projected on the word table's principal
-    directions (truncated SVD).
+    directions (truncated SVD). Where the student has more positions, the teacher's are repeated (Beltagy et al. 2020,
+    section 5).
 
     Raises:
         BadInput: a quantized teacher, or a vocabulary smaller than the tokenizer's.
@@ -111,6 +141,7 @@ def build_student(teacher: Checkpoint, plan: StudentPlan | ModelShape, *, seed: 
     if problem is not None:
         raise BadInput(f"the student reads what its teacher reads: {problem}", where="student")
     fresh = dict(Checkpoint.new(shape, teacher.reader, seed=seed).weights)
+    teacher = replace(teacher, weights={**teacher.weights, **_longer_positions(teacher, shape)})
     if shape.hidden_size != teacher.shape.hidden_size:
         fresh.update(_projected_tables(teacher.weights, fresh))
         return Checkpoint(shape, fresh, teacher.reader)
@@ -122,9 +153,21 @@ def build_student(teacher: Checkpoint, plan: StudentPlan | ModelShape, *, seed: 
     for place, source in enumerate(sources):
         inner = _narrowed(teacher, source, shape.layers[place])
         for name, value in inner.items():
-            if value.shape == fresh[f"layers.{place}.{name}"].shape:
+            slot = fresh.get(f"layers.{place}.{name}")
+            if slot is not None and value.shape == slot.shape:
                 fresh[f"layers.{place}.{name}"] = value
     return Checkpoint(shape, fresh, teacher.reader)
+
+
+def _longer_positions(teacher: Checkpoint, shape: ModelShape) -> dict[str, Tensor]:
+    """Return the table of learned positions, repeated up to what the student has; nothing where it has no more."""
+    name = "embeddings.position.weight"
+    missing = shape.max_positions - teacher.shape.max_positions
+    if name not in teacher.weights or missing <= 0:
+        return {}
+    table = teacher.weights[name]
+    places = table[teacher.shape.position_offset :]
+    return {name: torch.cat([table, places.repeat(-(-missing // len(places)), 1)[:missing]])}
 
 
 def _copied(teacher: Weights, student: Weights, sources: Sequence[int]) -> dict[str, Tensor]:

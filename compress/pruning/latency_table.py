@@ -28,7 +28,7 @@ from models.network import Network
 from models.progress import Progress, silent
 from models.shape import Int8Form, LayerShape, ModelShape
 
-FORMAT = 4
+FORMAT = 5
 QUANTILES = (0.3, 0.5, 0.7)  # of the texts' lengths: around the median, which the speed gate compares
 SAMPLED = 13  # kept counts that are measured per sublayer; between them costs are interpolated
 COPIES = 4  # layers of the measured graphs: one alone is too fast beside the cost of a call
@@ -125,6 +125,11 @@ def _places(shape: ModelShape) -> list[str]:
     return ["last" if index == last and shape.reads_first else "inner" for index in range(len(shape.layers))]
 
 
+def _attention(layer: LayerShape) -> str:
+    """Return the kind of a layer's heads: those of another kind cost something else."""
+    return f"{layer.head_size}, {layer.attention}" + ("" if layer.rotary is None else ", turned")
+
+
 def _sampled(counts: Sequence[int]) -> list[int]:
     picked = np.unique(np.linspace(0, len(counts) - 1, min(SAMPLED, len(counts))).round().astype(int))
     return [counts[index] for index in picked]
@@ -137,21 +142,22 @@ def in_int8(shape: ModelShape) -> ModelShape:
 
 def _graphs(shape: ModelShape, ffn_multiple: int) -> dict[str, tuple[ModelShape, int]]:
     """Return the networks that are timed, each with its number of layers: one that keeps nothing, and one for every
-    place, head size and sampled count.
+    place, kind of heads and sampled count.
     """
     empty = tuple(replace(layer, heads=0, ffn=0) for layer in shape.layers)
     graphs = {"fixed": (replace(shape, layers=empty), 1)}
     for place, layer in zip(_places(shape), shape.layers, strict=True):
-        size = layer.head_size
         for heads in _sampled(range(layer.heads + 1)):
-            graphs[f"heads/{place}/{size}/{heads}"] = _layers(shape, place, replace(layer, heads=heads, ffn=0))
+            graphs[f"heads/{place}/{_attention(layer)}/{heads}"] = _layers(
+                shape, place, replace(layer, heads=heads, ffn=0)
+            )
         for ffn in _sampled(widths(layer.ffn, ffn_multiple)):
             graphs[f"neurons/{place}/{ffn}"] = _layers(shape, place, replace(layer, heads=0, ffn=ffn))
     return graphs
 
 
 def _per_layer(times: Mapping[str, float], copies: Mapping[str, int]) -> dict[str, Any]:
-    """Return the fixed cost, and for each sublayer, place and head size the costs of the sampled counts.
+    """Return the fixed cost, and for each sublayer, place and kind of heads the costs of the sampled counts.
 
     Graphs of one place differ in the number of their layers, so each is compared with an empty one of as many.
     """
@@ -225,7 +231,7 @@ def _costs(shape: ModelShape, measured: Mapping[str, Any], ffn_multiple: int) ->
     return Costs(
         fixed=float(measured["fixed"]),
         heads=tuple(
-            _interpolated(measured["heads"][f"{place}/{layer.head_size}"], range(layer.heads + 1))
+            _interpolated(measured["heads"][f"{place}/{_attention(layer)}"], range(layer.heads + 1))
             for place, layer in zip(places, shape.layers, strict=True)
         ),
         neurons=tuple(

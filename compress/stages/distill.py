@@ -12,16 +12,36 @@ from models.bert_encoder import even_layers
 from models.checkpoint import Checkpoint
 from models.shape import Activation, ModelShape
 from teacher_student.distillation import distill
-from teacher_student.student import StudentPlan, build_student, student_shape, with_dropout
+from teacher_student.student import StudentPlan, build_student, student_shape, with_attention, with_dropout
+
+WINDOW, GLOBAL_TOKENS = 64, 1  # where a window is asked for, and not how wide
 
 
 def plan(teacher: ModelShape, settings: DistillSettings) -> StudentPlan | ModelShape:
     """Return the student's shape, with the teacher's layers it is made of where it is made of them."""
     if settings.architecture is not None:
-        return _of_its_own(teacher, settings.architecture)
+        return _read_as_asked(_of_its_own(teacher, settings.architecture), settings)
     asked = settings.layers
     layers = list(asked) if isinstance(asked, tuple) else kept_layers(settings, len(teacher.layers))
-    return student_shape(teacher, layers=layers, ffn=settings.ffn)
+    made = student_shape(teacher, layers=layers, ffn=settings.ffn)
+    return StudentPlan(_read_as_asked(made.shape, settings), made.sources)
+
+
+def _read_as_asked(shape: ModelShape, settings: DistillSettings) -> ModelShape:
+    """Return the shape with the attention and the positions that the settings ask for."""
+    if settings.positions is not None:
+        shape = replace(shape, max_positions=settings.positions + shape.position_offset)
+    if settings.attention is None:
+        return shape
+    windowed = settings.attention == "window"
+    wide = GLOBAL_TOKENS if settings.global_tokens is None else settings.global_tokens
+    return with_attention(
+        shape,
+        layers=settings.attention_layers,
+        window=(settings.window or WINDOW) if windowed else None,
+        global_tokens=wide if windowed else 0,
+        linear=settings.attention == "linear",
+    )
 
 
 def kept_layers(settings: DistillSettings, layers: int) -> int:

@@ -1,4 +1,4 @@
-"""Multi-head self-attention whose number of heads is its own."""
+"""Multi-head self-attention whose number of heads is its own: of every token, in a window, or linear."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import elu, scaled_dot_product_attention
 
 from models.layers.linear import make_linear
 from models.layers.rotary import turned, waves
@@ -14,6 +14,7 @@ from models.shape import LayerShape, RelativeBias
 
 EVERY_TOKEN = slice(None)
 FIRST_TOKEN = slice(0, 1)
+LEAST_TOTAL = 1e-6  # what linear attention divides by is at least this, as in its authors' code
 
 
 class DistanceBias(nn.Module):
@@ -55,7 +56,7 @@ def distance_buckets(distances: Tensor, shape: RelativeBias) -> Tensor:
 
 class Attention(nn.Module):
     """Self-attention of `shape.heads` heads of `shape.head_size` over a residual stream of `hidden_size`, with a bias
-    for distances where `relative` says so, and in a window or turned by places where `shape` does.
+    for distances where `relative` says so, and in a window, linear or turned by places where `shape` does.
     """
 
     def __init__(
@@ -65,13 +66,15 @@ class Attention(nn.Module):
         self.heads = shape.heads
         self.head_size = shape.head_size
         self.window = shape.window
+        self.global_tokens = shape.global_tokens
+        self.linear = shape.linear
         self.rotary = shape.rotary
         self.dropout = dropout
         self.query = make_linear(hidden_size, shape.attention_width)
         self.key = make_linear(hidden_size, shape.attention_width)
         self.value = make_linear(hidden_size, shape.attention_width)
         self.output = make_linear(shape.attention_width, hidden_size)
-        self.relative = None if relative is None else DistanceBias(relative, shape.heads)
+        self.relative = None if relative is None or shape.linear else DistanceBias(relative, shape.heads)
 
     def project(self, hidden: Tensor, *, readers: slice = EVERY_TOKEN) -> tuple[Tensor, Tensor, Tensor]:
         """Return query (batch, readers, heads * head_size), and key and value of all tokens."""
@@ -83,10 +86,13 @@ class Attention(nn.Module):
 
     def _added(self, query: Tensor, mask: Tensor | None, *, tokens: int, readers: slice) -> Tensor | None:
         """Return what is added to the scores, or where they count: the mask, the window and the bias for distances."""
-        if self.window is not None and tokens > self.window + 1:
+        if self.window is not None and (mask is not None or tokens > self.window + 1):
             places = torch.arange(tokens, device=query.device)
             apart = (places[readers, None] - places[None, :]).abs()
             near: Tensor = apart <= self.window
+            if self.global_tokens:
+                all_read = places < self.global_tokens
+                near = near | all_read[readers, None] | all_read[None, :]
             # Padding reads itself: a reader far behind the text would have nothing to read.
             mask = near[None, None] if mask is None else (mask & near) | (apart == 0)
         if self.relative is None:
@@ -102,14 +108,34 @@ class Attention(nn.Module):
         if self.heads == 0:
             return self.output.bias.expand_as(hidden[:, readers])
         query, key, value = (self._split(part) for part in self.project(hidden, readers=readers))
-        dropout = self.dropout if self.training else 0.0
-        if self.rotary is not None:
-            cosines, sines = waves(hidden.shape[1], self.head_size, self.rotary, device=hidden.device)
-            query, key = turned(query, cosines[readers], sines[readers]), turned(key, cosines, sines)
-        added = self._added(query, mask, tokens=hidden.shape[1], readers=readers)
-        context = scaled_dot_product_attention(query, key, value, attn_mask=added, dropout_p=dropout)
+        if self.linear:
+            context = self._summed(query, key, value, mask, readers=readers)
+        else:
+            query, key = self._turned(query, key, readers=readers)
+            added = self._added(query, mask, tokens=hidden.shape[1], readers=readers)
+            dropout = self.dropout if self.training else 0.0
+            context = scaled_dot_product_attention(query, key, value, attn_mask=added, dropout_p=dropout)
         batch, _, time, _ = context.shape
         return self.output(context.transpose(1, 2).reshape(batch, time, -1))  # type: ignore[no-any-return]
+
+    def _turned(self, query: Tensor, key: Tensor, *, readers: slice) -> tuple[Tensor, Tensor]:
+        if self.rotary is None:
+            return query, key
+        cosines, sines = waves(key.shape[2], self.head_size, self.rotary, device=key.device)
+        return turned(query, cosines[readers], sines[readers]), turned(key, cosines, sines)
+
+    def _summed(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, readers: slice) -> Tensor:
+        """Return f(q) (f(k)^T v) / (f(q) . sum f(k)) with f = elu + 1 (Katharopoulos et al. 2020, eq. 5 and 7).
+
+        Where places are turned, they are above the line alone: what is divided by stays positive (Su et al. 2021, eq.
+        19). There are no shares that dropout could clear.
+        """
+        asked, offered = elu(query) + 1, elu(key) + 1  # (batch, heads, time, size)
+        if mask is not None:
+            offered = offered * mask.transpose(2, 3)
+        total = (asked * offered.sum(dim=2, keepdim=True)).sum(dim=3, keepdim=True) + LEAST_TOTAL
+        asked, offered = self._turned(asked, offered, readers=readers)
+        return asked @ (offered.transpose(2, 3) @ value) / total
 
 
 def padding_mask(attention_mask: Tensor | None) -> Tensor | None:

@@ -110,6 +110,7 @@ def test_inspect_tells_what_each_layer_kept(teacher: Path, capsys: pytest.Captur
     facts = told(["inspect", str(teacher)], capsys)
     shape = Checkpoint.load(teacher).shape
     assert [layer["ffn"] for layer in facts["layers"]] == [layer.ffn for layer in shape.layers]
+    assert {layer["attention"] for layer in facts["layers"]} == {"full"}
     assert facts["kind"] == "checkpoint"
     call(["inspect", str(teacher)])
     assert shape.family in capsys.readouterr().out

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from support.examples import random_rows, tiny_checkpoint
+from support.networks import EFFICIENT
 
 from compress.pruning.importance import Criterion, score_units
 from compress.quantization.schemes import forms_of, quantize
@@ -32,8 +33,8 @@ def loss_with_masks(checkpoint, data, row: int, masks: dict[str, torch.Tensor]) 
 
 
 @pytest.mark.parametrize("criterion", Criterion)
-def test_scores_are_gradients_on_masks_example_by_example(criterion: Criterion) -> None:
-    layers = (LayerShape(3, 4, 6), LayerShape(2, 4, 5))
+@pytest.mark.parametrize("layers", [(LayerShape(3, 4, 6), LayerShape(2, 4, 5)), EFFICIENT], ids=["full", "efficient"])
+def test_scores_are_gradients_on_masks_example_by_example(criterion: Criterion, layers: tuple[LayerShape, ...]) -> None:
     checkpoint, data = tiny_checkpoint(layers), random_rows(4)
     scores = score_units(checkpoint, data, TASK, examples=100, seed=0, criterion=criterion)
     for index, layer in enumerate(layers):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from support.examples import random_rows, tiny_checkpoint, tiny_context
 from support.images import drawn, image_checkpoint
+from support.networks import EFFICIENT, tiny_shape
 
 from compress.pruning import latency_table
 from compress.pruning.latency_table import Clock
@@ -179,3 +180,21 @@ def test_images_are_timed_and_cut_too(tmp_path: Path, *, int8: bool) -> None:
     smaller = cut(model, Plan(heads=((0, 2), (1,)), neurons=(tuple(range(16)), ())))
     assert [(layer.heads, layer.ffn) for layer in smaller.shape.layers] == [(2, 16), (1, 0)]
     assert clock.speedup(model, smaller) > 0
+
+
+def test_heads_of_another_kind_have_costs_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def table(shapes, lengths, threads, progress):
+        dear = {"full": 5.0, "window": 3.0, "wide": 2.0, "linear": 1.0}
+
+        def kind(layer: LayerShape) -> str:
+            if layer.window is None:
+                return "linear" if layer.linear else "full"
+            return "wide" if layer.global_tokens else "window"
+
+        return {name: sum(dear[kind(one)] * one.heads for one in shape.layers) for name, shape in shapes.items()}
+
+    monkeypatch.setattr(latency_table, "_times", table)
+    shape = tiny_shape((LayerShape(2, 8, 9), *EFFICIENT, LayerShape(2, 8, 9)), head=None)
+    clock = Clock(random_rows(8), threads=1, cache=tmp_path, int8=True)
+    costs = clock.costs(shape, ffn_multiple=8)
+    assert [round(heads[1], 6) for heads in costs.heads] == [5.0, 2.0, 3.0, 1.0, 5.0]

@@ -20,7 +20,16 @@ from models.shape import LayerShape, Norm, RelativeBias
 UNITS = {"heads": st.integers(0, 4), "ffn": st.integers(0, 12), "window": st.sampled_from([None, 1])}
 LAYERS = st.lists(
     st.builds(LayerShape, head_size=st.sampled_from([1, 4, 8]), **UNITS)
-    | st.builds(LayerShape, head_size=st.sampled_from([2, 8]), rotary=st.just(50.0), **UNITS),
+    | st.builds(LayerShape, head_size=st.sampled_from([2, 8]), rotary=st.just(50.0), **UNITS)
+    | st.builds(
+        LayerShape, head_size=st.sampled_from([2, 8]), **{**UNITS, "window": st.just(1)}, global_tokens=st.just(1)
+    )
+    | st.builds(
+        LayerShape,
+        head_size=st.sampled_from([1, 8]),
+        **{**UNITS, "window": st.none()},
+        linear=st.just(True),
+    ),
     min_size=1,
     max_size=3,
 )

@@ -274,6 +274,8 @@ def test_old_buffers_are_passed_over(tmp_path: Path) -> None:
         {"layers": (LayerShape(3, 8, 40), LayerShape(2, 8, 40))},
         {"layers": (LayerShape(2, 8, 40), LayerShape(2, 8, 40))},
         {"layers": ()},
+        {"layers": (LayerShape(4, 8, 40, window=3, global_tokens=1),) * 2},
+        {"layers": (LayerShape(4, 8, 40, linear=True),) * 2},
         {"norm": Norm.RMS},
         {"pre_norm": True, "positions": Positions.SINUSOIDAL},
     ],

@@ -102,38 +102,6 @@ def test_attention(heads: int, size: int, *, masked: bool, relative: RelativeBia
     torch.testing.assert_close(module(hidden, padding_mask(mask), readers=FIRST_TOKEN), found[:, :1])
 
 
-@pytest.mark.parametrize("window", [None, 0, 1, 2, 6, 9])
-@pytest.mark.parametrize("base", [None, 1.0, 50.0])
-def test_attention_in_a_window_of_turned_tokens(window: int | None, base: float | None) -> None:
-    torch.manual_seed(0)
-    module = Attention(10, LayerShape(2, 6, 1, window=window, rotary=base), dropout=0.0).eval()
-    hidden, lengths = torch.randn(2, 7, 10), (7, 5)
-    found = module(hidden, padding_mask(torch.tensor([[1] * 7, [1] * 5 + [0] * 2])))
-    first = module(hidden, padding_mask(torch.tensor([[1] * 7, [1] * 5 + [0] * 2])), readers=FIRST_TOKEN)
-    assert bool(found.isfinite().all())
-    torch.testing.assert_close(first, found[:, :1])
-    for row, length in enumerate(lengths):
-        query, key, value = (part[row, :length].unflatten(1, (2, 6)) for part in module.project(hidden))
-        for reader in range(length):
-            seen = [token for token in range(length) if window is None or abs(token - reader) <= window]
-            parts = []
-            for head in range(2):
-                turns = [as_turned(key[token, head], token, base) for token in seen]
-                scores = torch.stack([turn @ as_turned(query[reader, head], reader, base) for turn in turns])
-                parts.append((scores / math.sqrt(6)).softmax(0) @ value[seen, head])
-            torch.testing.assert_close(found[row, reader], module.output(torch.cat(parts)), atol=1e-5, rtol=1e-5)
-
-
-def as_turned(features: Tensor, place: int, base: float | None) -> Tensor:
-    """Return features turned as complex numbers, of which the second half are the imaginary parts (Su et al. 2021)."""
-    if base is None:
-        return features
-    half = len(features) // 2
-    angles = torch.tensor([place / base ** (pair / half) for pair in range(half)])
-    turned = torch.complex(features[:half], features[half:]) * torch.polar(torch.ones(half), angles)
-    return torch.cat([turned.real, turned.imag])
-
-
 def test_attention_drops_only_in_training() -> None:
     torch.manual_seed(0)
     module, hidden = Attention(8, LayerShape(2, 4, 1), dropout=0.5), torch.randn(2, 6, 8)

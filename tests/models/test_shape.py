@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from support.images import image_shape
-from support.networks import EVEN, PRUNED, tiny_shape
+from support.networks import EFFICIENT, EVEN, PRUNED, tiny_shape
 from support.strategies import model_shapes
 
 from models.errors import BadFile, BadInput, CompressError
@@ -36,7 +36,7 @@ def test_a_network_has_the_sizes_of_its_shape(shape: ModelShape) -> None:
         assert weights[f"layers.{index}.attention.output.weight"].shape == (shape.hidden_size, width)
         assert weights[f"layers.{index}.ffn.up.weight"].shape == (layer.ffn, shape.hidden_size)
         assert weights[f"layers.{index}.ffn.down.weight"].shape == (shape.hidden_size, layer.ffn)
-        if shape.relative is not None:
+        if shape.relative is not None and not layer.linear:
             assert weights[f"layers.{index}.attention.relative.weight"].shape == (shape.relative.buckets, layer.heads)
     for path in shape.int8_forms:
         assert f"{path}.weight_scale" in weights
@@ -51,6 +51,11 @@ def test_a_shape_is_frozen() -> None:
 def test_one_layer_is_replaced() -> None:
     shape = tiny_shape(PRUNED).with_layer(1, LayerShape(2, 8, 9))
     assert shape.layers == (PRUNED[0], LayerShape(2, 8, 9), *PRUNED[2:])
+
+
+def test_how_a_layer_reads_in_words() -> None:
+    said = ["window 3, global tokens 2", "window 4", "linear", "full"]
+    assert [layer.attention for layer in (*EFFICIENT, EVEN[0])] == said
 
 
 def test_int8_is_sorted_by_path() -> None:
@@ -83,6 +88,11 @@ def test_positions_that_are_left_for_text() -> None:
         ({"layers": (LayerShape(2, 3, 4, rotary=10.0),)}, "layer 0 turns pairs of features, and head_size is 3"),
         ({"layers": (LayerShape(2, 4, 4, rotary=0.0),)}, r"layer 0 rotary is 0\.0"),
         ({"layers": (LayerShape(2, 4, 4, window=-1),)}, "layer 0 window is -1"),
+        ({"layers": (LayerShape(2, 4, 4, global_tokens=1),)}, "layer 0 has global tokens, and no window"),
+        ({"layers": (LayerShape(2, 4, 4, window=2, global_tokens=-1),)}, "layer 0 global_tokens is -1"),
+        ({"layers": (LayerShape(2, 4, 4, window=2, global_tokens=True),)}, "layer 0 global_tokens is True"),
+        ({"layers": (LayerShape(2, 4, 4, window=2, linear=True),)}, "layer 0 is linear, which has no window"),
+        ({"layers": (LayerShape(2, 4, 4, linear=1),)}, "layer 0 linear is 1"),
         ({"layers": (LayerShape(2, 4, 4, normed=False),)}, "only a pre-norm layer may be without a norm"),
         ({"head": HeadShape(("a",), reads=Reads.MEAN)}, "a head with labels reads mean"),
         ({"head": HeadShape(())}, "a head needs an output"),
@@ -127,7 +137,7 @@ def test_a_shape_that_was_written_before_a_key_was_made() -> None:
     for key in ("normed", "dense"):
         del value["head"][key]
     for layer in value["layers"]:
-        for key in ("window", "rotary", "normed"):
+        for key in ("window", "rotary", "normed", "global_tokens", "linear"):
             del layer[key]
     assert ModelShape.from_json(value) == tiny_shape()
 

@@ -23,6 +23,12 @@ WINDOWS = (
     LayerShape(0, 8, 0, window=3, rotary=20.0),
     LayerShape(2, 6, 5, window=3, rotary=20.0),
 )
+# A window with tokens that read and are read everywhere, one without, and linear attention.
+EFFICIENT = (
+    LayerShape(3, 8, 9, window=3, global_tokens=2),
+    LayerShape(2, 8, 5, window=4),
+    LayerShape(2, 8, 7, linear=True),
+)
 
 
 def tiny_shape(layers: tuple[LayerShape, ...] = EVEN, **changes: Any) -> ModelShape:

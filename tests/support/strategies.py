@@ -13,7 +13,17 @@ heads = st.integers(0, 4)
 head_sizes = st.integers(1, 8)
 ffn_widths = st.integers(0, 8)
 windows = st.none() | st.integers(0, 4)
-layers = st.builds(LayerShape, heads=heads, head_size=head_sizes, ffn=ffn_widths, window=windows)
+layers = st.builds(LayerShape, heads=heads, head_size=head_sizes, ffn=ffn_widths, window=windows) | st.builds(
+    LayerShape, heads=heads, head_size=head_sizes, ffn=ffn_widths, window=st.integers(0, 4), global_tokens=heads
+)
+linear_layers = st.builds(
+    LayerShape,
+    heads=heads,
+    head_size=st.sampled_from((2, 4)),
+    ffn=ffn_widths,
+    rotary=st.none() | st.just(9.0),
+    linear=st.just(True),
+)
 turned_layers = st.builds(
     LayerShape,
     heads=heads,
@@ -38,7 +48,8 @@ head_shapes = st.builds(
 def model_shapes(draw: st.DrawFn) -> ModelShape:
     """Draw a network of any form, with some of its modules in int8."""
     pre_norm = draw(st.booleans())
-    stack = tuple(draw(st.lists(layers | turned_layers if pre_norm else layers, max_size=3)))
+    kinds = layers | linear_layers
+    stack = tuple(draw(st.lists(kinds | turned_layers if pre_norm else kinds, max_size=3)))
     offset = draw(st.integers(0, 3))
     shape = ModelShape(
         family=draw(st.sampled_from(FAMILIES)),

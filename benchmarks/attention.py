@@ -1,0 +1,207 @@
+"""Where other attention begins to pay: full, in a window, and linear, on texts of 64 to 4,096 tokens.
+
+    python benchmarks/attention.py --data imdb/test.jsonl.xz --tokenizer TEACHER
+
+Prints a table as Markdown and draws docs/attention.svg. The models are as large as MiniLM (6 layers, 384 wide, 12
+heads, FFN 1,536), in dynamic int8, written by the exporter and run in ONNX Runtime: one thread, batch 1, interleaved
+rounds against full attention. Their weights are drawn, as time does not depend on them; what such a model answers is
+not asked here. Texts are those of a file, one after the other, cut into pieces of each length; without a file, drawn
+tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import lzma
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.quantization.schemes import forms_of, quantize
+from compress.report.axes import Scale
+from compress.report.markup import Markup, el
+from compress.sources import embedded_teacher
+from compress.statistics import Interval, ratio_interval
+from export.latency import compare
+from export.lower import lower
+from export.target import CPU
+from models.checkpoint import Checkpoint
+from models.files import write_text
+from models.shape import HeadShape, LayerShape, ModelShape
+from models.tokenizing import Tokenizing
+
+LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
+LAYERS, HIDDEN, LAYER = 6, 384, LayerShape(12, 32, 1536)
+FULL = "full"
+KINDS = {
+    FULL: LAYER,
+    "window 64": replace(LAYER, window=64, global_tokens=1),
+    "window 128": replace(LAYER, window=128, global_tokens=1),
+    "linear": replace(LAYER, linear=True),
+}
+TOKENS_PER_PASS = 4096  # of the texts that are timed one after the other
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 430, 46, 100, 30, 42
+STYLE = """
+svg .line { fill: none; stroke: currentColor; stroke-width: 1.8; } svg .point { fill: currentColor; }
+svg .of-0 { color: var(--accent); } svg .of-1 { color: var(--good); } svg .of-2 { color: var(--bad); }
+svg text.kind { fill: currentColor; font-weight: 600; }
+"""
+
+
+class Row(NamedTuple):
+    """One kind at one length: p50 of full attention and its own, ms, and how many times faster it is."""
+
+    kind: str
+    tokens: int
+    full_ms: float
+    ms: float
+    faster: Interval
+
+
+def stream(file: Path, tokenizing: Tokenizing) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the tokens of all texts of a file of JSON Lines (plain, .gz or .xz), joined, and the texts' lengths."""
+    opened = {".gz": gzip.open, ".xz": lzma.open}.get(file.suffix, open)
+    with opened(file, "rt", encoding="utf-8") as lines:
+        texts = [json.loads(line)["text"] for line in lines]
+    rows = [np.asarray(one.ids, dtype=np.int64) for one in tokenizing.encode(texts, max_length=1 << 20)]
+    return np.concatenate(rows), np.array([len(row) for row in rows])
+
+
+def pieces(tokens: npt.NDArray[np.int64], length: int) -> list[npt.NDArray[np.int64]]:
+    """Return pieces of this length from the beginning of the tokens."""
+    count = max(1, TOKENS_PER_PASS // length)
+    return [np.resize(tokens[start * length :], length) for start in range(count)]
+
+
+def graph(layer: LayerShape, tokenizing: Tokenizing) -> bytes:
+    """Return the int8 graph of a model whose layers are all like this one."""
+    shape = ModelShape(
+        family="bert",
+        vocab_size=max(tokenizing.vocab_size, tokenizing.highest_id + 1),
+        hidden_size=HIDDEN,
+        layers=(layer,) * LAYERS,
+        max_positions=max(LENGTHS),
+        type_vocab_size=2,
+        head=HeadShape(("negative", "positive")),
+    )
+    drawn = Checkpoint.new(shape, tokenizing, seed=0)
+    serialized: bytes = lower(quantize(drawn, forms_of(drawn)).network(), CPU).SerializeToString()
+    return serialized
+
+
+def measured(
+    tokens: npt.NDArray[np.int64], tokenizing: Tokenizing, lengths: Sequence[int], *, rounds: int
+) -> list[Row]:
+    """Return every kind at every length beside full attention."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        files = {kind: Path(folder) / f"{kind}.onnx" for kind in KINDS}
+        for kind, layer in KINDS.items():
+            files[kind].write_bytes(graph(layer, tokenizing))
+        for length in lengths:
+            for kind in list(KINDS)[1:]:
+                found = compare(files[FULL], files[kind], pieces(tokens, length), rounds=rounds)
+                faster = ratio_interval(found.baseline.rounds, found.candidate.rounds, sides=2)
+                rows.append(Row(kind, length, found.baseline.p50_ms, found.candidate.p50_ms, faster))
+    return rows
+
+
+def pays_from(rows: Sequence[Row], kind: str) -> int | None:
+    """Return the length from which on a kind is faster than full attention, with 95 % confidence, at all lengths."""
+    own = sorted((row for row in rows if row.kind == kind), key=lambda row: row.tokens, reverse=True)
+    found = None
+    for row in own:
+        if row.faster.low <= 1:
+            break
+        found = row.tokens
+    return found
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the table as Markdown, and from where on each kind pays."""
+    kinds = list(dict.fromkeys(row.kind for row in rows))
+    lines = ["| tokens | full, ms |" + "".join(f" {kind}, ms | times faster (95 %) |" for kind in kinds)]
+    lines.append("|---|---|" + "---|---|" * len(kinds))
+    for length in dict.fromkeys(row.tokens for row in rows):
+        own = [row for row in rows if row.tokens == length]
+        cells = [
+            f" {row.ms:.3g} | {row.faster.estimate:.2f} ({row.faster.low:.2f}-{row.faster.high:.2f}) |" for row in own
+        ]
+        lines.append(f"| {length:,} | {np.median([row.full_ms for row in own]):.3g} |" + "".join(cells))
+    for kind in kinds:
+        first = pays_from(rows, kind)
+        told = "at none of these lengths" if first is None else f"from {first:,} tokens on"
+        lines += ["", f"{kind}: faster than full attention {told}."]
+    return "\n".join(lines)
+
+
+def drawing(rows: Sequence[Row]) -> str:
+    """Return times faster than full attention over the length, as SVG."""
+    ends = [end for row in rows for end in (row.faster.low, row.faster.estimate, row.faster.high) if 0 < end < 1e3]
+    tokens = sorted({row.tokens for row in rows})
+    across = Scale(tokens[0], tokens[-1], LEFT + 12, WIDTH - RIGHT, log=True)
+    up = Scale(min(0.8, *ends) * 0.95, max(1.5, *ends) * 1.05, HEIGHT - BOTTOM, TOP, log=True)
+    marks: list[Markup] = [el("text", "times faster than full attention (log)", x=4, y=14, class_="caption")]
+    for value in up.ticks(8):
+        marks.append(el("line", x1=LEFT, x2=WIDTH - RIGHT, y1=up(value), y2=up(value), class_="grid"))
+        marks.append(el("text", f"{value:g}", x=LEFT - 8, y=up(value) + 4, text_anchor="end", class_="tick"))
+    marks.append(el("line", x1=LEFT, x2=WIDTH - RIGHT, y1=up(1), y2=up(1), class_="reference"))
+    for length in tokens:
+        name = el("text", f"{length:,}", x=across(length), y=HEIGHT - 24, text_anchor="middle", class_="tick")
+        marks += [name, el("line", x1=across(length), x2=across(length), y1=TOP, y2=HEIGHT - BOTTOM, class_="grid")]
+    marks.append(el("text", "tokens (log)", x=WIDTH - RIGHT, y=HEIGHT - 6, text_anchor="end", class_="caption"))
+    marks += [_line([row for row in rows if row.kind == kind], across, up, k) for k, kind in enumerate(list(KINDS)[1:])]
+    told = "; ".join(f"{row.kind} at {row.tokens}: {row.faster.estimate:.2f}" for row in rows)
+    style = (resources.files("compress.report") / "style.css").read_text(encoding="utf-8") + STYLE
+    head, rest = el(
+        "svg",
+        marks,
+        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        role="img",
+        aria_label=f"Times faster than full attention. {told}.",
+    ).text.split(">", 1)
+    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{rest}\n'
+
+
+def _line(rows: Sequence[Row], across: Scale, up: Scale, number: int) -> Markup:
+    places = [(across(row.tokens), up(row.faster.estimate)) for row in rows]
+    marks = [el("polyline", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in places), class_="line")]
+    for row, (x, y) in zip(rows, places, strict=True):
+        told = f"{row.kind}, {row.tokens} tokens: {row.ms:.3g} ms, {row.faster.estimate:.2f} times faster"
+        marks.append(el("line", x1=x, x2=x, y1=up(row.faster.low), y2=up(row.faster.high), class_="line"))
+        marks.append(el("circle", el("title", told), cx=x, cy=y, r=3, class_="point"))
+    x, y = places[-1]
+    return el("g", marks, el("text", rows[-1].kind, x=x + 9, y=y + 4, class_="kind"), class_=f"of-{number}")
+
+
+def main() -> None:
+    """Measure, print and draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="JSON Lines with `text`, plain, .gz or .xz; drawn tokens if left out")
+    parser.add_argument("--tokenizer", type=Path, default=embedded_teacher(), help="checkpoint whose tokens are read")
+    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs" / "attention.svg")
+    given = parser.parse_args()
+    tokenizing = Tokenizing.load(given.tokenizer)
+    if given.data is None:
+        tokens = np.random.default_rng(0).integers(0, tokenizing.vocab_size, TOKENS_PER_PASS)
+    else:
+        tokens, lengths = stream(given.data, tokenizing)
+        longer = ", ".join(f"{(lengths > length).mean():.1%} have more than {length:,}" for length in given.lengths)
+        print(f"{len(lengths):,} texts of {np.median(lengths):.0f} tokens in the median; {longer}.\n")
+    rows = measured(tokens, tokenizing, given.lengths, rounds=given.rounds)
+    print(table(rows))
+    write_text(given.out, drawing(rows))
+
+
+if __name__ == "__main__":
+    main()
