@@ -32,7 +32,7 @@ class Settings(BaseModel):
 
 
 class DataSettings(Settings):
-    """Where the examples are: files (CSV, TSV, JSON Lines, Parquet; folders and archives of images) or hub data sets."""
+    """Where the examples are: files (CSV, TSV, JSON Lines, Parquet; folders, archives of images) or hub data sets."""
 
     train: str | None = Field(None, description="File or hub data set to learn from; labels are optional for distill.")
     validation: str | None = Field(None, description="Labelled file or hub data set that the gates judge on.")

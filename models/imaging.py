@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from models.errors import BadFile, BadInput, Unsupported
 from models.files import digest_of, read_object, write_json
-from models.shape import MAX_PIXELS, ImageShape, ModelShape
+from models.shape import ImageShape, ModelShape
+from models.shape_problems import MAX_PIXELS
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Opened

@@ -7,10 +7,8 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from models.errors import BadFile, BadInput
+from models.shape_problems import problems_of
 
-# Every layer is a record of its own: a number read from a file must not fill the memory with them.
-MAX_LAYERS = 1024
-MAX_PIXELS = 4096  # of an image's height and width
 CLASSIFICATION = "text-classification"  # what a head does that does not say it
 
 
@@ -199,7 +197,7 @@ class ModelShape:
     image: ImageShape | None = None
 
     def __post_init__(self) -> None:
-        problems = list(_problems(self))
+        problems = problems_of(self)
         if problems:
             raise BadInput("; ".join(problems), where=f"shape of a {self.family} model")
 
@@ -299,112 +297,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value
-
-
-def _problems(shape: ModelShape) -> list[str]:
-    sizes = {
-        "vocab_size": shape.vocab_size,
-        "hidden_size": shape.hidden_size,
-        "embedding_size": shape.embedding_width,
-        "usable positions": shape.usable_positions,
-        "type_vocab_size": shape.type_vocab_size,
-        "pad_token_id": shape.pad_token_id,
-        **{
-            f"layer {index} {name}": getattr(layer, name)
-            for index, layer in enumerate(shape.layers)
-            for name in ("heads", "head_size", "ffn")
-        },
-    }
-    # A layer may keep no head or no neuron at all: the sublayer is then its output bias alone.
-    zero_allowed = {f"layer {index} {name}" for index in range(len(shape.layers)) for name in ("heads", "ffn")}
-    zero_allowed |= {"type_vocab_size", "pad_token_id", *(["vocab_size"] if shape.image else [])}
-    wrong = [
-        f"{name} is {size}" for name, size in sizes.items() if not isinstance(size, int) or size < 0 or size > 1 << 24
-    ]
-    wrong += [f"{name} is 0" for name, size in sizes.items() if size == 0 and name not in zero_allowed]
-    wrong += [] if shape.image is None else _image_problems(shape.image, positions=shape.max_positions)
-    wrong += [f"{len(shape.layers)} layers are more than {MAX_LAYERS}"] if len(shape.layers) > MAX_LAYERS else []
-    wrong += [problem for index, layer in enumerate(shape.layers) for problem in _layer_problems(index, layer)]
-    wrong += ["only a pre-norm layer may be without a norm"] if not _all_normed(shape) and not shape.pre_norm else []
-    wrong += _relative_problems(shape.relative)
-    shares = {"dropout": shape.dropout, "attention_dropout": shape.attention_dropout}
-    shares |= {} if shape.head is None else {"head dropout": shape.head.dropout}
-    wrong += [f"{name} is {share}" for name, share in shares.items() if not _is_number(share) or not 0 <= share <= 1]
-    positive = {"norm_eps": shape.norm_eps, "initializer_range": shape.initializer_range}
-    wrong += [f"{name} is {value}" for name, value in positive.items() if not _is_number(value) or not 0 <= value < 1e3]
-    if not isinstance(shape.family, str) or not isinstance(shape.pre_norm, bool) or not isinstance(shape.gated, bool):
-        wrong.append(f"family is {shape.family!r}, pre_norm is {shape.pre_norm!r} and gated is {shape.gated!r}")
-    if shape.head is not None and len(set(shape.head.labels)) != len(shape.head.labels):
-        wrong.append("a label is named twice")
-    if shape.head is not None and not _may_read(shape.head):
-        wrong.append(f"a head {'with' if shape.head.labels else 'without'} labels reads {shape.head.reads.value}")
-    if shape.head is not None and not shape.head.labels and shape.head.width != shape.hidden_size:
-        wrong.append("a head needs an output" if not shape.head.width else f"the embedding is {shape.head.width} wide")
-    return wrong
-
-
-def _may_read(head: HeadShape) -> bool:
-    if not head.labels:
-        return head.reads is not Reads.EACH
-    return head.normed or not head.dense or head.reads is not Reads.MEAN
-
-
-def _all_normed(shape: ModelShape) -> bool:
-    return all(layer.normed for layer in shape.layers)
-
-
-def _layer_problems(index: int, layer: LayerShape) -> list[str]:
-    wrong = []
-    if layer.window is not None and not (isinstance(layer.window, int) and 0 <= layer.window <= 1 << 24):
-        wrong.append(f"layer {index} window is {layer.window!r}")
-    if not (_is_whole(layer.global_tokens) and 0 <= layer.global_tokens <= 1 << 24):
-        wrong.append(f"layer {index} global_tokens is {layer.global_tokens!r}")
-    elif layer.global_tokens and layer.window is None:
-        wrong.append(f"layer {index} has global tokens, and no window that they are seen beyond")
-    if not isinstance(layer.linear, bool):
-        wrong.append(f"layer {index} linear is {layer.linear!r}")
-    elif layer.linear and layer.window is not None:
-        wrong.append(f"layer {index} is linear, which has no window")
-    if layer.rotary is not None and not (_is_number(layer.rotary) and 1 <= layer.rotary <= 1e12):
-        wrong.append(f"layer {index} rotary is {layer.rotary!r}")
-    if layer.rotary is not None and isinstance(layer.head_size, int) and layer.head_size % 2:
-        wrong.append(f"layer {index} turns pairs of features, and head_size is {layer.head_size}")
-    if not isinstance(layer.normed, bool):
-        wrong.append(f"layer {index} normed is {layer.normed!r}")
-    return wrong
-
-
-def _relative_problems(relative: RelativeBias | None) -> list[str]:
-    if relative is None:
-        return []
-    buckets, distance = relative.buckets, relative.max_distance
-    whole = all(isinstance(size, int) and 0 < size <= 1 << 16 for size in (buckets, distance))
-    # A quarter of the buckets is for one distance each; the logarithm of the others must rise.
-    if whole and buckets >= 4 and distance > buckets // 4:
-        return []
-    return [f"{buckets} buckets for relative distances up to {distance}"]
-
-
-def _image_problems(image: ImageShape, *, positions: int) -> list[str]:
-    sizes = {name: getattr(image, name) for name in ("height", "width", "patch", "channels", "prefix")}
-    wrong = [
-        f"image {name} is {size}"
-        for name, size in sizes.items()
-        if not isinstance(size, int) or not int(name != "prefix") <= size <= MAX_PIXELS
-    ]
-    if not wrong and not all(image.grid):
-        wrong = [f"an image of {image.height} x {image.width} pixels holds no patch of {image.patch}"]
-    if not wrong and image.tokens != positions:
-        return [f"{positions} positions for an image of {image.tokens} tokens"]
-    return wrong
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 _E = TypeVar("_E", bound=Enum)
