@@ -30,7 +30,7 @@ from compress.report.axes import Scale
 from compress.report.markup import Markup, el
 from compress.sources import embedded_teacher
 from compress.statistics import Interval, ratio_interval
-from export.latency import compare
+from export.latency import Call, compare
 from export.lower import lower
 from export.target import CPU
 from models.checkpoint import Checkpoint
@@ -75,10 +75,11 @@ def stream(file: Path, tokenizing: Tokenizing) -> tuple[npt.NDArray[np.int64], n
     return np.concatenate(rows), np.array([len(row) for row in rows])
 
 
-def pieces(tokens: npt.NDArray[np.int64], length: int) -> list[npt.NDArray[np.int64]]:
-    """Return pieces of this length from the beginning of the tokens."""
+def pieces(tokens: npt.NDArray[np.int64], length: int) -> list[Call]:
+    """Return calls with pieces of this length from the beginning of the tokens."""
     count = max(1, TOKENS_PER_PASS // length)
-    return [np.resize(tokens[start * length :], length) for start in range(count)]
+    rows = [np.resize(tokens[start * length :], length) for start in range(count)]
+    return [Call(length, {"input_ids": row[None]}) for row in rows]
 
 
 def graph(layer: LayerShape, tokenizing: Tokenizing) -> bytes:
@@ -154,6 +155,7 @@ def drawing(rows: Sequence[Row]) -> str:
         marks.append(el("line", x1=LEFT, x2=WIDTH - RIGHT, y1=up(value), y2=up(value), class_="grid"))
         marks.append(el("text", f"{value:g}", x=LEFT - 8, y=up(value) + 4, text_anchor="end", class_="tick"))
     marks.append(el("line", x1=LEFT, x2=WIDTH - RIGHT, y1=up(1), y2=up(1), class_="reference"))
+    marks.append(el("text", "full", x=WIDTH - RIGHT + 9, y=up(1) + 4, class_="tick"))
     for length in tokens:
         name = el("text", f"{length:,}", x=across(length), y=HEIGHT - 24, text_anchor="middle", class_="tick")
         marks += [name, el("line", x1=across(length), x2=across(length), y1=TOP, y2=HEIGHT - BOTTOM, class_="grid")]

@@ -148,7 +148,7 @@ class DistillSettings(LessonSettings):
     losses: LossSettings = Field(default_factory=LossSettings, description="What the student learns from.")
     dropout: Share | None = Field(None, description="Dropout while training; the teacher's if left out.")
     attention: Literal["full", "window", "linear"] | None = Field(
-        None, description="How tokens read: all others, those near by, or a sum of all; the teacher's way if left out."
+        None, description="A token reads all, a window, or (linear) sums over all; what the teacher's do if left out."
     )
     attention_layers: tuple[int, ...] = Field((), description="The student's layers with it (from 0); all if left out.")
     window: Count | None = Field(None, description="Tokens that a window has on each side; 64 if left out.")

@@ -17,6 +17,7 @@ from support.vocabularies import word_piece_checkpoint
 
 import compress
 from compress.cli import main
+from compress.inspecting import inspect_model
 from compress.pipeline import execute, require_passed
 from compress.recipe import Recipe, make_recipe
 from compress.record import RunResult
@@ -57,6 +58,20 @@ def test_a_run_makes_every_stage_and_a_bundle_that_verifies(plain: dict[str, Any
     assert [step["stage"] for step in manifest["lineage"]] == ["teacher", "distill", "prune", "quantize", "export"]
     assert manifest["measurements"]["bundle"]["estimate"] == result.stages[-1].validation.estimate
     # The bundle answers as the quantized model that was judged before it.
+    assert result.stages[-1].validation.predictions == result.stages[-2].validation.predictions
+
+
+@pytest.mark.parametrize("asked", [{"attention": "window", "window": 2}, {"attention": "linear", "positions": 80}])
+def test_a_student_that_reads_otherwise_goes_all_the_way(
+    asked: dict[str, Any], plain: dict[str, Any], tmp_path: Path
+) -> None:
+    result = carry_out(plain | {"distill": plain["distill"] | asked}, tmp_path)
+    require_passed(result)
+    bundle = tmp_path / "runs" / "tiny" / "bundle"
+    assert verify_bundle(bundle).examples == 2
+    said = inspect_model(str(bundle))
+    assert said["layers"][0]["attention"] == {"window": "window 2, global tokens 1"}.get(asked["attention"], "linear")
+    assert said["positions"] == asked.get("positions", 40)
     assert result.stages[-1].validation.predictions == result.stages[-2].validation.predictions
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+from support.images import image_shape
 from support.networks import EFFICIENT, EVEN, TURNED, quantized_network, random_network, tiny_shape
 
 from export import parity
@@ -16,7 +17,7 @@ from export.lower import lower
 from export.places import LEAST_BLOCK, MASKED_WINDOWS
 from export.session import feeds, open_session
 from export.target import CPU, TARGETS, Target
-from models.shape import HeadShape, Int8Form, LayerShape, ModelShape, Reads, RelativeBias
+from models.shape import HeadShape, ImageShape, Int8Form, LayerShape, ModelShape, Reads, RelativeBias
 
 targets = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 LONG: dict[str, Any] = {"max_positions": 300}
@@ -64,6 +65,17 @@ def test_the_graph_computes_what_the_network_does(name: str, target: Target) -> 
 
 
 @targets
+@pytest.mark.parametrize("window", [3, 20])
+@pytest.mark.parametrize("head", [None, HeadShape(("a", "b"), dense=False)], ids=["no head", "first token"])
+def test_images_have_no_padding(window: int, head: HeadShape | None, target: Target) -> None:
+    layers = (replace(EFFICIENT[0], window=window), EFFICIENT[2], LayerShape(2, 8, 9, window=window))
+    network = random_network(image_shape(layers, image=ImageShape(28, 28, 4, channels=1), head=head))
+    model = lower(network, target).SerializeToString()
+    pixels = np.random.default_rng(0).normal(size=(3, 1, 28, 28)).astype(np.float32)
+    assert parity.compare(network, model, [{"pixel_values": pixels}]).max_abs < 1e-4
+
+
+@targets
 @pytest.mark.parametrize("form", [Int8Form.DYNAMIC, Int8Form.STATIC])
 @pytest.mark.parametrize("name", ["window", "global tokens", "distances, first token", "turned"])
 def test_int8_computes_what_the_network_does(name: str, form: Int8Form, target: Target) -> None:
@@ -93,7 +105,7 @@ def elements(model: onnx.ModelProto, time: int) -> list[int]:
         whole.graph.output.extend(onnx.ValueInfoProto(name=name) for name in node.output if name not in named)
     session = open_session(whole.SerializeToString(), threads=1)
     row = batch(1, time)
-    return [np.size(value) for value in session.run(None, feeds(session, *row.values()))]
+    return [np.size(value) for value in session.run(None, feeds(session, row))]
 
 
 def growth(shape: ModelShape) -> float:
