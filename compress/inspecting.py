@@ -145,7 +145,7 @@ def _subject(source: str, look: Look, progress: Progress) -> Subject:
         max_length=probe.shape.usable_positions,
         cache=cache,
         shared=task.shared,
-        progress=progress("tokenise"),
+        progress=progress("encode"),
     )
     return Subject(probe, data)
 

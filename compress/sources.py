@@ -120,7 +120,7 @@ class Inputs:
                 max_length=longest,
                 cache=self.cache,
                 shared=self.task.shared,
-                progress=self.progress("tokenise"),
+                progress=self.progress("encode"),
             )
         return self._read[key]
 
@@ -168,7 +168,7 @@ class Inputs:
 
 
 def load_inputs(recipe: Recipe, *, cache: Path, progress: Progress = silent) -> Inputs:
-    """Return the inputs of a recipe, tokenised for the teacher and kept in `cache`.
+    """Return the inputs of a recipe, encoded for the teacher and kept in `cache`.
 
     Raises:
         BadInput, BadFile, Unsupported: as checkpoints, tables and tokenizers raise.

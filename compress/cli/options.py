@@ -31,7 +31,7 @@ class Basic(Settings):
     out: Path | None = Field(None, description="Directory to write; it must not hold anything else.")
     seed: int | None = Field(None, description="Seed of everything that is drawn.")
     threads: int | None = Field(None, description="Threads for training; all cores if left out.")
-    cache: Path = Field(Path("~/.cache/compress"), description="Where tokenised data and teacher outputs are kept.")
+    cache: Path = Field(Path("~/.cache/compress"), description="Where encoded data and teacher outputs are kept.")
     json_output: bool = Field(False, description="Print one JSON object on stdout, for machines.", alias="json")
 
 
@@ -55,7 +55,7 @@ class Look(Settings):
     label: str | None = Field(None, description="Column of the label; found by name if left out.")
     threads: int = Field(1, description="Threads that ONNX Runtime may use.")
     rounds: int = Field(20, description="Interleaved rounds of timing.")
-    cache: Path = Field(Path("~/.cache/compress"), description="Where tokenised data is kept.")
+    cache: Path = Field(Path("~/.cache/compress"), description="Where encoded data is kept.")
     json_output: bool = Field(False, description="Print one JSON object on stdout, for machines.", alias="json")
 
 
