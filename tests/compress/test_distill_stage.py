@@ -141,7 +141,7 @@ def test_a_student_that_reads_otherwise_learns(attention: Any, tmp_path: Path) -
 
     def distance(checkpoint: Any) -> float:
         with torch.inference_mode():
-            wanted, found = (one.network()(batch.input_ids, batch.attention_mask) for one in (teacher, checkpoint))
+            wanted, found = (one.network()(**batch.inputs) for one in (teacher, checkpoint))
         return float((found - wanted).square().mean())
 
     fresh = build_student(teacher, plan(teacher.shape, settings), seed=0)
