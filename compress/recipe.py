@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +23,7 @@ from compress.settings import (
     TrainSettings,
     TrimSettings,
 )
+from compress.shipped import shipped_names, shipped_text
 from models.errors import BadFile, BadInput, nearest
 
 MAX_RECIPE_BYTES = 1 << 20
@@ -57,12 +57,7 @@ class Recipe(Settings):
 
 def shipped_recipes() -> dict[str, str]:
     """Return the recipes that come with the package: name -> YAML text."""
-    folder = resources.files("compress") / "recipes"
-    return {
-        entry.name.removesuffix(".yaml"): entry.read_text(encoding="utf-8")
-        for entry in folder.iterdir()
-        if entry.name.endswith(".yaml")
-    }
+    return {name: shipped_text(name) for name in shipped_names()}
 
 
 def load_recipe(source: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -72,7 +67,7 @@ def load_recipe(source: str, overrides: Mapping[str, Any] | None = None) -> Reci
         BadFile: the file is missing or not YAML.
         BadInput: a key is unknown (the nearest is named) or a value is not allowed; all problems in one message.
     """
-    shipped = shipped_recipes()
+    shipped = shipped_names()
     path = Path(source)
     if path.is_file():
         if path.stat().st_size > MAX_RECIPE_BYTES:
@@ -82,9 +77,9 @@ def load_recipe(source: str, overrides: Mapping[str, Any] | None = None) -> Reci
         except UnicodeDecodeError as error:
             raise BadFile(f"not UTF-8 text ({error.reason} at byte {error.start})", where=source) from None
     elif source in shipped:
-        text = shipped[source]
+        text = shipped_text(source)
     else:
-        known = ", ".join(sorted(shipped))
+        known = ", ".join(shipped)
         raise BadFile("there is no such recipe file", where=source, fix=f"Shipped recipes: {known}.")
     try:
         value = yaml.safe_load(text)

@@ -27,7 +27,7 @@ from export.manifest import (
 from export.readme import readme
 from export.session import Floats, open_session, run
 from models.errors import BadFile, BadInput, Mismatch
-from models.family import architecture_of, head_keys
+from models.family import architecture_of, head_keys, image_keys
 from models.files import digest_files, inside, write_bytes, write_json, write_text
 from models.progress import Progress, silent
 from models.reading import Arrays, Reader, load_reader, tokenizer_of
@@ -253,13 +253,8 @@ def _config(shape: ModelShape) -> dict[str, Any]:
 
 
 def _reads(shape: ModelShape) -> dict[str, Any]:
-    image = shape.image
-    if image is not None:
-        return {
-            "image_size": image.height if image.height == image.width else [image.height, image.width],
-            "patch_size": image.patch,
-            "num_channels": image.channels,
-        }
+    if shape.image is not None:
+        return image_keys(shape.image)
     return {
         "vocab_size": shape.vocab_size,
         "max_position_embeddings": shape.max_positions,

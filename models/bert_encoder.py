@@ -96,11 +96,11 @@ def even_layers(count: int, *, hidden: int, heads: int, ffn: int) -> tuple[Layer
     return (LayerShape(heads=heads, head_size=hidden // heads, ffn=ffn),) * count
 
 
-def bert_config(shape: ModelShape, *, architecture: str) -> dict[str, Any]:
-    """Return the config with BERT's keys of a shape whose layers are all alike.
+def encoder_keys(shape: ModelShape, *, architecture: str) -> dict[str, Any]:
+    """Return the keys that configs of BERT and of ViT share, of a shape whose layers are all alike.
 
     Raises:
-        Unsupported: an activation that BERT's configs have no name for.
+        Unsupported: an activation that these configs have no name for.
     """
     layer = shape.layers[0]
     names = [name for name, activation in ACTIVATIONS.items() if activation is shape.activation]
@@ -109,7 +109,6 @@ def bert_config(shape: ModelShape, *, architecture: str) -> dict[str, Any]:
     return {
         "architectures": [architecture_of(shape, architecture)],
         "model_type": shape.family,
-        "vocab_size": shape.vocab_size,
         "hidden_size": shape.hidden_size,
         "num_hidden_layers": len(shape.layers),
         "num_attention_heads": layer.heads,
@@ -117,10 +116,22 @@ def bert_config(shape: ModelShape, *, architecture: str) -> dict[str, Any]:
         "hidden_act": names[0],
         "hidden_dropout_prob": shape.dropout,
         "attention_probs_dropout_prob": shape.attention_dropout,
-        "max_position_embeddings": shape.max_positions,
-        "type_vocab_size": shape.type_vocab_size,
         "layer_norm_eps": shape.norm_eps,
         "initializer_range": shape.initializer_range,
+    }
+
+
+def bert_config(shape: ModelShape, *, architecture: str) -> dict[str, Any]:
+    """Return the config with BERT's keys of a shape whose layers are all alike.
+
+    Raises:
+        Unsupported: an activation that BERT's configs have no name for.
+    """
+    return {
+        **encoder_keys(shape, architecture=architecture),
+        "vocab_size": shape.vocab_size,
+        "max_position_embeddings": shape.max_positions,
+        "type_vocab_size": shape.type_vocab_size,
         "pad_token_id": shape.pad_token_id,
         "position_embedding_type": "absolute",
         **({"classifier_dropout": shape.head.dropout, **head_keys(shape.head)} if shape.head else {}),

@@ -8,8 +8,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from models.errors import BadInput
+from models.shape import HeadShape
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def require_choice(head: HeadShape, *, asked: str, of: str, where: str) -> None:
+    """Raise BadInput where a head gives nothing to choose from; `asked` is the task, `of` what is classified."""
+    if len(head.labels) < 2 or head.tokens:
+        raise BadInput(
+            f"a classifier of {of}s needs two labels, and this head has {len(head.labels)} for each "
+            f"{'token' if head.tokens else of}",
+            where=where,
+            fix=head.unlike(asked),
+        )
 
 
 def probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

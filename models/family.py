@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from models.shape import CLASSIFICATION, Activation, HeadShape, ModelShape, Reads
+from models.shape import CLASSIFICATION, Activation, HeadShape, ImageShape, ModelShape, Reads
 from models.weights import Layout, Names, Row
 
 Config = Mapping[str, Any]
@@ -65,6 +65,15 @@ def head_keys(head: HeadShape) -> dict[str, Any]:
         "label2id": {label: number for number, label in enumerate(head.labels)},
         "num_labels": len(head.labels),
         **({"problem_type": problems[0]} if problems else {}),
+    }
+
+
+def image_keys(image: ImageShape) -> dict[str, Any]:
+    """Return the sizes of images as Hugging Face writes them."""
+    return {
+        "image_size": image.height if image.height == image.width else [image.height, image.width],
+        "patch_size": image.patch,
+        "num_channels": image.channels,
     }
 
 

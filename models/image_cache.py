@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,12 @@ from models.content import Pixels
 from models.data import Table
 from models.encoded import Encoded
 from models.errors import BadFile, BadInput
-from models.files import check_files, digest_files, digest_of, new_directory, read_object, write_json
+from models.files import digest_of
 from models.imaging import Imaging
+from models.kept import Notes, kept
 from models.token_cache import Expected, digest_of_targets, mapped
 
 _FORMAT = 1
-_META = "meta.json"
 _ARRAYS = ("pixels", "targets")
 _STEP = 1000  # images between two reports of progress
 
@@ -53,41 +52,29 @@ def encode_images(
         "targets": digest_of_targets(targets),
     }
     entry = cache / f"pixels-{digest_of(key)[:32]}"
-    if entry.exists():
-        try:
-            return _read(entry, imaging, tokens)
-        except BadFile:
-            shutil.rmtree(entry)
-    with new_directory(entry) as directory:
-        size = (len(table), imaging.channels, imaging.height, imaging.width)
+    size = (len(table), imaging.channels, imaging.height, imaging.width)
+    images = table.images
+
+    def write(directory: Path) -> Notes:
         pixels: Any = np.lib.format.open_memmap(directory / "pixels.npy", mode="w+", dtype=np.uint8, shape=size)
-        for row, image in enumerate(table.images):
+        for row, image in enumerate(images):
             pixels[row] = imaging.pixels(image)
             if progress is not None and ((row + 1) % _STEP == 0 or row + 1 == len(table)):
                 progress(row + 1, len(table))
         pixels.flush()
         np.save(directory / "targets.npy", targets, allow_pickle=False)
-        write_json(directory / _META, {"digest": digest_of(key), "files": digest_files(directory)})
-    return _read(entry, imaging, tokens)
+        return {"digest": digest_of(key)}
+
+    files = [f"{name}.npy" for name in _ARRAYS]
+    return kept(entry, files=files, write=write, read=lambda notes: _read(entry, notes, imaging, tokens))
 
 
-def _read(entry: Path, imaging: Imaging, tokens: int) -> Encoded:
-    """Return an entry of the cache.
-
-    Raises:
-        BadFile: a file of it is missing or not what was written.
-    """
-    meta = read_object(entry / _META)
-    try:
-        expected = {str(name): (str(digest), int(size)) for name, (digest, size) in meta["files"].items()}
-        digest = str(meta["digest"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BadFile(f"not a record of pixels ({error})", where=str(entry / _META)) from error
-    if set(expected) != {f"{name}.npy" for name in _ARRAYS}:
-        raise BadFile("records other files than those of pixels", where=str(entry / _META))
-    check_files(entry, expected)
+def _read(entry: Path, notes: Notes, imaging: Imaging, tokens: int) -> Encoded:
+    """Return an entry of the cache; BadFile where it does not fit together."""
+    if "digest" not in notes:
+        raise BadFile("not a record of pixels", where=str(entry))
     pixels, targets = (mapped(entry / f"{name}.npy") for name in _ARRAYS)
     if len(pixels) != len(targets):
         raise BadFile("the arrays do not fit together", where=str(entry))
     offsets = np.arange(len(pixels) + 1, dtype=np.int64) * tokens
-    return Encoded(Pixels(pixels, imaging), offsets, targets, 0, digest_of([digest, tokens]))
+    return Encoded(Pixels(pixels, imaging), offsets, targets, 0, digest_of([str(notes["digest"]), tokens]))

@@ -151,6 +151,10 @@ class HeadShape:
     normed: bool = False
     dense: bool = True
 
+    def unlike(self, task: str) -> str | None:
+        """Return the advice that this head is for another task than the one asked for, where it is."""
+        return None if self.task == task else f"Its own task is {self.task}."
+
     @property
     def tokens(self) -> bool:
         """Return whether there is an answer for each token."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
@@ -17,14 +16,14 @@ from models.content import Rows, Tokens
 from models.data import Table
 from models.encoded import Encoded
 from models.errors import BadFile, Unsupported
-from models.files import check_files, digest_files, digest_of, new_directory, read_object, write_json
+from models.files import digest_of
+from models.kept import Notes, kept
 from models.targets import SpanTargets, WordTargets
 from models.tokenizing import Encoding, Tokenizing
 
 Expected = npt.NDArray[Any] | WordTargets | SpanTargets  # of rows, or to be carried over to tokens
 
 _FORMAT = 3
-_META = "meta.json"
 _ARRAYS = ("ids", "offsets", "second", "targets", "examples", "spans")
 _CHUNK = 4096  # texts encoded before their numbers are written: bounds the memory, whatever the size of the data
 
@@ -62,23 +61,19 @@ def encode_table(
         "shared": shared,
     }
     entry = cache / f"tokens-{digest_of(key)[:32]}"
-    if entry.exists():
-        try:
-            return replace(_read(entry), table=table)
-        except BadFile:
-            shutil.rmtree(entry)
-    with new_directory(entry) as directory:
 
-        def encode(texts: list[str], pairs: list[str] | None) -> list[list[Encoding]]:
-            if shared and pairs is not None:
-                return tokenizing.windows(texts, pairs, max_length=max_length, shared=shared)
-            return [[one] for one in tokenizing.encode(texts, pairs, max_length=max_length, spans=by_token)]
+    def encode(texts: list[str], pairs: list[str] | None) -> list[list[Encoding]]:
+        if shared and pairs is not None:
+            return tokenizing.windows(texts, pairs, max_length=max_length, shared=shared)
+        return [[one] for one in tokenizing.encode(texts, pairs, max_length=max_length, spans=by_token)]
 
+    def write(directory: Path) -> Notes:
         rows, truncated = _write(directory, _encodings(table, encode, progress), targets)
-        meta = {"rows": rows, "truncated": truncated, "pad_token_id": tokenizing.pad_token_id}
-        meta |= {"by_token": by_token}
-        write_json(directory / _META, {**meta, "digest": digest_of(key), "files": digest_files(directory)})
-    return replace(_read(entry), table=table)
+        notes = {"rows": rows, "truncated": truncated, "pad_token_id": tokenizing.pad_token_id, "by_token": by_token}
+        return {**notes, "digest": digest_of(key)}
+
+    files = [f"{name}.npy" for name in _ARRAYS]
+    return replace(kept(entry, files=files, write=write, read=lambda notes: _read(entry, notes)), table=table)
 
 
 def _encodings(
@@ -203,22 +198,13 @@ def digest_of_targets(targets: Expected) -> list[Any]:
     return [str(targets.dtype), list(targets.shape), hashlib.sha256(targets.tobytes()).hexdigest()]
 
 
-def _read(entry: Path) -> Encoded:
-    """Return an entry of the cache.
-
-    Raises:
-        BadFile: a file of it is missing or not what was written.
-    """
-    meta = read_object(entry / _META)
+def _read(entry: Path, notes: Notes) -> Encoded:
+    """Return an entry of the cache; BadFile where it does not fit together."""
     try:
-        expected = {str(name): (str(digest), int(size)) for name, (digest, size) in meta["files"].items()}
-        rows, truncated, pad = int(meta["rows"]), int(meta["truncated"]), int(meta["pad_token_id"])
-        digest, by_token = str(meta["digest"]), bool(meta["by_token"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BadFile(f"not a record of tokenised data ({error})", where=str(entry / _META)) from error
-    if set(expected) != {f"{name}.npy" for name in _ARRAYS}:
-        raise BadFile("records other files than those of tokenised data", where=str(entry / _META))
-    check_files(entry, expected)
+        rows, truncated, pad = int(notes["rows"]), int(notes["truncated"]), int(notes["pad_token_id"])
+        digest, by_token = str(notes["digest"]), bool(notes["by_token"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadFile(f"not a record of tokenised data ({error})", where=str(entry)) from error
     arrays = [mapped(entry / f"{name}.npy") for name in _ARRAYS]
     ids, offsets, second, targets, examples, spans = arrays
     of_rows = [len(second), len(offsets) - 1, len(examples), *([] if by_token else [len(targets)])]

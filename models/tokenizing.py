@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -204,10 +205,11 @@ class Tokenizing:
         result: list[list[Encoding]] = []
         for start in range(0, len(texts), _CHUNK):
             both = list(zip(texts[start : start + _CHUNK], pairs[start : start + _CHUNK], strict=True))
-            _check_texts(both, start)
-            apart = [
-                self._tokenizer.encode_batch(list(some), add_special_tokens=False) for some in zip(*both, strict=True)
-            ]
+            with _texts_told(both, start):
+                apart = [
+                    self._tokenizer.encode_batch(list(some), add_special_tokens=False)
+                    for some in zip(*both, strict=True)
+                ]
             for given, first, second in zip(both, *apart, strict=True):
                 cut = len(first.ids) > room
                 first.truncate(room)
@@ -232,12 +234,9 @@ class Tokenizing:
     def _encode_chunk(
         self, inputs: list[str] | list[tuple[str, str]], start: int, max_length: int, *, spans: bool
     ) -> list[Encoding]:
-        try:
-            encode = self._tokenizer.encode_batch if spans else self._tokenizer.encode_batch_fast
+        encode = self._tokenizer.encode_batch if spans else self._tokenizer.encode_batch_fast
+        with _texts_told(inputs, start):
             encoded = encode(inputs)
-        except TypeError:
-            _check_texts(inputs, start)
-            raise
         result: list[Encoding] = []
         for one in encoded:
             ids = one.ids
@@ -247,14 +246,19 @@ class Tokenizing:
         return result
 
 
-def _check_texts(inputs: Sequence[str | tuple[str, str]], start: int) -> None:
-    """Raise BadInput where a text cannot be written; `start` is the number of the first."""
-    for number, text in enumerate(inputs, start=start + 1):
-        if not _is_text(text):
-            raise BadInput(
-                f"text {number} is not a text that can be written as UTF-8",
-                fix="Remove the broken characters (half a surrogate pair).",
-            )
+@contextmanager
+def _texts_told(inputs: Sequence[str | tuple[str, str]], start: int) -> Iterator[None]:
+    """Raise BadInput for the text that cannot be written where the library refuses one; `start` of them came before."""
+    try:
+        yield
+    except TypeError as error:
+        for number, text in enumerate(inputs, start=start + 1):
+            if not _is_text(text):
+                raise BadInput(
+                    f"text {number} is not a text that can be written as UTF-8",
+                    fix="Remove the broken characters (half a surrogate pair).",
+                ) from error
+        raise
 
 
 def _places(encoded: Any, text: Any, *, only: int | None = None) -> tuple[list[tuple[int, int]], list[int]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from models.bert_encoder import ACTIVATIONS, even_layers
+from models.bert_encoder import ACTIVATIONS, encoder_keys, even_layers
 from models.errors import Unsupported
-from models.family import IMAGES, Config, architecture_of, head_keys, labels_of, task_of
+from models.family import IMAGES, Config, head_keys, image_keys, labels_of, task_of
 from models.shape import CLASSIFICATION, Activation, HeadShape, ImageShape, ModelShape, member
 from models.weights import Row
 
@@ -91,27 +91,12 @@ def vit_config(shape: ModelShape, *, architecture: str) -> dict[str, Any]:
     Raises:
         Unsupported: a network that reads no images, or an activation that the configs have no name for.
     """
-    layer, image = shape.layers[0], shape.image
-    names = [name for name, activation in ACTIVATIONS.items() if activation is shape.activation]
-    if not names or image is None:
-        raise Unsupported(f"the {shape.family} format has no name for {shape.activation.value}", where="this model")
-    square = image.height == image.width
+    if shape.image is None:
+        raise Unsupported(f"the {shape.family} format is one of images", where="this model")
     return {
-        "architectures": [architecture_of(shape, architecture)],
-        "model_type": shape.family,
-        "hidden_size": shape.hidden_size,
-        "num_hidden_layers": len(shape.layers),
-        "num_attention_heads": layer.heads,
-        "intermediate_size": layer.ffn,
-        "hidden_act": names[0],
-        "hidden_dropout_prob": shape.dropout,
-        "attention_probs_dropout_prob": shape.attention_dropout,
-        "layer_norm_eps": shape.norm_eps,
-        "initializer_range": shape.initializer_range,
-        "image_size": image.height if square else [image.height, image.width],
-        "patch_size": image.patch,
-        "num_channels": image.channels,
-        "encoder_stride": image.patch,
+        **encoder_keys(shape, architecture=architecture),
+        **image_keys(shape.image),
+        "encoder_stride": shape.image.patch,
         "qkv_bias": True,
         **(head_keys(shape.head) if shape.head else {}),
     }

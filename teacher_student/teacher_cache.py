@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,8 @@ from models.checkpoint import Checkpoint
 from models.encoded import Encoded, members
 from models.errors import BadFile
 from models.evaluation import TOKENS_PER_BATCH, answer_offsets, place_answers, unpadded_batches
-from models.files import check_files, digest_files, digest_of, new_directory, read_object, sha256_bytes, write_json
+from models.files import digest_of, sha256_bytes
+from models.kept import Notes, kept
 from models.memory import give_back
 from models.progress import Progress, silent
 from teacher_student.compute import Compute
@@ -106,17 +106,20 @@ def teacher_outputs(
         }
     )
     place = cache / f"teacher-{key[:24]}"
-    if place.exists():
-        try:
-            return _opened(place, teacher, data, layers, key)
-        except BadFile:
-            shutil.rmtree(place)
-    with new_directory(place) as directory:
+
+    def write(directory: Path) -> Notes:
         _compute(teacher, data, directory=directory, layers=layers, compute=compute, progress=progress)
-        files = {name: list(entry) for name, entry in digest_files(directory).items()}
-        write_json(directory / RECORD, {"format": FORMAT, "files": files})
-    give_back()
-    return _opened(place, teacher, data, layers, key)
+        give_back()
+        return {"format": FORMAT}
+
+    files = [LOGITS, *(_name(layer) for layer in layers)]
+
+    def read(notes: Notes) -> TeacherOutputs:
+        if notes.get("format") != FORMAT:
+            raise BadFile("not a record of these teacher outputs", where=str(place / RECORD))
+        return _opened(place, teacher, data, layers, key)
+
+    return kept(place, files=files, write=write, read=read, record=RECORD)
 
 
 def _name(layer: int) -> str:
@@ -124,13 +127,7 @@ def _name(layer: int) -> str:
 
 
 def _opened(place: Path, teacher: Checkpoint, data: Encoded, layers: Sequence[int], key: str) -> TeacherOutputs:
-    """Return the outputs kept in `place`; a BadFile when anything in it is not what was written."""
-    record = read_object(place / RECORD)
-    files = record.get("files")
-    wanted = {LOGITS, *(_name(layer) for layer in layers)}
-    if record.get("format") != FORMAT or not isinstance(files, dict) or set(files) != wanted:
-        raise BadFile("not a record of these teacher outputs", where=str(place / RECORD))
-    check_files(place, {name: _entry(entry, place) for name, entry in files.items()})
+    """Return the outputs kept in `place`; BadFile where they do not fit the data."""
     starts = answer_offsets(data, tokens=teacher.shape.answers_tokens)
     logits = _mapped(place / LOGITS, np.float32, int(starts[-1]))
     tokens = int(data.offsets[-1])
@@ -138,12 +135,6 @@ def _opened(place: Path, teacher: Checkpoint, data: Encoded, layers: Sequence[in
         _mapped(place / _name(layer), np.float16, tokens)
     hidden = {layer: place / _name(layer) for layer in layers}
     return TeacherOutputs(logits, hidden, np.array(data.offsets), starts, key)
-
-
-def _entry(value: Any, place: Path) -> tuple[str, int]:
-    if not isinstance(value, list) or len(value) != 2:
-        raise BadFile("not a record of files", where=str(place / RECORD))
-    return str(value[0]), int(value[1])
 
 
 def _mapped(path: Path, kind: type[np.generic], rows: int) -> npt.NDArray[Any]:

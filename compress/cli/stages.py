@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compress.cli.options import Common, Model, Set, parse_assignments, with_settings
-from compress.recipe import shipped_recipes
 from compress.settings import (
     DataSettings,
     DistillSettings,
@@ -19,6 +18,7 @@ from compress.settings import (
     TrainSettings,
     TrimSettings,
 )
+from compress.shipped import shipped_names
 
 if TYPE_CHECKING:
     from compress.recipe import Recipe
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-SHIPPED = ", ".join(sorted(name for name in shipped_recipes() if not name.startswith("search")))
+SHIPPED = ", ".join(name for name in shipped_names() if not name.startswith("search"))
 Values = dict[str, Any]
 GATES = {
     "max_loss": "gates.default.accuracy.max_loss",

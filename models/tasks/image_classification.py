@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 
-from models.choice import class_loss, likeliest, softened_divergence, top_is_right, top_labels
+from models.choice import class_loss, likeliest, require_choice, softened_divergence, top_is_right, top_labels
 from models.columns import Wanted
-from models.errors import BadInput
 from models.labels import class_targets, label_names
 from models.shape import HeadShape
 from models.task import Answer, Floats, Given, Logits, Metric, PairedTest, Targets
@@ -44,13 +43,7 @@ class ImageClassification:
 
     def check(self, head: HeadShape, *, where: str) -> None:
         """Raise BadInput where there is nothing to choose from."""
-        if len(head.labels) < 2 or head.tokens:
-            raise BadInput(
-                f"a classifier of images needs two labels, and this head has {len(head.labels)} for each "
-                f"{'token' if head.tokens else 'image'}",
-                where=where,
-                fix=f"Its own task is {head.task}." if head.task != self.name else None,
-            )
+        require_choice(head, asked=self.name, of="image", where=where)
 
     def targets(self, table: Table, labels: tuple[str, ...]) -> Targets:
         """Return the number of every row's class, int64 (rows,)."""

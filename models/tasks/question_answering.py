@@ -72,7 +72,7 @@ class QuestionAnswering:
                 f"an answer has a start and an end, and this head gives {len(head.labels)} numbers for each "
                 f"{'token' if head.tokens else 'text'}",
                 where=where,
-                fix=f"Its own task is {head.task}." if head.task != self.name else None,
+                fix=head.unlike(self.name),
             )
 
     def targets(self, table: Table, labels: tuple[str, ...]) -> SpanTargets:

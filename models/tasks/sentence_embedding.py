@@ -64,7 +64,7 @@ class SentenceEmbedding:
             raise BadInput(
                 f"an embedding is asked for, and this head gives {len(head.labels)} labels",
                 where=where,
-                fix=f"Its own task is {head.task}." if head.task != self.name else None,
+                fix=head.unlike(self.name),
             )
 
     def targets(self, table: Table, labels: tuple[str, ...]) -> Targets:

@@ -55,7 +55,7 @@ class TextRegression:
                 f"a regression of texts has one output, and this head has {len(head.labels)} for each "
                 f"{'token' if head.tokens else 'text'}",
                 where=where,
-                fix=f"Its own task is {head.task}." if head.task != self.name else None,
+                fix=head.unlike(self.name),
             )
 
     def targets(self, table: Table, labels: tuple[str, ...]) -> Targets:

@@ -74,7 +74,7 @@ class TokenClassification:
             raise BadInput(
                 f"tags of words are asked for, and this head answers {'without O' if head.tokens else 'texts'}",
                 where=where,
-                fix=f"Its own task is {head.task}." if head.task != self.name else None,
+                fix=head.unlike(self.name),
             )
 
     def targets(self, table: Table, labels: tuple[str, ...]) -> WordTargets:
