@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
+from compress.goal_settings import AccuracyGate, AgreementGate, Gates, GateSettings, SearchSettings, SizeGate, SpeedGate
 from compress.pacing import scaled, share_for
 from compress.pipeline import (
     ORDER,
@@ -23,7 +24,6 @@ from compress.pipeline import (
 )
 from compress.recipe import Recipe, make_recipe, merged
 from compress.record import RunResult, StageResult
-from compress.settings import AccuracyGate, AgreementGate, Gates, GateSettings, SearchSettings, SizeGate, SpeedGate
 from compress.sources import FOREIGN
 from compress.stages import DISTILL, EXPORT, PRUNE, TRIM
 from compress.trials import Trial, Trials

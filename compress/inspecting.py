@@ -11,10 +11,10 @@ import numpy as np
 
 from compress.artifact import RECORD_FILE, open_artifact
 from compress.gates import gain_interval
+from compress.goal_settings import MeasureSettings
 from compress.machine import calls, environment, timed_rows
 from compress.measure import Probe, Subject, measure
 from compress.record import Measurement
-from compress.settings import MeasureSettings
 from compress.sources import embedded_table, tree_digest
 from compress.statistics import mcnemar_p, ratio_interval
 from export.bundle import Bundle

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.bootstrap import summary_interval
+from compress.goal_settings import MeasureSettings
 from compress.machine import calls, environment, timed_rows
 from compress.record import Latency, Measurement
-from compress.settings import MeasureSettings
 from compress.statistics import metric_interval
 from export.bundle import Bundle
 from export.latency import LatencyComparison

@@ -10,15 +10,13 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from compress.goal_settings import GateSettings, MeasureSettings, SearchSettings
 from compress.settings import (
     DataSettings,
     DistillSettings,
     ExportSettings,
-    GateSettings,
-    MeasureSettings,
     PruneSettings,
     QuantizeSettings,
-    SearchSettings,
     Settings,
     TrainSettings,
     TrimSettings,

@@ -10,13 +10,7 @@ import yaml
 from pydantic import BaseModel
 
 from compress.recipe import make_recipe
-from compress.settings import (
-    DistillSettings,
-    ExportSettings,
-    PruneSettings,
-    QuantizeSettings,
-    TrimSettings,
-)
+from compress.settings import DistillSettings, ExportSettings, PruneSettings, QuantizeSettings, TrimSettings
 from compress.sources import EMBEDDED, embedded_table, embedded_teacher
 from models.checkpoint import Checkpoint
 from models.columns import Wanted

@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from compress.settings import SearchSettings
+from compress.goal_settings import SearchSettings
 from models.errors import BadInput
 from models.files import digest_of
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from compress.gates import judge_accuracy, judge_agreement, judge_size, judge_speed
+from compress.goal_settings import Gates
 from compress.record import Measurement, Verdict
-from compress.settings import Gates
 from models.errors import BadInput
 
 BYTES_PER_MB = 1_000_000

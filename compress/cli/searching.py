@@ -8,7 +8,8 @@ import typer
 
 from compress.cli.options import Basic, Set, parse_assignments, with_settings
 from compress.cli.stages import carry_out, overrides_of
-from compress.settings import DataSettings, SearchSettings
+from compress.goal_settings import SearchSettings
+from compress.settings import DataSettings
 
 app = typer.Typer()
 

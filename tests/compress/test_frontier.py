@@ -15,10 +15,10 @@ from support.vocabularies import word_piece_checkpoint
 from compress import frontier, measure
 from compress.cli import main
 from compress.frontier import choose, search
+from compress.goal_settings import SearchSettings
 from compress.pipeline import require_passed
 from compress.recipe import make_recipe
 from compress.record import RunResult
-from compress.settings import SearchSettings
 from compress.stages import PRUNE
 from compress.trials import Trials
 from export.latency import Latency, LatencyComparison

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from support.examples import random_rows, tiny_checkpoint
 
+from compress.goal_settings import Gates, MeasureSettings, SizeGate
 from compress.measure import Probe, Subject, measure, measure_agreement
 from compress.record import Measurement
-from compress.settings import Gates, MeasureSettings, SizeGate
 from compress.verdicts import judge
 from models.encoded import Encoded
 from models.errors import BadInput

@@ -9,13 +9,17 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
+import compress.goal_settings
 import compress.settings
 from compress.recipe import MAX_RECIPE_BYTES, Recipe, keys, load_recipe, make_recipe, merged, shipped_recipes
 from compress.settings import Settings
 from models.errors import BadFile, BadInput
 
 CLASSES = [
-    kind for kind in vars(compress.settings).values() if isinstance(kind, type) and issubclass(kind, Settings)
+    kind
+    for module in (compress.settings, compress.goal_settings)
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, Settings)
 ] + [Recipe]
 
 

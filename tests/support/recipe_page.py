@@ -10,8 +10,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from compress.goal_settings import GateSettings
 from compress.recipe import Recipe
-from compress.settings import GateSettings
 
 INTRODUCTION = """# The recipe
 
