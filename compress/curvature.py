@@ -20,8 +20,14 @@ from models.evaluation import unpadded_batches
 from models.memory import give_back
 from models.network import Network
 from models.progress import Progress, silent
+from models.shape import ModelShape
 
 TOKENS_PER_BATCH = 2048
+
+
+def output_projections(shape: ModelShape) -> list[str]:
+    """Return the module paths of every layer's output projections: attention's, then the FFN's."""
+    return [f"layers.{index}.{name}" for index in range(len(shape.layers)) for name in ("attention.output", "ffn.down")]
 
 
 def curvature(
@@ -53,6 +59,36 @@ def curvature(
         tick(done, len(rows))
     give_back()
     return dict(zip(paths, totals, strict=True))
+
+
+def table_curvature(
+    checkpoint: Checkpoint, path: str, data: Encoded, *, examples: int, seed: int, progress: Progress = silent
+) -> Tensor:
+    """Return the second moments (width, width), in double precision, of the answer's gradient with respect to what is
+    read from the embedding table at `path`; projection, rows and seed as in `curvature`.
+
+    Changing a row by dw changes an answer to second order by dw^T (g g^T) dw, with g the gradient of a token.
+    """
+    rows = np.sort(np.random.default_rng(seed).permutation(len(data))[:examples])
+    generator = torch.Generator().manual_seed(seed)
+    network = checkpoint.network()
+    table = network.get_submodule(path)
+    total, read = torch.zeros(0, 0, dtype=torch.float64), list[Tensor]()
+    hook = table.register_forward_hook(lambda module, given, written: read.append(written))
+    tick, done = progress("curvature"), 0
+    try:
+        for batch_rows in unpadded_batches(data.lengths[rows], batch_tokens=TOKENS_PER_BATCH):
+            logits = network(**data.batch(rows[batch_rows]).inputs)
+            target = (logits * torch.randn(logits.shape, generator=generator)).sum()
+            gradient = torch.autograd.grad(target, read.pop())[0].flatten(0, -2)
+            moments = (gradient.t() @ gradient).double()
+            total = total + moments if len(total) else moments
+            done += len(batch_rows)
+            tick(done, len(rows))
+    finally:
+        hook.remove()
+    give_back()
+    return total
 
 
 def damped(moments: Tensor, share: float) -> Tensor:

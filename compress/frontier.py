@@ -152,7 +152,7 @@ def _points(
     level until nothing is left to remove; whether anything was computed for it; and the seconds of its level alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    parent, recipe, anew = root, state.recipe, False
+    parent, recipe, anew, level = root, state.recipe, False, 0
     if recipe.distill is not None:
         parent = make_stage(state, folder / "0-distill", DISTILL, recipe.distill, parent)
         anew = parent.computed
@@ -164,14 +164,16 @@ def _points(
             yield judged(state, parent, TRIM.name, teacher, parent=whole, name=f"{prefix}trimmed"), anew, 0.0
             anew = False
     assert recipe.prune is not None
-    level = 0
+    cuts = _trains(recipe)  # else what is not cut at all is the mildest level
     while True:
-        level, began = level + 1, time.monotonic()
-        try:
-            parent = make_stage(state, folder / f"{level}-prune", PRUNE, recipe.prune, parent)
-        except Unreachable:
-            return
-        made, anew = parent, anew or parent.computed
+        began = time.monotonic()
+        if cuts:
+            level += 1
+            try:
+                parent = make_stage(state, folder / f"{level}-prune", PRUNE, recipe.prune, parent)
+            except Unreachable:
+                return
+        made, anew, cuts = parent, anew or parent.computed, True
         for stage in FINISHING:
             settings = getattr(recipe, stage.name)
             if settings is not None:
@@ -180,6 +182,12 @@ def _points(
         result = judged(state, made, EXPORT.name, teacher, name=f"{prefix}level-{level}")
         yield result, anew, time.monotonic() - began
         anew = False
+
+
+def _trains(recipe: Recipe) -> bool:
+    """Return whether anything is trained, so that a level may be better than the model that it was cut from."""
+    assert recipe.prune is not None
+    return recipe.distill is not None or recipe.prune.recovery.epochs > 0 or recipe.prune.round_epochs > 0
 
 
 def _settings(recipe: Recipe) -> SearchSettings:

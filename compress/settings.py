@@ -252,6 +252,11 @@ class QuantizeSettings(Settings):
     embeddings: Literal["int8", "int4", "int2", "float"] = Field(
         "int8", description="How the embedding tables are kept, one scale per row; int4 and int2 are for words alone."
     )
+    compensate: bool = Field(
+        False,
+        description="Words in few bits are rounded as the answers need it, and output projections make up for the rest "
+        "by least squares; for models whose training has not rounded the words already.",
+    )
     keep_float: tuple[str, ...] = Field(
         (), description="Linear layers that stay in float, by name or pattern (layers.0.*)."
     )

@@ -44,17 +44,31 @@ class Block(nn.Module):
         """Return what the query, key and value projections read, for the block's input `hidden`."""
         return self.attention_norm(hidden) if self.pre_norm and self.attention_norm is not None else hidden
 
+    def attention_sum(self, hidden: Tensor, mask: Tensor | None, *, readers: slice = EVERY_TOKEN) -> Tensor:
+        """Return (batch, readers, hidden_size): the block's input and what attention adds to it; as in `forward`."""
+        inner = self.attention_input(hidden)
+        return hidden[:, readers] + self.dropout(self.attention(inner, mask, readers=readers))  # type: ignore[no-any-return]
+
+    def after_attention(self, summed: Tensor) -> Tensor:
+        """Return the stream between the sublayers, for the sum that attention ends in."""
+        return summed if self.pre_norm or self.attention_norm is None else self.attention_norm(summed)
+
+    def ffn_sum(self, stream: Tensor) -> Tensor:
+        """Return (batch, readers, hidden_size): the stream between the sublayers and what the FFN adds to it."""
+        before = self.pre_norm or self.attention_norm is None
+        return stream + self.dropout(self.ffn(self.ffn_norm(stream) if before else stream))  # type: ignore[no-any-return]
+
+    def after_ffn(self, summed: Tensor) -> Tensor:
+        """Return the block's output, for the sum that the FFN ends in."""
+        return summed if self.pre_norm or self.attention_norm is None else self.ffn_norm(summed)
+
     def forward(self, hidden: Tensor, mask: Tensor | None, *, readers: slice = EVERY_TOKEN) -> Tensor:
         """Return (batch, readers, hidden_size): the tokens of `readers`, each of which attends to all.
 
         `mask` as in Attention.forward.
         """
-        inner = self.attention_input(hidden)
-        attended = hidden[:, readers] + self.dropout(self.attention(inner, mask, readers=readers))
-        if self.pre_norm or self.attention_norm is None:
-            return attended + self.dropout(self.ffn(self.ffn_norm(attended)))  # type: ignore[no-any-return]
-        attended = self.attention_norm(attended)
-        return self.ffn_norm(attended + self.dropout(self.ffn(attended)))  # type: ignore[no-any-return]
+        stream = self.after_attention(self.attention_sum(hidden, mask, readers=readers))
+        return self.after_ffn(self.ffn_sum(stream))
 
 
 class Network(nn.Module):

@@ -16,14 +16,8 @@ from torch import Tensor
 from compress.curvature import damped
 from compress.pruning.plan import Plan
 from models.checkpoint import Checkpoint
-from models.shape import ModelShape
 
 DAMPING = 0.01  # of the mean diagonal
-
-
-def output_projections(shape: ModelShape) -> list[str]:
-    """Return the module paths of every layer's output projections: attention's, then the FFN's."""
-    return [f"layers.{index}.{name}" for index in range(len(shape.layers)) for name in ("attention.output", "ffn.down")]
 
 
 def compensated(parent: Checkpoint, plan: Plan, pruned: Checkpoint, known: Mapping[str, Tensor]) -> Checkpoint:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from compress.curvature import curvature
+from compress.curvature import curvature, output_projections
 from compress.lessons import lessons_of, schedule_of, weights_of
-from compress.pruning.compensation import compensated, output_projections
+from compress.pruning.compensation import compensated
 from compress.pruning.importance import Scores, score_units
 from compress.pruning.latency_table import Clock
 from compress.pruning.plan import Plan

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from compress.curvature import curvature
+from compress.curvature import curvature, table_curvature
 from compress.quantization.calibration import calibrate
-from compress.quantization.schemes import forms_of, linear_paths, quantize
+from compress.quantization.refit import refitted
+from compress.quantization.rounding import TABLE_LEVELS, rounded_rows
+from compress.quantization.schemes import WORDS, forms_of, linear_paths, quantize
 from compress.quantization.sensitivity import affordable, sensitivities
 from compress.settings import QuantizeSettings
 from compress.stage import Context, Output, Stage
@@ -19,7 +23,7 @@ STEP = 2  # layers that a milder attempt leaves in float besides
 def run(parent: Checkpoint, settings: QuantizeSettings, context: Context) -> Output[Checkpoint]:
     """Return the checkpoint in int8; details hold the form of every module and what each alone costs.
 
-    Training examples are needed for static ranges, weights in 4 bits and the sensitivity table only.
+    Training examples are needed for static ranges, weights in 4 bits, compensation and the sensitivity table only.
 
     Raises:
         BadInput: the model is in int8 already, `keep_float` names no layer, or examples are needed and missing.
@@ -30,11 +34,12 @@ def run(parent: Checkpoint, settings: QuantizeSettings, context: Context) -> Out
         embeddings=settings.embeddings,
         keep_float=settings.keep_float,
     )
+    model = _compensated(parent, forms, settings, context) if settings.compensate else parent
     static = [path for path, form in forms.items() if form is Int8Form.STATIC]
     ranges = {}
     if static:
         ranges = calibrate(
-            parent,
+            model,
             static,
             context.train.drawn(settings.calibration_examples, seed=context.seed),
             method=settings.calibration,
@@ -44,20 +49,20 @@ def run(parent: Checkpoint, settings: QuantizeSettings, context: Context) -> Out
     curvatures = {}
     if settings.weights == "int4":
         curvatures = curvature(
-            parent,
+            model,
             [path for path, form in forms.items() if form not in TABLES],
             context.train,
             examples=settings.calibration_examples,
             seed=context.seed,
             progress=context.progress,
         )
-    product = quantize(parent, forms, ranges, curvatures)
+    product = quantize(model, forms, ranges, curvatures)
     table, examples = [], 0
     if settings.sensitivity and forms:
         data = context.train.drawn(settings.calibration_examples, seed=context.seed)
         data = context.train.drawn(affordable(parent, len(forms), data), seed=context.seed)
         examples = len(data)
-        found = sensitivities(parent, product, data, context.task, progress=context.progress)
+        found = sensitivities(model, product, data, context.task, progress=context.progress)
         table = [one.to_json() for one in found]
     details: dict[str, Any] = {
         "sensitivity": table,
@@ -67,6 +72,28 @@ def run(parent: Checkpoint, settings: QuantizeSettings, context: Context) -> Out
         "float": [path for path in linear_paths(parent.shape) if path not in forms],
     }
     return Output(product, details)
+
+
+def _compensated(
+    parent: Checkpoint, forms: Mapping[str, Int8Form], settings: QuantizeSettings, context: Context
+) -> Checkpoint:
+    """Return the parent in float with words that hold only values of their few bits, and output projections that make
+    up for the rounding of all tables.
+    """
+    examples = settings.calibration_examples
+    model = parent
+    if forms.get(WORDS) in TABLE_LEVELS:
+        moments = table_curvature(
+            parent, WORDS, context.train, examples=examples, seed=context.seed, progress=context.progress
+        )
+        name = f"{WORDS}.weight"
+        model = replace(
+            parent, weights={**parent.weights, name: rounded_rows(parent.weights[name], forms[WORDS], moments)}
+        )
+    rounded = quantize(model, {path: form for path, form in forms.items() if form in TABLES})
+    data = context.train.drawn(examples, seed=context.seed)
+    projections = refitted(parent, rounded, data, progress=context.progress)
+    return replace(model, weights={**model.weights, **projections})
 
 
 def milder(settings: QuantizeSettings, details: dict[str, Any]) -> QuantizeSettings | None:

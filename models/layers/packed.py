@@ -23,7 +23,7 @@ def pack_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     for every 32 values, which takes half a bit more for each.
     """
     values = weight.detach().float()
-    scale = _refined(values, four_bit_scale(values), four_bit_levels)
+    scale = row_scale(values, Int8Form.TABLE4)
     return pack(four_bit_levels(values, scale[:, None])), scale
 
 
@@ -34,12 +34,19 @@ def pack_rows_in_two_bits(weight: Tensor) -> tuple[Tensor, Tensor]:
     words into pieces: 0.38 to 0.41 for a student of SST-2's, 0.50 with half of the pieces dropped.
     """
     values = weight.detach().float()
-    limit = values.abs().amax(dim=1)
-    scales = [share * limit / 2 for share in torch.linspace(0.2, 1.1, CLIPS).tolist()]
-    scale = _refined(values, _best_of(scales, values, limit, two_bit_levels), two_bit_levels)
+    scale = row_scale(values, Int8Form.TABLE2)
     codes = (two_bit_levels(values, scale[:, None]) + 1.5).to(torch.uint8)
     codes = torch.nn.functional.pad(codes, (0, -codes.shape[1] % 4)).reshape(len(codes), -1, 4)
     return (codes << _SHIFTS).sum(dim=2, dtype=torch.uint8), scale
+
+
+def row_scale(values: Tensor, form: Int8Form) -> Tensor:
+    """Return the scales (rows,) of a table (rows, width) in 4 or 2 bits; one that is rounded already gets its own."""
+    if form is Int8Form.TABLE4:
+        return _refined(values, four_bit_scale(values), four_bit_levels)
+    limit = values.abs().amax(dim=1)
+    scales = [share * limit / 2 for share in torch.linspace(0.2, 1.1, CLIPS).tolist()]
+    return _refined(values, _best_of(scales, values, limit, two_bit_levels), two_bit_levels)
 
 
 def four_bit_scale(values: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from export.verify import verify_bundle
 from models.checkpoint import Checkpoint
 from models.errors import BadInput, GateFailed
 
-RECOVERY = {"epochs": 0.0}
+RECOVERY = {"epochs": 0.1}
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def plain(tmp_path: Path) -> dict[str, Any]:
     return tiny_recipe(tmp_path) | {
         "prune": TINY_PRUNING | {"round_epochs": 0, "recovery": RECOVERY},
         "quantize": {"sensitivity": False},
-        "search": {"max_drop": 99.0, "levels": 2},
+        "search": {"max_drop": 99.0, "levels": 2, "fit": False},
     }
 
 
@@ -161,7 +161,7 @@ def test_a_search_that_was_killed_goes_on(
 
 def test_the_first_level_that_loses_too_much_ends_it(plain: dict[str, Any], tmp_path: Path) -> None:
     label_as_the_teacher(plain)
-    plain["search"] = {"max_drop": 0.01, "levels": 5}
+    plain["search"] |= {"max_drop": 0.01, "levels": 5}
     result = carry_out(plain, tmp_path)
     assert [stage.stage for stage in result.stages] == ["teacher", "level-1"]
     assert result.chosen is None
@@ -173,7 +173,7 @@ def test_the_first_level_that_loses_too_much_ends_it(plain: dict[str, Any], tmp_
 
 def test_small_enough_is_enough(plain: dict[str, Any], tmp_path: Path) -> None:
     mildest = carry_out(plain, tmp_path).stages[1]
-    plain["search"] = {"max_size": mildest.validation.bytes / 1e6, "max_drop": 99.0, "levels": 5}
+    plain["search"] |= {"max_size": mildest.validation.bytes / 1e6, "max_drop": 99.0, "levels": 5}
     result = carry_out(plain, tmp_path)
     assert result.chosen == "level-1"
     assert [stage.stage for stage in result.stages] == ["teacher", "level-1"]
@@ -276,6 +276,14 @@ def test_with_a_bound_the_most_accurate_that_keeps_it_is_chosen(plain: dict[str,
     assert choose([], SearchSettings()) is None
 
 
+def test_without_any_training_what_is_not_cut_is_the_first_level(plain: dict[str, Any], tmp_path: Path) -> None:
+    plain["prune"] |= {"recovery": {"epochs": 0.0}}
+    result = carry_out(plain, tmp_path)
+    assert [stage.stage for stage in result.stages] == ["teacher", "level-0", "level-1"]
+    teacher, whole, cut = (stage.validation.parameters for stage in result.stages)
+    assert teacher == whole > cut
+
+
 def test_a_recipe_without_a_search_is_refused(plain: dict[str, Any], tmp_path: Path) -> None:
     del plain["search"], plain["prune"]
     with pytest.raises(BadInput, match="no search and no prune"):
@@ -292,7 +300,7 @@ def test_the_command_prints_one_report(
         main([*words, "--no-retraining", "--max-size", "8MB", "--set", "prune.speedup=null", "--json"])
     assert exit_.value.code == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["chosen"] == "level-1"
-    assert report["headline"]["stage"] == "level-1"
+    assert report["chosen"] == "level-0"
+    assert report["headline"]["stage"] == "level-0"
     assert report["recipe"]["search"]["max_size"] == 8.0
     assert (tmp_path / "runs" / "tiny" / "report.html").exists()
