@@ -22,6 +22,7 @@ from models.errors import BadInput
 from models.files import digest_of, new_directory, sha256_file
 from models.progress import Progress, silent
 from models.reading import tokenizer_of
+from models.sentence_transformers import module_directories
 from models.shape import CLASSIFICATION
 from models.task import Task
 from models.tasks import task_named
@@ -295,7 +296,8 @@ def _ensemble(recipe: Recipe, base: Checkpoint) -> tuple[tuple[Checkpoint, ...],
 
 def tree_digest(directory: Path) -> str:
     """Return the digest of a checkpoint directory's files, its own record left out."""
-    files = sorted(file for pattern in CHECKPOINT_FILES for file in directory.glob(pattern))
+    weights = {file for place in module_directories(directory) for file in place.glob("*.safetensors")}
+    files = sorted({file for pattern in CHECKPOINT_FILES for file in directory.glob(pattern)} | weights)
     names = {file.relative_to(directory).as_posix(): file for file in files}
     return digest_of({name: sha256_file(file) for name, file in names.items() if name != "artifact.json"})
 

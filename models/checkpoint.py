@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -19,7 +21,13 @@ from models.files import inside, read_object, write_json
 from models.imaging import PROCESSOR_FILE
 from models.network import Network
 from models.reading import Reader, load_reader, tokenizer_of
-from models.sentence_transformers import MODULES_FILE, embedding_head, encoder_directory, write_modules
+from models.sentence_transformers import (
+    MODULES_FILE,
+    dense_directory,
+    embedding_head,
+    encoder_directory,
+    write_modules,
+)
 from models.shape import HeadShape, Int8Form, ModelShape
 from models.tensor_file import write_tensors
 from models.tokenizing import Tokenizing
@@ -30,6 +38,7 @@ SHAPE_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth", "model.ckpt", "tf_model.h5")
+PROJECTION = {"head.projection.weight": "linear.weight", "head.projection.bias": "linear.bias"}
 CONVERT = (
     "Only safetensors are read, because pickled files can run code. Convert it where you trust it: "
     "AutoModelForSequenceClassification.from_pretrained(SOURCE).save_pretrained(NEW)."
@@ -74,6 +83,14 @@ class Checkpoint:
             if form in (Int8Form.TABLE4, Int8Form.TABLE2):  # several in a byte
                 counted[f"{path}.weight"] = len(self.weights[f"{path}.weight"]) * self.shape.embedding_width
         return sum(counted.values())
+
+    def projection(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Return `weight` (width, hidden) and `bias` (width) of what leads to an embedding, where there is one."""
+        return {
+            name.rpartition(".")[2]: self.weights[name].contiguous().numpy()
+            for name in PROJECTION
+            if name in self.weights
+        }
 
     @staticmethod
     def load(source: str | Path, *, head: HeadShape | None = None, seed: int = 0) -> Checkpoint:
@@ -140,7 +157,11 @@ class Checkpoint:
             )
         axes = family.axes_of(shape)
         names = family.names.write(
-            {name: value.reshape(axes.get(name, value.shape)) for name, value in self.weights.items()},
+            {
+                name: value.reshape(axes.get(name, value.shape))
+                for name, value in self.weights.items()
+                if name not in PROJECTION
+            },
             prefix=family.prefix if shape.head else "",
             tokens=shape.answers_tokens,
             task=shape.head.task if shape.head else None,
@@ -148,7 +169,7 @@ class Checkpoint:
         )
         write_json(directory / "config.json", config)
         write_tensors(directory / WEIGHTS_FILE, _joined(family.names, names), metadata={"format": "pt"})
-        write_modules(directory, self.shape)
+        write_modules(directory, self.shape, self.projection())
         self.reader.save(directory)
 
 
@@ -262,13 +283,23 @@ def _read_hugging_face(directory: Path, shape: ModelShape, *, wanted: HeadShape 
         for fused, value in _read_weights(encoder).items()
         for name, part in _in_parts(value, family.names.parts(fused))
     }
-    found = family.names.read(parts, names, where=str(encoder), layout=layout)
+    wanted_there = [name for name in names if name not in PROJECTION]
+    found = family.names.read(parts, wanted_there, where=str(encoder), layout=layout)
+    if reading.head is not None and reading.head.projected:
+        found |= _read_projection(directory, width=reading.head.width)
     zero = {name: torch.zeros(slot.shape) for name, slot in names.items() if layout.is_zero(name)}
     own = _unshared({**found, **zero})
     for name, axes in family.axes_of(reading).items():
         if own[name].shape == axes:  # else it is refused as any weight of another size
             own[name] = own[name].reshape(names[name].shape)
     return own
+
+
+def _read_projection(directory: Path, *, width: int) -> dict[str, Tensor]:
+    """Return the linear layer behind the pooling; one without a bias has zeros."""
+    dense = dense_directory(directory)
+    theirs = {"linear.bias": torch.zeros(width), **({} if dense is None else _read_weights(dense))}
+    return {ours: theirs[name] for ours, name in PROJECTION.items() if name in theirs}
 
 
 def _in_parts(value: Tensor, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:

@@ -22,6 +22,7 @@ from models.progress import Progress, silent
 from models.shape import ModelShape
 from models.summary import contributions
 from models.task import Task
+from teacher_student.directions import in_directions_of
 from teacher_student.layer_map import layer_map
 from teacher_student.losses import (
     LossWeights,
@@ -36,7 +37,7 @@ from teacher_student.losses import (
 )
 from teacher_student.processes import Processes
 from teacher_student.schedule import Schedule
-from teacher_student.teacher_cache import HIDDEN_BYTES, TeacherOutputs, teacher_outputs
+from teacher_student.teacher_cache import HIDDEN_BYTES, TeacherOutputs, check_width, check_words, teacher_outputs
 from teacher_student.training import History, fit
 
 KEPT_BYTES = 4 * 2**30  # of hidden states that may be kept on disk; more are computed anew for every batch
@@ -251,7 +252,7 @@ def distill(
             where="distill",
             fix="Learn from logits alone (losses hidden: 0, relations: 0), or trim the vocabulary last.",
         )
-    outputs_of = _reader(lessons, schedule)
+    outputs_of = _reader(student, lessons, schedule)
     objective = _objective(teacher, student, lessons, weights, outputs_of)
     network = _trainable(student, schedule)
     history = fit(
@@ -267,15 +268,16 @@ def distill(
     return student.of(network), history
 
 
-def _reader(lessons: Lessons, schedule: Schedule) -> Reader:
+def _reader(student: Checkpoint, lessons: Lessons, schedule: Schedule) -> Reader:
     """Return what gives a teacher's outputs, kept in the cache, as the lessons need them."""
     compute = schedule.compute
     processes = Processes.join(compute)
 
     def outputs_of(one: Checkpoint, data: Encoded, hidden: tuple[int, ...] = ()) -> TeacherOutputs:
+        alike = in_directions_of(student, one)
         found = processes.first_goes_ahead(
             lambda: teacher_outputs(
-                one, data, hidden=hidden, cache=lessons.cache, compute=compute, progress=lessons.progress
+                alike, data, hidden=hidden, cache=lessons.cache, compute=compute, progress=lessons.progress
             )
         )
         return found.of_words(data) if lessons.by_words else found
@@ -292,8 +294,10 @@ def _objective(
         kept = kept_hidden(weights, student.shape, teacher.shape, tokens=int(read.offsets[-1]))
         others = [outputs_of(one.teacher, one.train) for one in lessons.ensemble]
         outputs = outputs_of(teacher, read, kept).averaged(others)
+        if weights.mse:
+            check_width(outputs, student.shape)
         if lessons.by_words:
-            _check_words(lessons.train, outputs)
+            check_words(lessons.train, outputs)
         return DistillationObjective(
             task=lessons.task,
             teacher=teacher.network(),
@@ -301,24 +305,6 @@ def _objective(
             outputs=outputs,
             weights=weights,
             by_words=lessons.by_words,
-        )
-
-
-def _check_words(data: Encoded, outputs: TeacherOutputs) -> None:
-    """Raise BadInput where teacher and student do not read the same words of every row, or other rows."""
-    if len(data) != len(outputs.starts) - 1:
-        raise BadInput(
-            f"the teacher reads {len(outputs.starts) - 1} windows, the student {len(data)}: it has other tokens",
-            where="distill",
-            fix="Leave the vocabulary as it is, or trim it without recovery.",
-        )
-    before = np.concatenate([[0], np.cumsum(np.asarray(data.targets)[:, 1] == 1)])
-    other = int((np.diff(before[data.offsets]) != np.diff(outputs.starts)).sum())
-    if other:
-        raise BadInput(
-            f"of {other} texts teacher and student read other words: one of them cuts them short",
-            where="distill",
-            fix="Lower data.max_length, so that both cut the same texts, or split the long ones.",
         )
 
 

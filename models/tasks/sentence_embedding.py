@@ -83,11 +83,14 @@ class SentenceEmbedding:
     def divergence(self, student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
         """Return the squared distance from the teacher's direction, and from its cosines with the other texts of the
         batch (their mean), summed over texts: where a text lies, and where it lies among others. Nothing is softened.
+        Where the teacher has another number of dimensions, a text lies among others alone.
         """
         from torch.nn.functional import normalize
 
         ours, theirs = (normalize(each.float(), dim=-1) for each in (student, teacher))
         among = (ours @ ours.t() - theirs @ theirs.t()).square().mean(dim=-1)
+        if ours.shape[-1] != theirs.shape[-1]:
+            return among.sum()
         return ((ours - theirs).square().sum(dim=-1) + among).sum()
 
     def statistics(self, logits: Logits, data: Encoded, labels: tuple[str, ...]) -> Floats:

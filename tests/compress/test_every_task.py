@@ -114,11 +114,14 @@ def test_from_training_to_a_bundle_that_answers(task: Any, tmp_path: Path) -> No
     assert task.metric.name in (tmp_path / "tiny" / "report.html").read_text()
 
 
-def test_an_encoder_of_sentences_keeps_what_is_near(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dimensions", [None, 12])
+def test_an_encoder_of_sentences_keeps_what_is_near(dimensions: int | None, tmp_path: Path) -> None:
     head = HeadShape((), task="sentence-embedding", reads=Reads.MEAN, width=32, normalized=True)
     plain = recipe_of("text-regression", tmp_path) | {"teacher": str(tmp_path / "teacher")}
     del plain["task"], plain["train"]
-    plain["distill"] |= {"epochs": 8, "losses": {"kl": 1.0, "hidden": 0.1}}
+    losses = {"mse": 0.0, "kl": 1.0, "hidden": 0.1}
+    plain["distill"] |= {"epochs": 8, "losses": losses, "dimensions": dimensions}
+    plain["prune"] |= {"recovery": {"epochs": 1.0, "losses": losses}}
     (tmp_path / "teacher").mkdir()
     tiny_checkpoint(head=head).save_hugging_face(tmp_path / "teacher")
     texts = [json.loads(line)["text"] for line in (tmp_path / "validation.jsonl").read_text().splitlines()]
@@ -137,6 +140,9 @@ def test_an_encoder_of_sentences_keeps_what_is_near(tmp_path: Path) -> None:
     verify_bundle(directory)
     (answer,) = Bundle.open(directory).predict(["w2 w5"])
     assert np.linalg.norm(answer.values["embedding"]) == pytest.approx(1)
+    assert len(answer.values["embedding"]) == (dimensions or 32)
+    kinds = [one["type"].rpartition(".")[2] for one in json.loads((directory / "modules.json").read_text())]
+    assert kinds == ["Transformer", "Pooling", *(["Dense"] if dimensions else []), "Normalize"]
     assert "id2label" not in (directory / "README.md").read_text()
     write_report(result, tmp_path / "tiny")
     assert "spearman" in (tmp_path / "tiny" / "report.html").read_text()
