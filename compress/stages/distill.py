@@ -60,7 +60,7 @@ def run(parent: Checkpoint, settings: DistillSettings, context: Context) -> Outp
     student = build_student(parent, plan(parent.shape, settings), seed=context.seed)
     kept = None
     if settings.dimensions is not None:
-        texts = context.encoded("train", context.teacher)
+        texts = context.lessons(0, context.teacher)
         student, kept = in_main_directions(student, context.teacher, texts, seed=context.seed)
     trained, history = distill(
         context.teacher,
