@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.examples import TINY_PRUNING, tiny_checkpoint
-from support.images import encoded, image_checkpoint
+from support.images import image_checkpoint, write_images
 from support.vocabularies import word_piece_checkpoint
 
 from compress.cli.options import Look
@@ -146,18 +146,6 @@ def test_an_encoder_of_sentences_keeps_what_is_near(dimensions: int | None, tmp_
     assert "id2label" not in (directory / "README.md").read_text()
     write_report(result, tmp_path / "tiny")
     assert "spearman" in (tmp_path / "tiny" / "report.html").read_text()
-
-
-def write_images(folder: Path, *, rows: int, seed: int) -> str:
-    """Write images of 9 x 7 grey pixels whose upper or lower half is bright, in folders of their classes."""
-    draw = np.random.default_rng(seed)
-    for row in range(rows):
-        pixels = draw.integers(0, 90, (9, 7))
-        kind = ("top", "bottom")[row % 2]
-        pixels[slice(0, 4) if kind == "top" else slice(5, 9)] += 110
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-        (folder / kind / f"{row}.png").write_bytes(encoded(pixels.astype(np.uint8)))
-    return str(folder)
 
 
 IMAGE_ARCHITECTURE = {
