@@ -36,6 +36,7 @@ WORDS_ALONE: Mapping[str, Any] = {
     "distill.embeddings": "float",
     "prune.recovery.copies": 0,
     "prune.recovery.embeddings": "float",
+    "quantize.compensate": False,
 }
 PASSES = {
     "distill.copies": ("distill.epochs",),

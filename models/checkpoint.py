@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from models.differences import differences, uneven
 from models.errors import BadFile, BadInput, Unsupported, nearest
 from models.families import FAMILIES
 from models.family import Family
@@ -97,7 +98,7 @@ class Checkpoint:
         """Return the checkpoint in a directory (ours or Hugging Face's) or behind a hub name `org/name`.
 
         With `head` the model gets one for its labels and its task: the checkpoint's own where it fits, else a new one
-        drawn from `seed`.
+        of the family's form, drawn from `seed`.
 
         Raises:
             BadInput: there is no such directory or hub model.
@@ -106,6 +107,7 @@ class Checkpoint:
         """
         directory = local_directory(source)
         shape = read_shape(directory)
+        head = None if head is None else _family(shape.family).new_head(head, shape)
         weights = (
             _read_weights(directory)
             if (directory / SHAPE_FILE).exists()
@@ -141,20 +143,13 @@ class Checkpoint:
         gives embeddings also what sentence-transformers reads.
 
         Raises:
-            Unsupported: the family's format cannot say this shape (pruned, quantized, or another norm), or has one
-                weight for what differs here.
+            Unsupported: the family's format cannot say this shape (pruned, quantized, or another norm: what it cannot
+                say is named), or has one weight for what differs here.
         """
         family = _family(self.shape.family)
         embeds = self.shape.head is not None and not self.shape.labels
         shape = replace(self.shape, head=None) if embeds else self.shape
         config = _config(family, shape)
-        if config is None:
-            raise Unsupported(
-                f"the {family.name} format of Hugging Face has the family's own attention, one size for all layers, "
-                "and no int8",
-                where="this model",
-                fix="Keep it in our own format, or export it to ONNX.",
-            )
         axes = family.axes_of(shape)
         names = family.names.write(
             {
@@ -236,15 +231,29 @@ def _family(name: str) -> Family:
     return next(family for family in FAMILIES if family.name == name)
 
 
-def _config(family: Family, shape: ModelShape) -> dict[str, Any] | None:
-    """Return the config that says exactly this shape, or None where the family's format cannot."""
-    if not shape.layers:
-        return None
-    try:
-        config = family.config_of(shape)
-        return config if family.shape_of(config) == shape else None
-    except (BadInput, Unsupported):
-        return None
+def _config(family: Family, shape: ModelShape) -> dict[str, Any]:
+    """Return the config that says exactly this shape.
+
+    Raises:
+        Unsupported: the family's format cannot; what it cannot say is named.
+    """
+    if shape.layers:
+        try:
+            config = family.config_of(shape)
+            back = family.shape_of(config)
+        except (BadInput, Unsupported) as error:
+            unsaid = uneven(shape) or error.what
+        else:
+            if back == shape:
+                return config
+            unsaid = differences(shape, back)
+    else:
+        unsaid = "it has no layers"
+    raise Unsupported(
+        f"the {family.name} format of Hugging Face cannot say what this model is: {unsaid}",
+        where="this model",
+        fix="Keep it in our own format, or export it to ONNX.",
+    )
 
 
 def _family_of(config: Mapping[str, Any], directory: Path) -> Family:

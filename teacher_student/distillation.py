@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.checkpoint import Checkpoint
-from models.encoded import Batch, Encoded
+from models.encoded import Batch, Encoded, same_tokens
 from models.errors import BadInput
 from models.evaluation import evaluate_logits
 from models.layers.packed import FakeRoundedEmbedding
@@ -77,15 +77,16 @@ class Lessons:
     @property
     def one_tokenizer(self) -> bool:
         """Return whether teacher and student read the same tokens."""
-        return self.teacher_train is None or self.teacher_train.digest == self.train.digest
+        return self.teacher_train is None or same_tokens(self.teacher_train, self.train)
 
     @property
     def by_words(self) -> bool:
         """Return whether answers to tokens are compared at the first token of each word, because not all who read have
         the same tokens.
         """
-        alike = self.one_tokenizer and all(one.train.digest == self.train.digest for one in self.ensemble)
-        return self.train.by_token and not alike
+        if not self.train.by_token:
+            return False
+        return not (self.one_tokenizer and all(same_tokens(one.train, self.train) for one in self.ensemble))
 
 
 @final
@@ -238,8 +239,8 @@ def distill(
     score is the agreement with the teacher.
 
     Raises:
-        BadInput: models of different labels, a quantized student, no examples, or a
-            loss on every token where the two have different tokenizers.
+        BadInput: models of different labels, a quantized student, no examples, or a loss on every token where the two
+            read other tokens.
     """
     if teacher.shape.labels != student.shape.labels:
         raise BadInput(
@@ -247,11 +248,7 @@ def distill(
             where="distill",
         )
     if (weights.hidden or weights.relations) and not lessons.one_tokenizer:
-        raise BadInput(
-            "hidden states and relations are compared token by token, but the student has a tokenizer of its own",
-            where="distill",
-            fix="Learn from logits alone (losses hidden: 0, relations: 0), or trim the vocabulary last.",
-        )
+        raise _other_tokens(teacher, student)
     outputs_of = _reader(student, lessons, schedule)
     objective = _objective(teacher, student, lessons, weights, outputs_of)
     network = _trainable(student, schedule)
@@ -266,6 +263,20 @@ def distill(
         progress=lessons.progress,
     )
     return student.of(network), history
+
+
+def _other_tokens(teacher: Checkpoint, student: Checkpoint) -> BadInput:
+    """Return what is the matter where tokens are to be compared that are not the same."""
+    longest = [one.shape.usable_positions for one in (student, teacher)]
+    why, instead = "the student has a tokenizer of its own", "trim the vocabulary last"
+    if student.reader.digest == teacher.reader.digest and longest[0] != longest[1]:
+        why = f"the student reads texts of up to {longest[0]} tokens and its teacher of up to {longest[1]}"
+        instead = f"cut both to what both read (data.max_length: {min(longest)})"
+    return BadInput(
+        f"hidden states and relations are compared token by token, but {why}",
+        where="distill",
+        fix=f"Learn from logits alone (losses hidden: 0, relations: 0), or {instead}.",
+    )
 
 
 def _reader(student: Checkpoint, lessons: Lessons, schedule: Schedule) -> Reader:

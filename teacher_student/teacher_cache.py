@@ -76,9 +76,10 @@ def check_words(data: Encoded, outputs: TeacherOutputs) -> None:
     """Raise BadInput where teacher and student do not read the same words of every row, or other rows."""
     if len(data) != len(outputs.starts) - 1:
         raise BadInput(
-            f"the teacher reads {len(outputs.starts) - 1} windows, the student {len(data)}: it has other tokens",
+            f"the teacher reads {len(outputs.starts) - 1} windows, the student {len(data)}: it has other tokens, "
+            "or reads longer texts",
             where="distill",
-            fix="Leave the vocabulary as it is, or trim it without recovery.",
+            fix="Leave the vocabulary and the positions as they are, or trim them without recovery.",
         )
     before = np.concatenate([[0], np.cumsum(np.asarray(data.targets)[:, 1] == 1)])
     other = int((np.diff(before[data.offsets]) != np.diff(outputs.starts)).sum())

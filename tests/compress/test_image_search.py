@@ -67,9 +67,10 @@ def test_a_shipped_search_works_on_images(
     assert "Images have no words: trim" in told.err
     assert ("distill.copies" in told.err) == (more == ["--no-fit"])
     report = json.loads(told.out)
-    assert report["chosen"] == "level-1"
+    assert report["chosen"] == ("level-1" if more == ["--no-fit"] else "level-0")
     recipe = report["recipe"]
     assert (recipe["trim"], recipe["prune"]["recovery"]["embeddings"]) == (None, "float")
+    assert not recipe["quantize"]["compensate"]
     if recipe["distill"] is not None:
         assert (recipe["distill"]["copies"], recipe["distill"]["epochs"]) == (0, 6.0)  # 2 over the texts and 2 copies
     bundle = Bundle.open(tmp_path / "runs" / "search" / "bundle")
@@ -103,6 +104,7 @@ def test_every_key_of_words_alone_is_found_and_left_out() -> None:
         "distill.embeddings": "int4",
         "prune.recovery.copies": 1,
         "prune.recovery.embeddings": "int2",
+        "quantize.compensate": True,
     }
     assert set(asked) == set(WORDS_ALONE)
     plain = merged({"prune": {"sparsity": 0.5, "round_epochs": 0.2}, "distill": {"epochs": 1}}, asked)
