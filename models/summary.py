@@ -103,9 +103,12 @@ def _of_classes(statistics: Floats, weights: Floats) -> tuple[Floats, Floats]:
     known = (statistics >= 0).all(axis=1)  # an unlabelled example has no class
     (given, expected), weights = statistics[known].astype(np.int64).T, weights[known]
     size = int(statistics.max(initial=0)) + 1
-    right = np.bincount(expected, weights=weights * (given == expected), minlength=size)
-    both = (np.bincount(each, weights=weights, minlength=size) for each in (given, expected))
-    return right, sum(both, np.zeros(size))
+
+    def counted(classes: npt.NDArray[np.int64], each: Floats) -> Floats:
+        counts: Floats = np.bincount(classes, weights=each, minlength=size).astype(np.float64)
+        return counts
+
+    return counted(expected, weights * (given == expected)), counted(given, weights) + counted(expected, weights)
 
 
 def _standard(values: Floats) -> Floats:

@@ -130,7 +130,7 @@ def _besides(report: Report) -> Iterator[tuple[str, list[Cell | None]]]:
     on = report.headline.data
     told = [{one.name: one for one in getattr(stage.besides, on) or ()} for stage in report.stages]
     for name in dict.fromkeys(name for each in told for name in each):
-        cells = [None if name not in each else _beside(each[name]) for each in told]
+        cells: list[Cell | None] = [None if name not in each else _beside(each[name]) for each in told]
         yield f"{name.capitalize()} on {on}", cells
 
 
