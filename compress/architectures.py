@@ -98,6 +98,7 @@ def _of_images(settings: ArchitectureSettings, table: Table, head: HeadShape, ca
     return shape, Imaging.of(image)
 
 
+READ_IMAGES = ("vit",)
 _FAMILIES: Mapping[str, Callable[[ArchitectureSettings, Table, HeadShape, Path], Made]] = {
     "bert": _of_texts,
     "roberta": _of_texts,

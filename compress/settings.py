@@ -148,6 +148,9 @@ class DistillSettings(LessonSettings):
     positions: Count | None = Field(
         None, description="Longest text in tokens; where the teacher has fewer, its positions are repeated."
     )
+    dimensions: Count | None = Field(
+        None, description="Numbers of a sentence embedding: the teacher's main directions (PCA); all if left out."
+    )
 
     @model_validator(mode="after")
     def _attention_is_asked_for(self) -> DistillSettings:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 
 from export.manifest import (
@@ -53,7 +54,9 @@ _PACKAGES: Final = ("compress-transformers", "onnx", "onnxruntime", "torch")
 @final
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Everything a bundle is written from; `examples` are inputs for `golden.json`, each a batch of one."""
+    """Everything a bundle is written from; `examples` are inputs for `golden.json`, each a batch of one. `projection`
+    is what `Checkpoint.projection` returns.
+    """
 
     shape: ModelShape
     reader: Reader
@@ -62,6 +65,7 @@ class Contents:
     parameters: int
     lineage: Sequence[Mapping[str, Any]] = ()
     measurements: Mapping[str, Any] | None = None
+    projection: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
 @final
@@ -178,7 +182,7 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
         write_bytes(inside(directory, name), data)
     contents.reader.compact().save(directory)
     write_json(directory / CONFIG_FILE, _config(shape))
-    write_modules(directory, shape)
+    write_modules(directory, shape, contents.projection)
     session = open_session(directory / graph.name, threads=1)
     of_int8 = INT8_VECTOR_TOLERANCE if shape.head is not None and shape.head.normalized else INT8_TOLERANCE
     tolerance = of_int8 if shape.int8 else FLOAT_TOLERANCE

@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from models.differences import differences, uneven
 from models.errors import BadFile, BadInput, Unsupported, nearest
 from models.families import FAMILIES
 from models.family import Family
@@ -19,7 +22,13 @@ from models.files import inside, read_object, write_json
 from models.imaging import PROCESSOR_FILE
 from models.network import Network
 from models.reading import Reader, load_reader, tokenizer_of
-from models.sentence_transformers import MODULES_FILE, embedding_head, encoder_directory, write_modules
+from models.sentence_transformers import (
+    MODULES_FILE,
+    dense_directory,
+    embedding_head,
+    encoder_directory,
+    write_modules,
+)
 from models.shape import HeadShape, Int8Form, ModelShape
 from models.tensor_file import write_tensors
 from models.tokenizing import Tokenizing
@@ -30,6 +39,7 @@ SHAPE_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth", "model.ckpt", "tf_model.h5")
+PROJECTION = {"head.projection.weight": "linear.weight", "head.projection.bias": "linear.bias"}
 CONVERT = (
     "Only safetensors are read, because pickled files can run code. Convert it where you trust it: "
     "AutoModelForSequenceClassification.from_pretrained(SOURCE).save_pretrained(NEW)."
@@ -75,12 +85,20 @@ class Checkpoint:
                 counted[f"{path}.weight"] = len(self.weights[f"{path}.weight"]) * self.shape.embedding_width
         return sum(counted.values())
 
+    def projection(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Return `weight` (width, hidden) and `bias` (width) of what leads to an embedding, where there is one."""
+        return {
+            name.rpartition(".")[2]: self.weights[name].contiguous().numpy()
+            for name in PROJECTION
+            if name in self.weights
+        }
+
     @staticmethod
     def load(source: str | Path, *, head: HeadShape | None = None, seed: int = 0) -> Checkpoint:
         """Return the checkpoint in a directory (ours or Hugging Face's) or behind a hub name `org/name`.
 
         With `head` the model gets one for its labels and its task: the checkpoint's own where it fits, else a new one
-        drawn from `seed`.
+        of the family's form, drawn from `seed`.
 
         Raises:
             BadInput: there is no such directory or hub model.
@@ -89,6 +107,7 @@ class Checkpoint:
         """
         directory = local_directory(source)
         shape = read_shape(directory)
+        head = None if head is None else _family(shape.family).new_head(head, shape)
         weights = (
             _read_weights(directory)
             if (directory / SHAPE_FILE).exists()
@@ -124,23 +143,20 @@ class Checkpoint:
         gives embeddings also what sentence-transformers reads.
 
         Raises:
-            Unsupported: the family's format cannot say this shape (pruned, quantized, or another norm), or has one
-                weight for what differs here.
+            Unsupported: the family's format cannot say this shape (pruned, quantized, or another norm: what it cannot
+                say is named), or has one weight for what differs here.
         """
         family = _family(self.shape.family)
         embeds = self.shape.head is not None and not self.shape.labels
         shape = replace(self.shape, head=None) if embeds else self.shape
         config = _config(family, shape)
-        if config is None:
-            raise Unsupported(
-                f"the {family.name} format of Hugging Face has the family's own attention, one size for all layers, "
-                "and no int8",
-                where="this model",
-                fix="Keep it in our own format, or export it to ONNX.",
-            )
         axes = family.axes_of(shape)
         names = family.names.write(
-            {name: value.reshape(axes.get(name, value.shape)) for name, value in self.weights.items()},
+            {
+                name: value.reshape(axes.get(name, value.shape))
+                for name, value in self.weights.items()
+                if name not in PROJECTION
+            },
             prefix=family.prefix if shape.head else "",
             tokens=shape.answers_tokens,
             task=shape.head.task if shape.head else None,
@@ -148,7 +164,7 @@ class Checkpoint:
         )
         write_json(directory / "config.json", config)
         write_tensors(directory / WEIGHTS_FILE, _joined(family.names, names), metadata={"format": "pt"})
-        write_modules(directory, self.shape)
+        write_modules(directory, self.shape, self.projection())
         self.reader.save(directory)
 
 
@@ -215,15 +231,29 @@ def _family(name: str) -> Family:
     return next(family for family in FAMILIES if family.name == name)
 
 
-def _config(family: Family, shape: ModelShape) -> dict[str, Any] | None:
-    """Return the config that says exactly this shape, or None where the family's format cannot."""
-    if not shape.layers:
-        return None
-    try:
-        config = family.config_of(shape)
-        return config if family.shape_of(config) == shape else None
-    except (BadInput, Unsupported):
-        return None
+def _config(family: Family, shape: ModelShape) -> dict[str, Any]:
+    """Return the config that says exactly this shape.
+
+    Raises:
+        Unsupported: the family's format cannot; what it cannot say is named.
+    """
+    if shape.layers:
+        try:
+            config = family.config_of(shape)
+            back = family.shape_of(config)
+        except (BadInput, Unsupported) as error:
+            unsaid = uneven(shape) or error.what
+        else:
+            if back == shape:
+                return config
+            unsaid = differences(shape, back)
+    else:
+        unsaid = "it has no layers"
+    raise Unsupported(
+        f"the {family.name} format of Hugging Face cannot say what this model is: {unsaid}",
+        where="this model",
+        fix="Keep it in our own format, or export it to ONNX.",
+    )
 
 
 def _family_of(config: Mapping[str, Any], directory: Path) -> Family:
@@ -262,13 +292,23 @@ def _read_hugging_face(directory: Path, shape: ModelShape, *, wanted: HeadShape 
         for fused, value in _read_weights(encoder).items()
         for name, part in _in_parts(value, family.names.parts(fused))
     }
-    found = family.names.read(parts, names, where=str(encoder), layout=layout)
+    wanted_there = [name for name in names if name not in PROJECTION]
+    found = family.names.read(parts, wanted_there, where=str(encoder), layout=layout)
+    if reading.head is not None and reading.head.projected:
+        found |= _read_projection(directory, width=reading.head.width)
     zero = {name: torch.zeros(slot.shape) for name, slot in names.items() if layout.is_zero(name)}
     own = _unshared({**found, **zero})
     for name, axes in family.axes_of(reading).items():
         if own[name].shape == axes:  # else it is refused as any weight of another size
             own[name] = own[name].reshape(names[name].shape)
     return own
+
+
+def _read_projection(directory: Path, *, width: int) -> dict[str, Tensor]:
+    """Return the linear layer behind the pooling; one without a bias has zeros."""
+    dense = dense_directory(directory)
+    theirs = {"linear.bias": torch.zeros(width), **({} if dense is None else _read_weights(dense))}
+    return {ours: theirs[name] for ours, name in PROJECTION.items() if name in theirs}
 
 
 def _in_parts(value: Tensor, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:

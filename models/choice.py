@@ -39,8 +39,9 @@ def top_labels(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
 
 
 def top_is_right(logits: npt.NDArray[np.float32], targets: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return 1 where the top label is the target, else 0; (rows, 1)."""
-    return np.asarray(top_labels(logits) == targets, dtype=np.float64)[:, None]
+    """Return 1 where the top label is the target, else 0, and both classes' numbers; (rows, 3)."""
+    given = top_labels(logits)
+    return np.stack([given == targets, given, targets], axis=1).astype(np.float64)
 
 
 def likeliest(logits: npt.NDArray[np.float32], labels: Sequence[str]) -> tuple[str, dict[str, float]]:

@@ -152,6 +152,16 @@ def members(offsets: Rows, rows: Rows) -> Rows:
     return places
 
 
+def same_tokens(one: Encoded, other: Encoded) -> bool:
+    """Return whether two encodings of rows are of the same tokens, whatever read them and up to which length."""
+    if one.digest == other.digest:
+        return True
+    ours, theirs = one.content, other.content
+    if not isinstance(ours, Tokens) or not isinstance(theirs, Tokens) or not np.array_equal(one.offsets, other.offsets):
+        return False
+    return np.array_equal(ours.ids, theirs.ids) and np.array_equal(ours.second, theirs.second)
+
+
 def length_buckets(lengths: Rows, *, batch_size: int, seed: int | None) -> list[Rows]:
     """Return every row number once, in batches of rows of similar length.
 

@@ -23,7 +23,8 @@ class Family:
 
     `shape_of` raises BadInput for a setting that the network does not have. `prefix` stands before the encoder's names
     when a classifier is written. `layout_of` says what a config has to say about names, and `axes_of` gives, by our
-    names, the axes of the weights that have others there than here.
+    names, the axes of the weights that have others there than here. `new_head` gives the form that a head with labels
+    has in the family, for the one that a task asks for and a model of this shape.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Family:
     prefix: str
     layout_of: Callable[[Config], Layout] = lambda config: Layout()
     axes_of: Callable[[ModelShape], Mapping[str, tuple[int, ...]]] = lambda shape: {}
+    new_head: Callable[[HeadShape, ModelShape], HeadShape] = lambda head, shape: head
 
 
 def labels_of(config: Config) -> tuple[str, ...]:

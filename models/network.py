@@ -150,7 +150,7 @@ class Network(nn.Module):
         pixel_values: Tensor | None = None,
     ) -> Tensor:
         """Return logits (batch, labels), of a head that answers tokens (batch, time, labels), embeddings (batch,
-        hidden) of a head without labels, or hidden states (batch, time, hidden) where there is no head.
+        width) of a head without labels, or hidden states (batch, time, hidden) where there is no head.
 
         `input_ids` and `token_type_ids` are whole numbers (batch, time); `attention_mask` holds 1 for tokens and 0 for
         padding on the right. A network of images is given `pixel_values` alone, normalised (batch, channels, height,

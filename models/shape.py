@@ -138,7 +138,8 @@ class HeadShape:
     """What gives an answer, one output per label: of the first token by dense, activation and output, or of each token
     by the output alone. With `normed` it is dense, activation, norm and output, of the first token, the mean or each
     token; without `dense` the output alone, of the first token or the mean. Without labels it is what is read itself,
-    `width` numbers, of length 1 where `normalized`. `task` names what the outputs mean.
+    `width` numbers, of length 1 where `normalized`; where `projected`, a fixed linear map of what is read. `task` names
+    what the outputs mean.
     """
 
     labels: tuple[str, ...]
@@ -150,6 +151,7 @@ class HeadShape:
     normalized: bool = False
     normed: bool = False
     dense: bool = True
+    projected: bool = False
 
     def unlike(self, task: str) -> str | None:
         """Return the advice that this head is for another task than the one asked for, where it is."""
@@ -290,6 +292,7 @@ def _head(value: dict[str, Any] | None) -> HeadShape | None:
         normalized=bool(value.get("normalized", False)),
         normed=bool(value.get("normed", False)),
         dense=bool(value.get("dense", True)),
+        projected=bool(value.get("projected", False)),
     )
 
 

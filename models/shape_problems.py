@@ -51,9 +51,17 @@ def problems_of(shape: ModelShape) -> list[str]:
         wrong.append("a label is named twice")
     if shape.head is not None and not _may_read(shape.head):
         wrong.append(f"a head {'with' if shape.head.labels else 'without'} labels reads {shape.head.reads.value}")
-    if shape.head is not None and not shape.head.labels and shape.head.width != shape.hidden_size:
-        wrong.append("a head needs an output" if not shape.head.width else f"the embedding is {shape.head.width} wide")
+    wrong += [] if shape.head is None else _width_problems(shape.head, hidden_size=shape.hidden_size)
     return wrong
+
+
+def _width_problems(head: HeadShape, *, hidden_size: int) -> list[str]:
+    if head.labels:
+        return ["a head with labels is not projected"] if head.projected else []
+    if not head.width:
+        return ["a head needs an output"]
+    known = 0 < head.width <= 1 << 24 if head.projected else head.width == hidden_size
+    return [] if _is_whole(head.width) and known else [f"the embedding is {head.width} wide"]
 
 
 def _may_read(head: HeadShape) -> bool:

@@ -35,10 +35,19 @@ class PairedTest(str, Enum):
     BOOTSTRAP = "bootstrap"
 
 
+class Besides(NamedTuple):
+    """A figure that is told beside a task's metric and never judged: a summary of the statistics from a column on."""
+
+    name: str
+    summary: Summary
+    first: int = 0
+
+
 class Metric(NamedTuple):
     """A task's figure: how the statistics of the examples are summarised, and two models compared.
 
-    `classes` says whether an answer is one class of several, which a confusion matrix counts.
+    `classes` says whether an answer is one class of several, which a confusion matrix counts. A mean is that of the
+    first column of the statistics; figures `besides` may have columns of their own.
     """
 
     name: str
@@ -46,6 +55,17 @@ class Metric(NamedTuple):
     paired_test: PairedTest
     summary: Summary = Summary.MEAN
     classes: bool = False
+    besides: tuple[Besides, ...] = ()
+
+
+# Of statistics as `models.choice.top_is_right` gives them: the mean of the classes' F1 is told beside it.
+ACCURACY = Metric(
+    "accuracy",
+    higher_is_better=True,
+    paired_test=PairedTest.PROPORTIONS,
+    classes=True,
+    besides=(Besides("macro_f1", Summary.CLASS_F1, 1),),
+)
 
 
 class Answer(NamedTuple):
@@ -117,7 +137,7 @@ class Task(Protocol):
         """
 
     def statistics(self, logits: Logits, data: Encoded, labels: tuple[str, ...]) -> Floats:
-        """Return (rows, k): what the metric needs to know of every row."""
+        """Return (rows, k): what the metric and the figures beside it need to know of every row."""
 
     def predict(self, logits: Logits, data: Encoded) -> Targets:
         """Return the answers in the form of the data's targets."""

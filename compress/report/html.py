@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib import resources
 from string import Template
 
-from compress.record import Paired, Verdict
+from compress.record import Figure, Paired, Verdict
 from compress.report import wording
 from compress.report.appendix import appendix
 from compress.report.charts import draw_layers, draw_verdict, verdict_scale
@@ -99,6 +99,7 @@ def _stages(report: Report) -> Markup:
         ("Size,\N{NO-BREAK SPACE}MB", [wording.megabytes(stage.bytes) for stage in report.stages]),
         (f"{metric} on validation{unit}", [_accuracy(stage.accuracy.validation, paired) for stage in report.stages]),
         (f"{metric} on test{unit}", [_accuracy(stage.accuracy.test, paired) for stage in report.stages]),
+        *_besides(report),
         (
             f"Difference on {on}{points}",
             [_difference(getattr(stage.difference, on), paired) for stage in report.stages],
@@ -122,6 +123,19 @@ def _stages(report: Report) -> Markup:
         + ("; latency is one call at batch 1 in ONNX Runtime, timed in turns with the teacher's." if timed else "."),
         table(heads, rows, label="Stages", class_="stacked", numbers=numbers),
     )
+
+
+def _besides(report: Report) -> Iterator[tuple[str, list[Cell | None]]]:
+    """Yield a column for each figure that is told beside the metric, on the data of the headline."""
+    on = report.headline.data
+    told = [{one.name: one for one in getattr(stage.besides, on) or ()} for stage in report.stages]
+    for name in dict.fromkeys(name for each in told for name in each):
+        cells: list[Cell | None] = [None if name not in each else _beside(each[name]) for each in told]
+        yield f"{name.capitalize()} on {on}", cells
+
+
+def _beside(value: Figure) -> Markup:
+    return _with_interval(wording.share(value.estimate, "bootstrap"), wording.accuracy_interval(value, "bootstrap"))
 
 
 def _accuracy(value: Accuracy | None, paired: Paired) -> Markup | None:

@@ -11,6 +11,7 @@ from compress.stage import Context, Output, Stage
 from models.bert_encoder import even_layers
 from models.checkpoint import Checkpoint
 from models.shape import Activation, ModelShape
+from teacher_student.directions import in_main_directions, narrower_head
 from teacher_student.distillation import distill
 from teacher_student.student import StudentPlan, build_student, student_shape, with_attention, with_dropout
 
@@ -20,15 +21,17 @@ WINDOW, GLOBAL_TOKENS = 64, 1  # where a window is asked for, and not how wide
 def plan(teacher: ModelShape, settings: DistillSettings) -> StudentPlan | ModelShape:
     """Return the student's shape, with the teacher's layers it is made of where it is made of them."""
     if settings.architecture is not None:
-        return _read_as_asked(_of_its_own(teacher, settings.architecture), settings)
+        return _as_asked(_of_its_own(teacher, settings.architecture), teacher, settings)
     asked = settings.layers
     layers = list(asked) if isinstance(asked, tuple) else kept_layers(settings, len(teacher.layers))
     made = student_shape(teacher, layers=layers, ffn=settings.ffn)
-    return StudentPlan(_read_as_asked(made.shape, settings), made.sources)
+    return StudentPlan(_as_asked(made.shape, teacher, settings), made.sources)
 
 
-def _read_as_asked(shape: ModelShape, settings: DistillSettings) -> ModelShape:
-    """Return the shape with the attention and the positions that the settings ask for."""
+def _as_asked(shape: ModelShape, teacher: ModelShape, settings: DistillSettings) -> ModelShape:
+    """Return the shape with the dimensions, the positions and the attention that the settings ask for."""
+    if settings.dimensions is not None:
+        shape = narrower_head(shape, teacher, settings.dimensions)
     if settings.positions is not None:
         shape = replace(shape, max_positions=settings.positions + shape.position_offset)
     if settings.attention is None:
@@ -55,6 +58,10 @@ def kept_layers(settings: DistillSettings, layers: int) -> int:
 def run(parent: Checkpoint, settings: DistillSettings, context: Context) -> Output[Checkpoint]:
     """Return the trained student. It is built out of `parent`, and learns from the original teacher."""
     student = build_student(parent, plan(parent.shape, settings), seed=context.seed)
+    kept = None
+    if settings.dimensions is not None:
+        texts = context.lessons(0, context.teacher)
+        student, kept = in_main_directions(student, context.teacher, texts, seed=context.seed)
     trained, history = distill(
         context.teacher,
         with_dropout(student, settings.dropout),
@@ -62,7 +69,8 @@ def run(parent: Checkpoint, settings: DistillSettings, context: Context) -> Outp
         weights=weights_of(settings.losses),
         schedule=schedule_of(settings),
     )
-    return Output(trained, {"training": history.to_json(), "teacher_layers": len(context.teacher.shape.layers)})
+    told = {"training": history.to_json(), "teacher_layers": len(context.teacher.shape.layers)}
+    return Output(trained, told if kept is None else told | {"embedding_kept": kept})
 
 
 def milder(settings: DistillSettings, details: dict[str, Any]) -> DistillSettings | None:
@@ -75,8 +83,12 @@ def milder(settings: DistillSettings, details: dict[str, Any]) -> DistillSetting
 
 
 def _of_its_own(teacher: ModelShape, settings: ArchitectureSettings) -> ModelShape:
+    head = teacher.head
+    if head is not None and not head.labels and not head.projected:
+        head = replace(head, width=settings.hidden_size)
     return replace(
         teacher,
+        head=head,
         hidden_size=settings.hidden_size,
         layers=even_layers(settings.layers, hidden=settings.hidden_size, heads=settings.heads, ffn=settings.ffn),
         activation=Activation(settings.activation),

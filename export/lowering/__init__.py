@@ -16,6 +16,7 @@ from export.lowering.heads import (
     lower_embedding_head,
     lower_normed_head,
     lower_plain_head,
+    lower_projection,
     lower_token_head,
 )
 from export.lowering.linear import lower_linears
@@ -31,7 +32,7 @@ from export.lowering.quantized import (
 from models.layers.attention import Attention, DistanceBias
 from models.layers.embeddings import Embeddings, SinusoidalPositions
 from models.layers.feedforward import FeedForward
-from models.layers.heads import ClassificationHead, EmbeddingHead, NormedHead, PlainHead, TokenHead
+from models.layers.heads import ClassificationHead, EmbeddingHead, NormedHead, PlainHead, Projection, TokenHead
 from models.layers.norm import ElementwiseNorm
 from models.layers.packed import PackedEmbedding, TwoBitEmbedding
 from models.layers.patches import PatchEmbeddings
@@ -62,6 +63,7 @@ LOWERINGS: Mapping[type[nn.Module], Lowering] = {
     TokenHead: lower_token_head,
     PlainHead: lower_plain_head,
     EmbeddingHead: lower_embedding_head,
+    Projection: lower_projection,
 }
 
 # Linear layers that read the same values become one computation where they can.

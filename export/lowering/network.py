@@ -30,7 +30,7 @@ def lower_block(module: Block, emit: Emit, hidden: Value, places: Places, first:
 
 
 def answer_of(module: Network, emit: Emit, hidden: Value, mask: Value | None) -> Value:
-    """Return logits (batch, labels), of tokens (batch, time, labels), embeddings (batch, hidden), or hidden states
+    """Return logits (batch, labels), of tokens (batch, time, labels), embeddings (batch, width), or hidden states
     (batch, time, hidden) without a head, for what `states_of` returns and the mask (batch, time).
     """
     if module.head is None:

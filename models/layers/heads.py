@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import linear, normalize
 
 from models.layers.activation import make_activation
 from models.layers.norm import make_norm
@@ -77,19 +77,42 @@ class PlainHead(nn.Module):
         return self.output(self.dropout(read))  # type: ignore[no-any-return]
 
 
-class EmbeddingHead(nn.Module):
-    """The first token, or the mean of all (Reimers and Gurevych 2019), of length 1 where `normalized`."""
+class Projection(nn.Module):
+    """x @ weight.T + bias, which no training changes; at first the `width` first numbers of x.
 
-    def __init__(self, shape: HeadShape) -> None:
+    It says in which directions a model answers. What learns from a teacher in these directions must keep them.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, hidden_size: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.eye(width, hidden_size))
+        self.register_buffer("bias", torch.zeros(width))
+
+    def forward(self, read: Tensor) -> Tensor:
+        """Return (..., width) for (..., hidden_size)."""
+        return linear(read, self.weight, self.bias)
+
+
+class EmbeddingHead(nn.Module):
+    """The first token, or the mean of all (Reimers and Gurevych 2019), projected where the shape says so, of length 1
+    where `normalized`.
+    """
+
+    def __init__(self, hidden_size: int, shape: HeadShape) -> None:
         super().__init__()
         self.reads = shape.reads
+        self.projection = Projection(hidden_size, shape.width) if shape.projected else None
         self.normalized = shape.normalized
 
     def forward(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Return embeddings (batch, hidden_size) for hidden states (batch, time, hidden_size) and the mask of ones and
-        zeros (batch, time).
+        """Return embeddings (batch, width) for hidden states (batch, time, hidden_size) and the mask of ones and zeros
+        (batch, time).
         """
         read = pooled(hidden, attention_mask, self.reads)
+        read = read if self.projection is None else self.projection(read)
         return normalize(read, dim=-1, eps=LEAST_LENGTH) if self.normalized else read
 
 
@@ -110,7 +133,7 @@ def make_head(hidden_size: int, shape: HeadShape, *, norm: Norm, eps: float, pre
     before the others.
     """
     if not shape.labels:
-        return EmbeddingHead(shape)
+        return EmbeddingHead(hidden_size, shape)
     if shape.normed:
         return NormedHead(hidden_size, shape, norm=norm, eps=eps)
     if not shape.dense and not shape.tokens:

@@ -61,7 +61,7 @@ IN_INT8 = (
         "turned",
         "turned, mean of tokens",
     ),
-    *("pruned", "pruned, pre-norm", "norm rms_norm", "head of tokens", "embedding"),
+    *("pruned", "pruned, pre-norm", "norm rms_norm", "head of tokens", "embedding", "embedding, projected"),
     *("image", "image, colour"),
 )
 SHAPES = {
@@ -93,6 +93,8 @@ SHAPES = {
     "head of tokens": tiny_shape(PRUNED, head=HeadShape(("O", "B-x", "I-x"), reads=Reads.EACH)),
     "embedding": tiny_shape(PRUNED, head=HeadShape((), reads=Reads.MEAN, width=32, normalized=True)),
     "embedding of the first token": tiny_shape(head=HeadShape((), width=32, normalized=True)),
+    "embedding, projected": tiny_shape(head=HeadShape((), reads=Reads.MEAN, width=12, normalized=True, projected=True)),
+    "embedding of the first token, projected": tiny_shape(head=HeadShape((), width=12, projected=True)),
     "embedding of any length": tiny_shape(head=HeadShape((), reads=Reads.MEAN, width=32)),
     "no head, pre-norm": tiny_shape(PRUNED, head=None, pre_norm=True),
     "sinusoidal": tiny_shape(positions=Positions.SINUSOIDAL, position_offset=3),

@@ -97,6 +97,10 @@ def test_positions_that_are_left_for_text() -> None:
         ({"head": HeadShape(("a",), reads=Reads.MEAN)}, "a head with labels reads mean"),
         ({"head": HeadShape(())}, "a head needs an output"),
         ({"head": HeadShape(("a", "b", "a"))}, "a label is named twice"),
+        ({"head": HeadShape((), width=12)}, "the embedding is 12 wide"),
+        ({"head": HeadShape((), width=-1, projected=True)}, "the embedding is -1 wide"),
+        ({"head": HeadShape((), width=3.5, projected=True)}, r"the embedding is 3\.5 wide"),
+        ({"head": HeadShape(("a", "b"), projected=True)}, "a head with labels is not projected"),
     ],
 )
 def test_sizes_that_cannot_be(changes: dict[str, Any], says: str) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
+from scipy.stats import pearsonr, spearmanr
 
 from models.summary import Summary, contributions, summarised
 
@@ -16,8 +16,11 @@ seeds = st.integers(0, 10_000)
 def drawn(summary: Summary, seed: int, rows: int = 40) -> np.ndarray:
     random = np.random.default_rng(seed)
     if summary is Summary.MEAN:
-        return random.random((rows, 1))
-    if summary is Summary.SPEARMAN:
+        return random.random((rows, 1 + seed % 2))
+    if summary is Summary.CLASS_F1:
+        expected = random.integers(0, 4, rows)
+        return np.stack([np.where(random.random(rows) < 0.5, expected, 5), expected], axis=1).astype(float)
+    if summary in (Summary.SPEARMAN, Summary.PEARSON):
         expected = random.integers(0, 6, rows)  # with ties
         return np.stack([expected + random.normal(0, 2, rows).round(1), expected], axis=1).astype(float)
     classes = 1 if summary is Summary.F1 else 4
@@ -27,9 +30,17 @@ def drawn(summary: Summary, seed: int, rows: int = 40) -> np.ndarray:
 
 def by_hand(summary: Summary, statistics: np.ndarray) -> float:
     if summary is Summary.MEAN:
-        return float(statistics.mean())
+        return float(statistics[:, 0].mean())
     if summary is Summary.SPEARMAN:
         return float(spearmanr(statistics[:, 0], statistics[:, 1]).statistic)
+    if summary is Summary.PEARSON:
+        return float(pearsonr(statistics[:, 0], statistics[:, 1]).statistic)
+    if summary is Summary.CLASS_F1:
+        classes = np.unique(statistics)
+        given_, expected = statistics[:, :1] == classes, statistics[:, 1:] == classes
+        return by_hand(
+            Summary.MACRO_F1, np.stack([given_ & expected, given_, expected], axis=2).reshape(len(given_), -1)
+        )
     scores = []
     for right, said, wanted in statistics.sum(axis=0).reshape(-1, 3):
         if said + wanted:
@@ -60,6 +71,10 @@ def test_what_has_no_value_is_zero() -> None:
     constant = np.stack([np.ones(5), np.arange(5.0)], axis=1)
     assert summarised(Summary.SPEARMAN, constant, np.ones((1, 5))).tolist() == [0.0]
     assert contributions(Summary.SPEARMAN, constant).tolist() == [0.0] * 5
+    assert summarised(Summary.PEARSON, constant, np.ones((1, 5))).tolist() == [0.0]
+    assert contributions(Summary.PEARSON, constant).tolist() == [0.0] * 5
+    apart = np.array([[0.0, 1.0], [2.0, 1.0]])
+    assert summarised(Summary.CLASS_F1, apart, np.ones((1, 2))).tolist() == [0.0]
     nothing = np.zeros((5, 6))
     assert summarised(Summary.MACRO_F1, nothing, np.ones((1, 5))).tolist() == [0.0]
     assert contributions(Summary.MACRO_F1, nothing).tolist() == [0.0] * 5

@@ -87,6 +87,8 @@ def test_labels_become_targets_and_targets_answers(task: Task, tmp_path: Path) -
     statistics = task.statistics(right, data, labels)
     assert len(statistics) == 4
     assert contributions(task.metric.summary, statistics).mean() == pytest.approx(1.0)
+    for one in task.metric.besides:
+        assert contributions(one.summary, statistics[:, one.first :]).mean() == pytest.approx(1.0)
     np.testing.assert_array_equal(task.predict(right, data), data.targets)
     given_ = Encoding([2, 3, 4], [0, 0, 0], truncated=False, spans=[(0, 2), (3, 5), (6, 8)], words=[0, 1, 2])
     answers = [

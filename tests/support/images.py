@@ -118,3 +118,15 @@ def encoded(pixels: Pixels, form: str = "PNG") -> bytes:
     stream = io.BytesIO()
     Pillow.fromarray(pixels).save(stream, form)
     return stream.getvalue()
+
+
+def write_images(folder: Path, *, rows: int, seed: int) -> str:
+    """Write images of 9 x 7 grey pixels whose upper or lower half is bright, in folders of their classes."""
+    draw = np.random.default_rng(seed)
+    for row in range(rows):
+        pixels = draw.integers(0, 90, (9, 7))
+        kind = ("top", "bottom")[row % 2]
+        pixels[slice(0, 4) if kind == "top" else slice(5, 9)] += 110
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        (folder / kind / f"{row}.png").write_bytes(encoded(pixels.astype(np.uint8)))
+    return str(folder)

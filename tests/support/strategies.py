@@ -82,6 +82,8 @@ def model_shapes(draw: st.DrawFn) -> ModelShape:
             width=shape.hidden_size,
             normalized=draw(st.booleans()),
         )
+        if draw(st.booleans()):
+            head = replace(head, width=draw(st.integers(1, 9)), projected=True)
         shape = replace(shape, head=head)
     paths = {f"layers.{index}.attention.key" for index, layer in enumerate(stack) if layer.heads}
     paths |= {f"layers.{index}.ffn.up" for index, layer in enumerate(stack) if layer.ffn}
