@@ -88,8 +88,12 @@ def test_objects_from_training_to_a_bundle_that_answers(tmp_path: Path) -> None:
     assert [stage.stage for stage in result.stages] == ["train", "distill", "prune", "quantize", "export"]
     found = [stage.validation for stage in result.stages]
     assert {one.metric for one in found} == {"map"}
-    assert found[0].estimate > 0.5
-    assert found[-1].estimate > 0.4
+    assert found[0].estimate > 0.4  # no training gives 0.00
+    assert found[1].estimate > 0.3
+    assert found[3].estimate > 0.2
+    assert found[4].estimate == pytest.approx(found[3].estimate, abs=0.02)  # the runtime's, and the network's own
+    losses = [point["losses"]["labels"] for point in result.stages[0].artifact.details["training"]["points"]]
+    assert losses[-1] < losses[0] / 3
     assert found[0].low < found[0].estimate < found[0].high
     assert {"head.classes.first", "head.boxes.output"} <= set(result.stages[3].artifact.details["forms"])
     run, directory = tmp_path / "tiny", tmp_path / "tiny" / "bundle"
@@ -100,7 +104,7 @@ def test_objects_from_training_to_a_bundle_that_answers(tmp_path: Path) -> None:
         ("logits", ["batch", 3, 3]),
         ("pred_boxes", ["batch", 3, 4]),
     ]
-    assert _share_found(bundle, tmp_path / "validation") > 0.6
+    assert _share_found(bundle, tmp_path / "validation") > 0.3
     assert "object-detection" in json.loads((directory / MANIFEST_FILE).read_text())["shape"]["head"]["task"]
     assert json.loads((directory / "config.json").read_text())["architectures"] == ["ForObjectDetection"]
     write_report(result, run)
