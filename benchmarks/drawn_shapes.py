@@ -3,8 +3,8 @@
     python benchmarks/drawn_shapes.py shapes
     compress run shapes --train shapes/train --validation shapes/validation --out runs
 
-Each folder holds PNG files and `annotations.json`. An image has one to four shapes, which may touch and cover a part of
-one another, in colours that differ from the background's.
+Each folder holds PNG files and `annotations.json`. An image has one to three bright shapes on a dark ground, which may
+touch and cover a part of one another. On grounds of any colour a network of this size saw nothing for a long time.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ import argparse
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 MOST_COVERED = 0.25  # of the smaller box, by another one
-LEAST_CONTRAST = 90  # in one of the three colours, from 0 to 255
+MOST_SHAPES = 3
+DARKEST_SHAPE, BRIGHTEST_GROUND = 120, 60  # of each of the three colours, from 0 to 255
 NOISE = 18.0
-LEAST_SIDE, MOST_SIDE = 0.16, 0.5  # of the image's
+LEAST_SIDE, MOST_SIDE = 0.22, 0.5  # of the image's
 
 
 class Box(NamedTuple):
@@ -69,16 +70,16 @@ SHAPES: Mapping[str, Callable[[ImageDraw.ImageDraw, Box, tuple[int, ...]], None]
 
 
 def drawn(random: np.random.Generator, *, size: int) -> tuple[Image.Image, list[tuple[str, Box]]]:
-    """Return an image of `size` pixels each way with one to four shapes, and what they are."""
-    ground = random.integers(0, 256, 3)
+    """Return an image of `size` pixels each way with one to three shapes, and what they are."""
+    ground = random.integers(0, BRIGHTEST_GROUND, 3)
     noise = random.normal(0, NOISE, (size, size, 3))
     image = Image.fromarray((ground + noise).clip(0, 255).astype(np.uint8))
     draw, found = ImageDraw.Draw(image), list[tuple[str, Box]]()
-    for _ in range(int(random.integers(1, 5))):
+    for _ in range(int(random.integers(1, MOST_SHAPES + 1))):
         kind = list(SHAPES)[int(random.integers(len(SHAPES)))]
         box = _place(random, size, [other for _, other in found], square=kind == "circle")
         if box is not None:
-            SHAPES[kind](draw, box, _colour(random, ground))
+            SHAPES[kind](draw, box, tuple(random.integers(DARKEST_SHAPE, 256, 3).tolist()))
             found.append((kind, box))
     return image, found
 
@@ -92,13 +93,6 @@ def _place(random: np.random.Generator, size: int, others: list[Box], *, square:
         if all(box.covered(other) <= MOST_COVERED for other in others):
             return box
     return None
-
-
-def _colour(random: np.random.Generator, ground: np.ndarray[Any, Any]) -> tuple[int, ...]:
-    while True:
-        colour = random.integers(0, 256, 3)
-        if np.abs(colour - ground).max() >= LEAST_CONTRAST:
-            return tuple(int(value) for value in colour)
 
 
 def write_shapes(folder: Path, *, images: int, size: int, seed: int) -> None:
@@ -131,9 +125,9 @@ def main() -> None:
     """Write the folders `train` and `validation`."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--train", type=int, default=4000)
+    parser.add_argument("--train", type=int, default=8000)
     parser.add_argument("--validation", type=int, default=1000)
-    parser.add_argument("--size", type=int, default=64, help="pixels each way")
+    parser.add_argument("--size", type=int, default=32, help="pixels each way")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     for number, role in enumerate(("train", "validation")):
