@@ -288,6 +288,12 @@ def _ensemble(recipe: Recipe, base: Checkpoint) -> tuple[tuple[Checkpoint, ...],
     """Return the teachers besides the first, and the digest of the files they were read from."""
     directories = [local_directory(source) for source in recipe.ensemble]
     teachers = tuple(Checkpoint.load(directory) for directory in directories)
+    if teachers and base.shape.head is not None and base.shape.head.boxes:
+        raise BadInput(
+            "what one token of a teacher finds, another's finds with another token, so there is no mean of theirs",
+            where=recipe.ensemble[0],
+            fix="Give one teacher.",
+        )
     for source, teacher in zip(recipe.ensemble, teachers, strict=True):
         if (teacher.shape.labels, teacher.shape.outputs) != (base.shape.labels, base.shape.outputs):
             raise BadInput(

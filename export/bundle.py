@@ -34,7 +34,7 @@ from models.progress import Progress, silent
 from models.reading import Arrays, Reader, load_reader, tokenizer_of
 from models.sentence_transformers import write_modules
 from models.shape import ModelShape
-from models.task import Answer, Given, Task
+from models.task import THRESHOLD, Answer, Given, Task
 from models.tasks import task_named
 from models.tokenizing import Tokenizing
 
@@ -133,9 +133,12 @@ class Bundle:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(inside(self.directory, name), target)
 
-    def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Answer]:
+    def predict(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, threshold: float = THRESHOLD
+    ) -> list[Answer]:
         """Return one answer per text, or per text and its pair; longer texts are cut to what the positions allow, or
-        read in windows where the task says so. To a model of images, a text is the path of one.
+        read in windows where the task says so. To a model of images, a text is the path of one. What may be left out
+        of an answer, an object or one of several labels, is named from the probability `threshold` on.
 
         Raises:
             BadInput: the model has no head, the texts cannot be encoded, or a file holds no image.
@@ -148,7 +151,11 @@ class Bundle:
         seconds: Sequence[str | None] = [None] * len(texts) if pairs is None else pairs
         read = self.reader.read(texts, pairs, max_length=longest, shared=task.shared)
         return [
-            task.answer([self._logits(one.inputs) for one in windows], self.shape.labels, Given(text, pair, windows))
+            task.answer(
+                [self._logits(one.inputs) for one in windows],
+                self.shape.labels,
+                Given(text, pair, windows, threshold),
+            )
             for text, pair, windows in zip(texts, seconds, read, strict=True)
         ]
 

@@ -19,7 +19,7 @@ Written for the target `{target}`: {layers} layers, {parameters:,} weights, labe
 ```python
 {code}
 session = onnxruntime.InferenceSession("{model}", providers=["CPUExecutionProvider"])
-logits = session.run(None, {{port.name: arrays[port.name] for port in session.get_inputs()}})[0]
+logits, *others = session.run(None, {{port.name: arrays[port.name] for port in session.get_inputs()}})
 {reading}
 ```
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -19,6 +19,7 @@ from models.errors import BadFile, BadInput, Unsupported, nearest
 from models.families import FAMILIES
 from models.family import Family
 from models.files import inside, read_object, write_json
+from models.fused import in_parts, joined
 from models.imaging import PROCESSOR_FILE
 from models.network import Network
 from models.reading import Reader, load_reader, tokenizer_of
@@ -32,7 +33,6 @@ from models.sentence_transformers import (
 from models.shape import HeadShape, Int8Form, ModelShape
 from models.tensor_file import write_tensors
 from models.tokenizing import Tokenizing
-from models.weights import Names
 
 FORMAT = 1
 SHAPE_FILE = "model.json"
@@ -115,7 +115,8 @@ class Checkpoint:
         )
         if head is not None:
             own = shape.head
-            alike = own if own is not None and own.labels and own.tokens == head.tokens else head
+            fits = own is not None and bool(own.labels) and (own.tokens, own.boxes) == (head.tokens, head.boxes)
+            alike = own if own is not None and fits else head
             shape = replace(shape, head=replace(alike, labels=head.labels, task=head.task))
         weights = _complete(shape, weights, new_head=head is not None, seed=seed, where=str(directory))
         reader = load_reader(encoder_directory(directory), shape)
@@ -163,7 +164,7 @@ class Checkpoint:
             same=torch.equal,
         )
         write_json(directory / "config.json", config)
-        write_tensors(directory / WEIGHTS_FILE, _joined(family.names, names), metadata={"format": "pt"})
+        write_tensors(directory / WEIGHTS_FILE, joined(family.names, names), metadata={"format": "pt"})
         write_modules(directory, self.shape, self.projection())
         self.reader.save(directory)
 
@@ -195,12 +196,15 @@ def read_shape(directory: Path) -> ModelShape:
     if (directory / SHAPE_FILE).exists():
         return _our_shape(directory)
     encoder = encoder_directory(directory)
-    config = read_object(encoder / "config.json")
-    where = str(encoder / "config.json")
+    shape = shape_of(read_object(encoder / "config.json"), where=str(encoder / "config.json"))
+    head = embedding_head(directory, hidden_size=shape.hidden_size)
+    return shape if head is None else replace(shape, head=head)
+
+
+def shape_of(config: Mapping[str, Any], *, where: str) -> ModelShape:
+    """Return the shape that a Hugging Face config states; `where` names it. Raises as `read_shape`."""
     try:
-        shape = _family_of(config, encoder).shape_of(config)
-        head = embedding_head(directory, hidden_size=shape.hidden_size)
-        return shape if head is None else replace(shape, head=head)
+        return _family_of(config, where).shape_of(config)
     except KeyError as error:
         raise BadFile(f"lacks the setting {error}", where=where) from None
     except (TypeError, ValueError) as error:
@@ -256,7 +260,7 @@ def _config(family: Family, shape: ModelShape) -> dict[str, Any]:
     )
 
 
-def _family_of(config: Mapping[str, Any], directory: Path) -> Family:
+def _family_of(config: Mapping[str, Any], where: str) -> Family:
     kind = str(config.get("model_type", ""))
     for family in FAMILIES:
         if kind in family.model_types:
@@ -264,7 +268,7 @@ def _family_of(config: Mapping[str, Any], directory: Path) -> Family:
     known = sorted(kind for family in FAMILIES for kind in family.model_types)
     raise Unsupported(
         f"model_type {kind!r} is not a supported family",
-        where=str(directory / "config.json"),
+        where=where,
         fix=f"Supported: {', '.join(known)}.{nearest(kind, known)}",
     )
 
@@ -289,8 +293,8 @@ def _read_hugging_face(directory: Path, shape: ModelShape, *, wanted: HeadShape 
     layout = family.layout_of(read_object(encoder / "config.json"))
     parts = {
         name: part
-        for fused, value in _read_weights(encoder).items()
-        for name, part in _in_parts(value, family.names.parts(fused))
+        for whole, value in _read_weights(encoder).items()
+        for name, part in in_parts(whole, value, family.names)
     }
     wanted_there = [name for name in names if name not in PROJECTION]
     found = family.names.read(parts, wanted_there, where=str(encoder), layout=layout)
@@ -309,24 +313,6 @@ def _read_projection(directory: Path, *, width: int) -> dict[str, Tensor]:
     dense = dense_directory(directory)
     theirs = {"linear.bias": torch.zeros(width), **({} if dense is None else _read_weights(dense))}
     return {ours: theirs[name] for ours, name in PROJECTION.items() if name in theirs}
-
-
-def _in_parts(value: Tensor, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-    """Yield the rows of a fused weight for each of its names, the weight itself where there is one."""
-    if len(names) == 1:
-        yield names[0], value
-    elif value.ndim == 0 or len(value) % len(names):
-        raise BadFile(f"a weight of {tuple(value.shape)} has no {len(names)} equal parts", where=names[0])
-    else:
-        yield from zip(names, (part.clone() for part in value.chunk(len(names))), strict=True)
-
-
-def _joined(names: Names, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a checkpoint's weights with the parts of fused ones put together."""
-    together: dict[str, list[Tensor]] = {}
-    for name in sorted(weights):  # the parts are numbered by one digit
-        together.setdefault(names.whole(name), []).append(weights[name])
-    return {name: torch.cat(parts) if len(parts) > 1 else parts[0] for name, parts in together.items()}
 
 
 def _unshared(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 def require_choice(head: HeadShape, *, asked: str, of: str, where: str) -> None:
     """Raise BadInput where a head gives nothing to choose from; `asked` is the task, `of` what is classified."""
-    if len(head.labels) < 2 or head.tokens:
+    if len(head.labels) < 2 or head.tokens or head.boxes:
         raise BadInput(
             f"a classifier of {of}s needs two labels, and this head has {len(head.labels)} for each "
-            f"{'token' if head.tokens else of}",
+            f"{'token' if head.tokens else 'box' if head.boxes else of}",
             where=where,
             fix=head.unlike(asked),
         )

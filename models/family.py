@@ -13,6 +13,13 @@ Config = Mapping[str, Any]
 TOKENS = "token-classification"
 QUESTIONS = "question-answering"
 IMAGES = "image-classification"
+OBJECTS = "object-detection"
+# Whose classes of `transformers` are called otherwise than those of heads that answer texts, or tokens.
+ARCHITECTURES = {
+    QUESTIONS: "ForQuestionAnswering",
+    IMAGES: "ForImageClassification",
+    OBJECTS: "ForObjectDetection",
+}
 ANSWERS = Row("^qa_outputs.{p}", "head.output.{p}", optional=True, tokens=True, task=QUESTIONS)
 PROBLEMS = {"regression": "text-regression", "multi_label_classification": "multi-label-classification"}
 
@@ -96,8 +103,5 @@ def architecture_of(shape: ModelShape, name: str) -> str:
     """Return the class of `transformers` that reads a model of this shape, `name` being the family's."""
     if shape.head is None:
         return f"{name}Model"
-    if shape.head.task == QUESTIONS:
-        return f"{name}ForQuestionAnswering"
-    if shape.head.task == IMAGES:
-        return f"{name}ForImageClassification"
-    return f"{name}ForTokenClassification" if shape.head.tokens else f"{name}ForSequenceClassification"
+    other = "ForTokenClassification" if shape.head.tokens else "ForSequenceClassification"
+    return name + ARCHITECTURES.get(shape.head.task, other)

@@ -7,6 +7,8 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 
+from models.average_precision import average_precision, precision_by_image
+
 Floats = npt.NDArray[np.float64]
 
 LEAST_SPREAD = 1e-9  # of ranks, which are halves: less is rounding
@@ -19,6 +21,7 @@ class Summary(str, Enum):
     items, summed over examples (micro-averaged). MACRO_F1: (n, 3 * classes), the three counts of each class; the mean
     of the classes' F1. CLASS_F1: (n, 2) the number of the class given and of the one expected; the same mean. SPEARMAN:
     (n, 2) predicted and expected numbers, of which the ranks count. PEARSON: the numbers themselves.
+    AVERAGE_PRECISION: (n, 3 * items), as models.average_precision has them.
     """
 
     MEAN = "mean"
@@ -27,6 +30,7 @@ class Summary(str, Enum):
     CLASS_F1 = "class_f1"
     SPEARMAN = "spearman"
     PEARSON = "pearson"
+    AVERAGE_PRECISION = "average_precision"
 
 
 def summarised(summary: Summary, statistics: Floats, weights: Floats) -> Floats:
@@ -46,6 +50,8 @@ def summarised(summary: Summary, statistics: Floats, weights: Floats) -> Floats:
     if summary is Summary.CLASS_F1:
         right, shown = (np.stack(part) for part in zip(*(_of_classes(statistics, row) for row in weights), strict=True))
         return _mean_over_present(2 * right, shown)
+    if summary is Summary.AVERAGE_PRECISION:
+        return average_precision(statistics, weights)
     counts = (weights @ statistics).reshape(len(weights), -1, 3)  # (draws, classes, 3)
     return _mean_over_present(2 * counts[..., 0], counts[..., 1] + counts[..., 2])
 
@@ -66,6 +72,8 @@ def contributions(summary: Summary, statistics: Floats) -> Floats:
         given, expected = statistics.astype(np.int64).T
         parts: Floats = np.where(given == expected, 2 * len(given) / shown[expected] / (shown > 0).sum(), 0.0)
         return parts
+    if summary is Summary.AVERAGE_PRECISION:
+        return precision_by_image(statistics)
     counts = statistics.reshape(len(statistics), -1, 3)
     shown = counts[..., 1].mean(axis=0) + counts[..., 2].mean(axis=0)  # (classes,)
     present = shown > 0

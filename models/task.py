@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Targets = npt.NDArray[Any]  # whole numbers with -1 for unlabelled, or floats with NaN
 Logits = npt.NDArray[np.float32]  # (answers, outputs): one answer a row, or one a token, row after row
 Floats = npt.NDArray[np.float64]
+THRESHOLD = 0.5
 
 
 class PairedTest(str, Enum):
@@ -76,11 +77,14 @@ class Answer(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What a model was given of one input: as a caller says it, and as the model reads it, in one window or several."""
+    """What a model was given of one input: as a caller says it, and as the model reads it, in one window or several;
+    and from which probability on something is named that may also be left out.
+    """
 
     text: str
     pair: str | None
     windows: Sequence[Any]  # of a tokenizer, encodings
+    threshold: float = THRESHOLD
 
 
 class Task(Protocol):
@@ -100,8 +104,8 @@ class Task(Protocol):
 
     @property
     def reading(self) -> str:
-        """Return a line of Python that prints the answer in `logits` (1, outputs), for whoever receives a bundle;
-        `labels` gives an output's name by its number as text.
+        """Return a line of Python, or a few, that print the answer in `logits` (1, outputs), for whoever receives a
+        bundle; `others` are its further outputs, and `labels` gives an output's name by its number as text.
         """
 
     def read(self, wanted: Wanted, split: str | None) -> Table:

@@ -27,12 +27,13 @@ from teacher_student.layer_map import layer_map
 from teacher_student.losses import (
     LossWeights,
     Term,
+    answers_of,
     common_relation_heads,
+    expected_of,
     hard_labels,
     hidden_mse,
     logits_kl,
     logits_mse,
-    of_tokens,
     relation_kl,
 )
 from teacher_student.processes import Processes
@@ -100,8 +101,9 @@ class LabelObjective:
 
     def __call__(self, network: Network, batch: Batch) -> Mapping[str, Term]:
         """Return the loss as one part, "labels"."""
-        logits, mask = network(**batch.inputs), batch.mask
-        return {"labels": hard_labels(self.task, of_tokens(logits, mask), of_tokens(batch.targets, mask))}
+        logits = network(**batch.inputs)
+        answered = batch.mask if network.shape.answers_tokens else None
+        return {"labels": hard_labels(self.task, answers_of(logits, answered), expected_of(batch.targets, answered))}
 
 
 @final
@@ -141,8 +143,9 @@ class DistillationObjective:
         """Return the parts of the loss by their names in LossWeights."""
         weights, mask = self.weights, batch.mask
         features = network.features(**batch.inputs)
-        answered = mask & (batch.targets[..., 1] == 1) if self.by_words else mask
-        logits = of_tokens(features.logits, answered)
+        of_tokens = mask if network.shape.answers_tokens else None
+        answered = mask & (batch.targets[..., 1] == 1) if self.by_words else of_tokens
+        logits = answers_of(features.logits, answered)
         terms: dict[str, Term] = {}
         if weights.kl or weights.mse:
             wanted = self.outputs.logits_of(batch.indices).to(mask.device)
@@ -152,7 +155,7 @@ class DistillationObjective:
             if weights.mse:
                 terms["mse"] = logits_mse(logits, wanted)._replace(weight=weights.mse)
         if weights.labels:
-            part = hard_labels(self.task, logits, of_tokens(batch.targets, answered))
+            part = hard_labels(self.task, logits, expected_of(batch.targets, answered))
             terms["labels"] = part._replace(weight=weights.labels)
         if weights.hidden or self.last is not None:
             states = self._teacher_states(batch, mask)
@@ -239,14 +242,13 @@ def distill(
     score is the agreement with the teacher.
 
     Raises:
-        BadInput: models of different labels, a quantized student, no examples, or a loss on every token where the two
-            read other tokens.
+        BadInput: models of different labels or numbers of answers, a quantized student, no examples, or a loss on
+            every token where the two read other tokens.
     """
-    if teacher.shape.labels != student.shape.labels:
-        raise BadInput(
-            f"the student's labels {list(student.shape.labels)} are not the teacher's {list(teacher.shape.labels)}",
-            where="distill",
-        )
+    for what in ("labels", "answers"):
+        ours, theirs = (getattr(model.shape, what) for model in (student, teacher))
+        if ours != theirs:
+            raise BadInput(f"the student's {what} {ours} are not the teacher's {theirs}", where="distill")
     if (weights.hidden or weights.relations) and not lessons.one_tokenizer:
         raise _other_tokens(teacher, student)
     outputs_of = _reader(student, lessons, schedule)

@@ -160,7 +160,7 @@ def _name(layer: int) -> str:
 
 def _opened(place: Path, teacher: Checkpoint, data: Encoded, layers: Sequence[int], key: str) -> TeacherOutputs:
     """Return the outputs kept in `place`; BadFile where they do not fit the data."""
-    starts = answer_offsets(data, tokens=teacher.shape.answers_tokens)
+    starts = answer_offsets(data, teacher.shape)
     logits = _mapped(place / LOGITS, np.float32, int(starts[-1]))
     tokens = int(data.offsets[-1])
     for layer in layers:
@@ -199,7 +199,7 @@ def _compute(
     device = torch.device(compute.device)
     network = teacher.network().to(device)
     width = teacher.shape.hidden_size
-    starts = answer_offsets(data, tokens=teacher.shape.answers_tokens)
+    starts = answer_offsets(data, teacher.shape)
     logits = _new_array(directory / LOGITS, np.float32, (int(starts[-1]), teacher.shape.outputs))
     for layer in layers:
         _new_array(directory / _name(layer), np.float16, (int(data.offsets[-1]), width))

@@ -77,7 +77,11 @@ def score_units(
         raise BadInput("only a float classifier with examples can be scored", where="prune", fix="Quantize last.")
     rows = np.sort(np.random.default_rng(seed).permutation(len(data))[:examples])
     labelled = bool(data.labelled[rows].all())
-    target = _task_loss(task) if labelled else _projected_logits(torch.Generator().manual_seed(seed))
+    target = (
+        _task_loss(task, by_token=checkpoint.shape.answers_tokens)
+        if labelled
+        else _projected_logits(torch.Generator().manual_seed(seed))
+    )
     network = checkpoint.network()
     places = list(_sublayers(network))
     totals = [np.zeros(place.units) for place in places]
@@ -136,11 +140,11 @@ def _mask_gradients(
     return result
 
 
-def _task_loss(task: Task) -> Target:
+def _task_loss(task: Task, *, by_token: bool) -> Target:
     """Return the task's loss summed over the batch, so that every example's gradient is its own."""
 
     def target(logits: Tensor, batch: Batch) -> Tensor:
-        each = batch.targets.flatten(0, 1) if logits.ndim == 3 else batch.targets
+        each = batch.targets.flatten(0, 1) if by_token else batch.targets
         return task.loss(logits.flatten(0, -2), each)
 
     return target

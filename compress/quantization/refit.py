@@ -16,10 +16,10 @@ from compress.curvature import output_projections
 from models.checkpoint import Checkpoint
 from models.encoded import Encoded
 from models.evaluation import unpadded_batches
-from models.layers.attention import EVERY_TOKEN, FIRST_TOKEN
 from models.memory import give_back
 from models.network import Block, Network
 from models.progress import Progress, silent
+from models.shape import EVERY_TOKEN
 
 RIDGE = 0.1  # of the mean diagonal: how much an unneeded change costs
 TOKENS = 40_960  # most that are kept in memory
@@ -44,7 +44,7 @@ def refitted(
             assert isinstance(block, Block)
             assert isinstance(before, Block)
             last = index + 1 == len(network.layers)
-            readers = FIRST_TOKEN if last and network.shape.reads_first else EVERY_TOKEN
+            readers = network.shape.readers if last else EVERY_TOKEN
 
             def attended(one: Block, stream: Tensor, readers: slice = readers) -> Tensor:
                 return one.attention_sum(stream, None, readers=readers)

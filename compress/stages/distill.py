@@ -92,6 +92,7 @@ def _of_its_own(teacher: ModelShape, settings: ArchitectureSettings) -> ModelSha
         hidden_size=settings.hidden_size,
         layers=even_layers(settings.layers, hidden=settings.hidden_size, heads=settings.heads, ffn=settings.ffn),
         activation=Activation(settings.activation),
+        initializer_range=settings.initializer_range,
     )
 
 

@@ -8,9 +8,11 @@ from export.emit import Emit
 from export.values import Value
 from models.layers.heads import (
     LEAST_LENGTH,
+    BoxHead,
     ClassificationHead,
     EmbeddingHead,
     NormedHead,
+    Perceptron,
     PlainHead,
     Projection,
     TokenHead,
@@ -54,6 +56,22 @@ def lower_plain_head(module: PlainHead, emit: Emit, hidden: Value, _: Value | No
     ]
     patches = emit.node("Slice", hidden, *ends, role="patches")
     return emit.child(module, "output", emit.node("ReduceMean", patches, role="mean", axes=[0], keepdims=0))
+
+
+def lower_perceptron(module: Perceptron, emit: Emit, hidden: Value) -> Value:
+    """Return (..., outputs) for states (..., hidden)."""
+    for name in ("first", "second"):
+        hidden = emit.child(module, "activation", emit.child(module, name, hidden))
+    return emit.child(module, "output", hidden)
+
+
+def lower_box_head(module: BoxHead, emit: Emit, hidden: Value, _: Value | None) -> tuple[Value, Value]:
+    """Return logits (batch, suffix, labels + 1) and boxes (batch, suffix, 4) for the states of the tokens behind the
+    patches, (suffix, batch, hidden).
+    """
+    turned = emit.node("Transpose", hidden, role="read_by_batch", perm=[1, 0, 2])
+    logits = emit.child(module, "classes", turned)
+    return logits, emit.node("Sigmoid", emit.child(module, "boxes", turned), role="pred_boxes")
 
 
 def lower_embedding_head(module: EmbeddingHead, emit: Emit, hidden: Value, mask: Value | None) -> Value:

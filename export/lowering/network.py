@@ -8,19 +8,24 @@ from export.emit import Emit, Places
 from export.places import places_of
 from export.values import Value
 from models.network import Block, Network
+from models.shape import EVERY_TOKEN, FIRST_TOKEN, Reads
 
 
-def lower_block(module: Block, emit: Emit, hidden: Value, places: Places, first: Value | None) -> Value:
-    """Return (time, batch, hidden), of all tokens, or of the first alone where `first` is given; `places` are those of
-    what reads.
+def lower_block(module: Block, emit: Emit, hidden: Value, places: Places) -> Value:
+    """Return (readers, batch, hidden), of the tokens that `places` say.
 
     Residual sums are the operator Sum: the runtime turns Add before LayerNormalization into SkipLayerNormalization,
     whose CPU kernel is several times slower than the two.
     """
+    if module.places is not None:
+        added = emit.constant(module.places()[:, None, :].contiguous(), "places")
+        hidden = emit.node("Add", hidden, added, role="placed")
     before = module.pre_norm and module.attention_norm is not None
     inner = emit.child(module, "attention_norm", hidden) if before else hidden
-    reader = None if first is None else _first(emit, inner, "reader")
-    kept = hidden if first is None else (reader if inner is hidden else _first(emit, hidden, "residual"))
+    reader = None if places.readers is None else _some(emit, inner, places.readers, "reader")
+    kept = hidden
+    if places.readers is not None:
+        kept = reader if inner is hidden and reader else _some(emit, hidden, places.readers, "residual")
     summed = emit.node("Sum", kept, emit.child(module, "attention", inner, places, reader), role="attended")
     if module.pre_norm:
         raised = emit.child(module, "ffn", emit.child(module, "ffn_norm", summed))
@@ -29,16 +34,17 @@ def lower_block(module: Block, emit: Emit, hidden: Value, places: Places, first:
     return emit.child(module, "ffn_norm", emit.node("Sum", normed, emit.child(module, "ffn", normed), role="fed"))
 
 
-def answer_of(module: Network, emit: Emit, hidden: Value, mask: Value | None) -> Value:
-    """Return logits (batch, labels), of tokens (batch, time, labels), embeddings (batch, width), or hidden states
-    (batch, time, hidden) without a head, for what `states_of` returns and the mask (batch, time).
+def answers_of(module: Network, emit: Emit, hidden: Value, mask: Value | None) -> tuple[Value, ...]:
+    """Return logits (batch, labels), of tokens (batch, time, labels), logits and boxes (batch, tokens, ...) of a head
+    with boxes, embeddings (batch, width), or hidden states (batch, time, hidden) without a head, for what `states_of`
+    returns and the mask (batch, time).
     """
     if module.head is None:
-        return by_batch(emit, hidden)
+        return (by_batch(emit, hidden),)
     if not module.shape.reads_first:
-        return emit.child(module, "head", hidden, mask)
+        return emit.outputs(module, "head", hidden, mask)
     first = emit.node("Gather", hidden, emit.constant(np.array(0, dtype=np.int64), "zero"), role="first", axis=0)
-    return emit.child(module, "head", first, None)
+    return emit.outputs(module, "head", first, None)
 
 
 def by_batch(emit: Emit, hidden: Value) -> Value:
@@ -47,20 +53,33 @@ def by_batch(emit: Emit, hidden: Value) -> Value:
 
 
 def states_of(module: Network, emit: Emit, mask: Value | None, *read: Value) -> Value:
-    """Return the states after the last layer, (time, batch, hidden); of the first token alone where the head reads no
-    other. `read` is what the embeddings read, and `mask` (batch, time) is given where there may be padding.
+    """Return the states after the last layer, (time, batch, hidden); of fewer tokens where the head reads fewer. `read`
+    is what the embeddings read, and `mask` (batch, time) is given where there may be padding.
 
     Time comes first: attention's products then read queries, keys and values where the projections wrote them.
     """
     hidden = emit.child(module, "embeddings", *read)
     for index, places in enumerate(places_of(module.shape, emit, hidden, mask)):
-        last = module.shape.reads_first and index == len(module.layers) - 1
-        hidden = emit.child(module, f"layers.{index}", hidden, places, hidden if last else None)
+        hidden = emit.child(module, f"layers.{index}", hidden, places)
+    image, head = module.shape.image, module.shape.head
+    if image is not None and head is not None and head.reads is Reads.SUFFIX and module.shape.readers == EVERY_TOKEN:
+        hidden = _last(emit, hidden, image.suffix, "suffix")
     if module.final_norm is not None:
         hidden = emit.child(module, "final_norm", hidden)
     return hidden
 
 
-def _first(emit: Emit, hidden: Value, role: str) -> Value:
-    """Return (1, batch, hidden): the first token of (time, batch, hidden)."""
-    return emit.node("Gather", hidden, emit.integers([0], "first"), role=role, axis=0)
+def _some(emit: Emit, hidden: Value, readers: slice, role: str) -> Value:
+    """Return (readers, batch, hidden): the first token of (time, batch, hidden), or the last ones."""
+    if readers == FIRST_TOKEN:
+        return emit.node("Gather", hidden, emit.integers([0], "first"), role=role, axis=0)
+    return _last(emit, hidden, -readers.start, role)
+
+
+def _last(emit: Emit, hidden: Value, count: int, role: str) -> Value:
+    """Return (count, batch, hidden): the last tokens of (time, batch, hidden)."""
+    ends = [
+        emit.integers([number], name)
+        for number, name in ((-count, f"{role}_start"), (np.iinfo(np.int64).max, f"{role}_end"), (0, f"{role}_axis"))
+    ]
+    return emit.node("Slice", hidden, *ends, role=role)

@@ -8,7 +8,7 @@ from torch.nn.functional import linear, normalize
 
 from models.layers.activation import make_activation
 from models.layers.norm import make_norm
-from models.shape import HeadShape, Norm, Reads
+from models.shape import BOX, HeadShape, ImageShape, Norm, Reads
 
 LEAST_LENGTH = 1e-12  # of an embedding that is made of length 1
 
@@ -116,6 +116,38 @@ class EmbeddingHead(nn.Module):
         return normalize(read, dim=-1, eps=LEAST_LENGTH) if self.normalized else read
 
 
+class Perceptron(nn.Module):
+    """Three linear layers with the head's activation between them."""
+
+    def __init__(self, hidden_size: int, shape: HeadShape, *, outputs: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(hidden_size, hidden_size)
+        self.second = nn.Linear(hidden_size, hidden_size)
+        self.activation = make_activation(shape.activation)
+        self.output = nn.Linear(hidden_size, outputs)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return (..., outputs) for states (..., hidden_size)."""
+        return self.output(self.activation(self.second(self.activation(self.first(hidden)))))  # type: ignore[no-any-return]
+
+
+class BoxHead(nn.Module):
+    """A class, or none, and a box for each of the learned tokens behind the patches (Fang et al. 2021)."""
+
+    def __init__(self, hidden_size: int, shape: HeadShape, *, suffix: int) -> None:
+        super().__init__()
+        self.suffix = suffix
+        self.classes = Perceptron(hidden_size, shape, outputs=len(shape.labels) + 1)
+        self.boxes = Perceptron(hidden_size, shape, outputs=BOX)
+
+    def forward(self, hidden: Tensor, _: Tensor | None = None) -> Tensor:
+        """Return (batch, suffix, labels + 1 + 4) for hidden states (batch, time, hidden_size): logits of the labels and
+        of none, and a box as shares of the image.
+        """
+        read = hidden[:, -self.suffix :]
+        return torch.cat([self.classes(read), self.boxes(read).sigmoid()], dim=-1)
+
+
 def pooled(hidden: Tensor, attention_mask: Tensor | None, reads: Reads) -> Tensor:
     """Return what a head reads of hidden states (batch, time, hidden_size): (batch, hidden_size), or all of them."""
     if reads is Reads.EACH:
@@ -128,10 +160,15 @@ def pooled(hidden: Tensor, attention_mask: Tensor | None, reads: Reads) -> Tenso
     return torch.einsum("bt,bth->bh", shares, hidden)
 
 
-def make_head(hidden_size: int, shape: HeadShape, *, norm: Norm, eps: float, prefix: int = 0) -> nn.Module:
-    """Return the head of this shape; one that normalises does so as the network does, which has `prefix` learned tokens
-    before the others.
+def make_head(
+    hidden_size: int, shape: HeadShape, *, norm: Norm, eps: float, image: ImageShape | None = None
+) -> nn.Module:
+    """Return the head of this shape; one that normalises does so as the network does. A network of an `image` has
+    learned tokens before and behind the others.
     """
+    prefix, suffix = (0, 0) if image is None else (image.prefix, image.suffix)
+    if shape.boxes:
+        return BoxHead(hidden_size, shape, suffix=suffix)
     if not shape.labels:
         return EmbeddingHead(hidden_size, shape)
     if shape.normed:

@@ -37,7 +37,8 @@ EXAMPLES: dict[str, tuple[list[Any], tuple[str, ...]]] = {
         ("O", "B-x", "I-x", "B-y", "I-y"),
     ),
 }
-OF_PAIRS = ("sentence-embedding", "question-answering")  # whose rows are more than a text with its label
+# Whose rows are more than a text with its label.
+OF_PAIRS = ("sentence-embedding", "question-answering", "object-detection")
 of_texts = pytest.mark.parametrize(
     "task", [task for task in TASKS if task.name not in OF_PAIRS], ids=lambda task: task.name
 )

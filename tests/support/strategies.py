@@ -73,7 +73,7 @@ def model_shapes(draw: st.DrawFn) -> ModelShape:
         relative=draw(st.none() | st.builds(RelativeBias, buckets=st.integers(4, 9), max_distance=st.integers(3, 20))),
     )
     if shape.head is not None and draw(st.booleans()):
-        reads = draw(st.sampled_from(Reads))
+        reads = draw(st.sampled_from((Reads.FIRST, Reads.MEAN, Reads.EACH)))
         shape = replace(shape, head=replace(shape.head, reads=reads, normed=True))
     if draw(st.booleans()):
         head = HeadShape(
