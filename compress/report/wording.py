@@ -11,6 +11,11 @@ from compress.report.data import Accuracy, Span
 MINUS, DASH, TIMES, NONE = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{MULTIPLICATION SIGN}", "\N{EM DASH}"
 
 
+def title(metric: str) -> str:
+    """Return a metric's name as a heading: `macro_f1` is Macro F1."""
+    return metric.replace("_", " ").capitalize().replace("f1", "F1")
+
+
 def count(value: int) -> str:
     """Return a count in three figures: 22.7 M, 840 k, 512."""
     for size, unit in ((1_000_000_000, " G"), (1_000_000, " M"), (1_000, " k")):
