@@ -72,7 +72,7 @@ YOLOS = Family(
     config_of=config_of,
     names=Names(
         rows=(
-            *(row for row in ROWS if not row.ours.startswith("head.")),
+            *ROWS,
             Row("embeddings.detection_tokens", "embeddings.suffix.weight"),
             Row(f"{PLACES}.{{i}}", "layers.{i}.places.weight"),
             *(
