@@ -61,7 +61,7 @@ def _of_texts(settings: ArchitectureSettings, table: Table, head: HeadShape, cac
         raise BadInput(
             f"a {settings.family} reads texts, and the rows are images",
             where="train.architecture.family",
-            fix="Known of images: vit, yolos.",
+            fix=f"Known of images: {', '.join(READ_IMAGES)}.",
         )
     tokenizing = _new_tokenizer(table, settings, cache)
     return text_shape(settings, tokenizing, head), tokenizing
@@ -106,10 +106,10 @@ def _vit_keys(settings: ArchitectureSettings) -> dict[str, Any]:
     }
 
 
-READ_IMAGES = ("vit",)
 _FAMILIES: Mapping[str, Callable[[ArchitectureSettings, Table, HeadShape, Path], Made]] = {
     "bert": _of_texts,
     "roberta": _of_texts,
     "vit": _of_images,
     "yolos": _of_images,
 }
+READ_IMAGES = tuple(name for name, make in _FAMILIES.items() if make is _of_images)

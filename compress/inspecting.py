@@ -171,7 +171,7 @@ def _measured(subject: Subject, look: Look, progress: Progress) -> Measurement:
 
 
 def _besides(measured: Measurement) -> dict[str, Any]:
-    figures = {one.name: {"estimate": one.estimate, "low": one.low, "high": one.high} for one in measured.besides}
+    figures = {one.name: one.model_dump(exclude={"name"}) for one in measured.besides}
     return {"besides": figures} if figures else {}
 
 

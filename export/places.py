@@ -37,10 +37,9 @@ def places_of(shape: ModelShape, emit: Emit, hidden: Value, mask: Value | None) 
         readers = shape.readers if index == len(shape.layers) - 1 else EVERY_TOKEN
         key = (layer.window, layer.global_tokens, layer.linear, layer.rotary, layer.head_size, str(readers))
         if key not in made:
+            # What reads alone but is not the first reads as if it stood anywhere.
             places = text.first(layer) if readers == FIRST_TOKEN else text.all(layer)
-            made[key] = (
-                places if readers == EVERY_TOKEN else replace(places, readers=readers)
-            )  # others than the first read as if they stood anywhere
+            made[key] = replace(places, readers=None if readers == EVERY_TOKEN else readers)
         yield made[key]
 
 

@@ -39,6 +39,7 @@ SHAPE_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth", "model.ckpt", "tf_model.h5")
+# What leads to an embedding, and what sentence-transformers calls it.
 PROJECTION = {"head.projection.weight": "linear.weight", "head.projection.bias": "linear.bias"}
 CONVERT = (
     "Only safetensors are read, because pickled files can run code. Convert it where you trust it: "

@@ -50,8 +50,7 @@ def evaluate_logits(
     """Return float32 logits (answers, labels) in the order of the rows, computed in evaluation mode and full precision.
 
     There is one answer for each row, several where the head has several, or one for each token where it answers tokens.
-    The network is used
-    where it is (on its own device) and given back in the mode it came in.
+    The network is used where it is (on its own device) and given back in the mode it came in.
     """
     device = next(network.buffers(), next(network.parameters(), torch.empty(0))).device
     tick = progress("evaluate")

@@ -59,16 +59,18 @@ class Block(nn.Module):
 
     def after_attention(self, summed: Tensor) -> Tensor:
         """Return the stream between the sublayers, for the sum that attention ends in."""
-        return summed if self.pre_norm or self.attention_norm is None else self.attention_norm(summed)
+        if self.pre_norm:
+            return summed
+        assert self.attention_norm is not None  # only a pre-norm layer may be without it
+        return self.attention_norm(summed)  # type: ignore[no-any-return]
 
     def ffn_sum(self, stream: Tensor) -> Tensor:
         """Return (batch, readers, hidden_size): the stream between the sublayers and what the FFN adds to it."""
-        before = self.pre_norm or self.attention_norm is None
-        return stream + self.dropout(self.ffn(self.ffn_norm(stream) if before else stream))  # type: ignore[no-any-return]
+        return stream + self.dropout(self.ffn(self.ffn_norm(stream) if self.pre_norm else stream))  # type: ignore[no-any-return]
 
     def after_ffn(self, summed: Tensor) -> Tensor:
         """Return the block's output, for the sum that the FFN ends in."""
-        return summed if self.pre_norm or self.attention_norm is None else self.ffn_norm(summed)
+        return summed if self.pre_norm else self.ffn_norm(summed)
 
     def forward(self, hidden: Tensor, mask: Tensor | None, *, readers: slice = EVERY_TOKEN) -> Tensor:
         """Return (batch, readers, hidden_size): the tokens of `readers`, each of which attends to all.

@@ -30,9 +30,10 @@ def encoder_directory(directory: Path) -> Path:
     Raises:
         BadFile, Unsupported: `modules.json` is broken, or begins with something else.
     """
-    if not (directory / MODULES_FILE).exists():
+    modules = _modules(directory)
+    if not modules:
         return directory
-    kind, path = _modules(directory)[0]
+    kind, path = modules[0]
     if kind != "Transformer":
         raise Unsupported(f"the first module is a {kind}, not a Transformer", where=str(directory / MODULES_FILE))
     return inside(directory, path) if path else directory
@@ -45,10 +46,10 @@ def embedding_head(directory: Path, *, hidden_size: int) -> HeadShape | None:
         BadFile: a file is missing or broken.
         Unsupported: another pooling than the first token or the mean, or another module.
     """
-    if not (directory / MODULES_FILE).exists():
+    modules = _modules(directory)
+    if not modules:
         return None
-    where = str(directory / MODULES_FILE)
-    (_, *others) = _modules(directory)
+    where, others = str(directory / MODULES_FILE), modules[1:]
     kinds = [kind for kind, _ in others]
     if kinds not in KNOWN:
         raise Unsupported(
@@ -79,15 +80,11 @@ def module_directories(directory: Path) -> list[Path]:
     Raises:
         BadFile: `modules.json` is broken.
     """
-    if not (directory / MODULES_FILE).exists():
-        return []
     return [inside(directory, path) for _, path in _modules(directory) if path]
 
 
 def dense_directory(directory: Path) -> Path | None:
     """Return where the weights of the linear layer behind the pooling are, if there is one."""
-    if not (directory / MODULES_FILE).exists():
-        return None
     return next((inside(directory, path) for kind, path in _modules(directory) if kind == "Dense"), None)
 
 
@@ -143,8 +140,10 @@ def _width_of(dense: Path) -> int:
 
 
 def _modules(directory: Path) -> list[tuple[str, str]]:
-    """Return the last word of each module's type, and its path."""
+    """Return the last word of each module's type, and its path; nothing where the directory is of another kind."""
     path = directory / MODULES_FILE
+    if not path.exists():
+        return []
     try:
         modules = [(str(one["type"]).rsplit(".", 1)[-1], str(one["path"])) for one in read_json(path)]
     except (KeyError, TypeError) as error:

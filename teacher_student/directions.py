@@ -7,14 +7,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from models.checkpoint import Checkpoint
+from models.checkpoint import PROJECTION, Checkpoint
 from models.encoded import Encoded
 from models.errors import BadInput
 from models.evaluation import evaluate_logits
 from models.shape import ModelShape
 
 MOST_TEXTS = 20_000  # that directions are looked for in: fifty for each of a teacher's 384
-WEIGHT, BIAS = "head.projection.weight", "head.projection.bias"
+WEIGHT, BIAS = PROJECTION
 
 
 def narrower_head(student: ModelShape, teacher: ModelShape, numbers: int) -> ModelShape:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, final
@@ -13,6 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from compress.curvature import projected
+from compress.recording import Recorded, recorded
 from models.checkpoint import Checkpoint
 from models.encoded import Batch, Encoded
 from models.errors import BadInput
@@ -75,8 +76,8 @@ def score_units(
     """
     if checkpoint.shape.int8 or checkpoint.shape.head is None or len(data) == 0:
         raise BadInput("only a float classifier with examples can be scored", where="prune", fix="Quantize last.")
-    rows = np.sort(np.random.default_rng(seed).permutation(len(data))[:examples])
-    labelled = bool(data.labelled[rows].all())
+    data = data.drawn(examples, seed=seed)
+    labelled = bool(data.labelled.all())
     target = (
         _task_loss(task, by_token=checkpoint.shape.answers_tokens)
         if labelled
@@ -86,14 +87,13 @@ def score_units(
     places = list(_sublayers(network))
     totals = [np.zeros(place.units) for place in places]
     tick, done = progress("score heads and neurons"), 0
-    with _recorded(places) as inputs:
-        for batch_rows in unpadded_batches(data.lengths[rows], batch_tokens=TOKENS_PER_BATCH):
-            for total, gradient in zip(
-                totals, _mask_gradients(network, data.batch(rows[batch_rows]), target, places, inputs), strict=True
-            ):
+    with recorded([place.module for place in places]) as seen:
+        for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH):
+            gradients = _mask_gradients(network, data.batch(rows), target, places, seen)
+            for total, gradient in zip(totals, gradients, strict=True):
                 total += (gradient.square() if criterion is Criterion.FISHER else gradient.abs()).sum(dim=0).numpy()
-            done += len(batch_rows)
-            tick(done, len(rows))
+            done += len(rows)
+            tick(done, len(data))
     give_back()
     return Scores(tuple(totals[0::2]), tuple(totals[1::2]))
 
@@ -105,37 +105,21 @@ def _sublayers(network: Network) -> Iterator[_Sublayer]:
         yield _Sublayer(network.get_submodule(f"layers.{index}.ffn.down"), layer.ffn)
 
 
-@contextmanager
-def _recorded(places: list[_Sublayer]) -> Iterator[dict[nn.Module, Tensor]]:
-    """Yield a table that every forward pass fills with what the modules read."""
-    inputs: dict[nn.Module, Tensor] = {}
-
-    def keep(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        inputs[module] = given[0]
-
-    hooks = [place.module.register_forward_pre_hook(keep) for place in places]
-    try:
-        yield inputs
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 def _mask_gradients(
-    network: Network, batch: Batch, target: Target, places: list[_Sublayer], inputs: dict[nn.Module, Tensor]
+    network: Network, batch: Batch, target: Target, places: list[_Sublayer], seen: Recorded
 ) -> list[Tensor]:
     """Return the gradient on every mask for every example, each (batch, units), in double precision."""
-    inputs.clear()
+    seen.clear()
     loss = target(network(**batch.inputs), batch)
-    read = [inputs[place.module] for place in places if place.module in inputs]
+    read = [seen[place.module][0] for place in places if place.module in seen]
     gradients = dict(zip((id(one) for one in read), torch.autograd.grad(loss, read), strict=True))
     result = []
     for place in places:
-        seen = inputs.get(place.module)
-        if seen is None:  # nothing is left of this sublayer
+        if place.module not in seen:  # nothing is left of this sublayer
             result.append(torch.zeros(len(batch.targets), place.units, dtype=torch.float64))
             continue
-        product = (seen.detach() * gradients[id(seen)]).double().sum(dim=1)  # (batch, features)
+        given = seen[place.module][0]
+        product = (given.detach() * gradients[id(given)]).double().sum(dim=1)  # (batch, features)
         result.append(product.reshape(len(product), place.units, -1).sum(dim=2))
     return result
 
@@ -151,9 +135,9 @@ def _task_loss(task: Task, *, by_token: bool) -> Target:
 
 
 def _projected_logits(generator: torch.Generator) -> Target:
-    """Return v . logits with v drawn from N(0, I) per example."""
+    """Return the projection of the logits on a random direction per example."""
 
     def target(logits: Tensor, batch: Batch) -> Tensor:
-        return (logits * torch.randn(logits.shape, generator=generator)).sum()
+        return projected(logits, generator)
 
     return target
