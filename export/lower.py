@@ -10,6 +10,7 @@ from export.lowering import GROUPS, LOWERINGS
 from export.lowering.network import answer_of, by_batch, states_of
 from export.target import Target
 from export.values import Port, Value, build
+from models.errors import Unsupported
 from models.network import Network
 
 IDS, MASK, KINDS, PIXELS = "input_ids", "attention_mask", "token_type_ids", "pixel_values"
@@ -43,8 +44,10 @@ def lower(network: Network, target: Target) -> onnx.ModelProto:
     second output are the states (batch, time, hidden) that it was made of.
 
     Raises:
-        Unsupported: a module has no ONNX form.
+        Unsupported: a module has no ONNX form, or the network writes.
     """
+    if network.shape.output is not None:
+        raise Unsupported("a model that writes has no ONNX form in one step", where=f"a {network.shape.family} model")
     inputs = {port.name: Value(port) for port in input_ports(network)}
     mask, read = inputs.get(MASK), [value for name, value in inputs.items() if name != MASK]
     emit = Emit(target, LOWERINGS, GROUPS)

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from compress.curvature import output_projections
+from models.block import Block
 from models.checkpoint import Checkpoint
 from models.encoded import Encoded
 from models.evaluation import unpadded_batches
 from models.layers.attention import EVERY_TOKEN, FIRST_TOKEN
 from models.memory import give_back
-from models.network import Block, Network
+from models.network import Network
 from models.progress import Progress, silent
 
 RIDGE = 0.1  # of the mean diagonal: how much an unneeded change costs

@@ -12,11 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from models.block import Block
 from models.checkpoint import Checkpoint
 from models.encoded import Encoded
 from models.evaluation import answer_offsets, place_answers, unpadded_batches
 from models.layers.attention import EVERY_TOKEN, FIRST_TOKEN
-from models.network import Block, Network
+from models.network import Network
 from models.progress import Progress, silent
 from models.summary import contributions
 from models.task import Task

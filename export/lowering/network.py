@@ -7,7 +7,8 @@ import numpy as np
 from export.emit import Emit, Places
 from export.places import places_of
 from export.values import Value
-from models.network import Block, Network
+from models.block import Block
+from models.network import Network
 
 
 def lower_block(module: Block, emit: Emit, hidden: Value, places: Places, first: Value | None) -> Value:
