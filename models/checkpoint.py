@@ -18,7 +18,7 @@ from models.families import FAMILIES
 from models.family import Family
 from models.files import read_object, write_json
 from models.generation_settings import Generation, read_generation, token_keys, written_generation
-from models.hugging_face import PROJECTION, WEIGHTS_FILE, joined, read_hugging_face, read_tensors
+from models.hugging_face import PROJECTION, WEIGHTS_FILE, joined, position_tables, read_hugging_face, read_tensors
 from models.imaging import PROCESSOR_FILE
 from models.network import Network
 from models.reading import Reader, load_reader, tokenizer_of
@@ -174,7 +174,8 @@ class Checkpoint:
             told = written_generation(self.generation, pad=shape.pad_token_id)
             write_json(directory / GENERATION_CONFIG, told)
         write_json(directory / "config.json", config)
-        write_tensors(directory / WEIGHTS_FILE, joined(family.names, names), metadata={"format": "pt"})
+        tensors = joined(family.names, names) | position_tables(family, shape)
+        write_tensors(directory / WEIGHTS_FILE, tensors, metadata={"format": "pt"})
         write_modules(directory, self.shape, self.projection())
         self.reader.save(directory)
 

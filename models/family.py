@@ -24,6 +24,7 @@ class Family:
     `shape_of` raises BadInput for a setting that the network does not have. `prefix` stands before the encoder's names
     when a model with a head or an output is written. `layout_of` says what a config has to say about names, `axes_of`
     gives, by our names, the axes of the weights that have others there than here, and `form_of` which rows are written.
+    `position_tables` are their names of computed positions that the format holds nevertheless.
     `new_head` gives the form that a head with labels has in the family, for the one that a task asks for and a model of
     this shape.
     """
@@ -38,6 +39,7 @@ class Family:
     axes_of: Callable[[ModelShape], Mapping[str, tuple[int, ...]]] = lambda shape: {}
     new_head: Callable[[HeadShape, ModelShape], HeadShape] = lambda head, shape: head
     form_of: Callable[[ModelShape], str | None] = lambda shape: None
+    position_tables: tuple[str, ...] = ()
 
 
 def labels_of(config: Config) -> tuple[str, ...]:

@@ -14,9 +14,10 @@ from torch import Tensor
 from models.errors import BadFile, Unsupported
 from models.family import Family
 from models.files import inside, read_object
+from models.layers.embeddings import SinusoidalPositions
 from models.network import Network
 from models.sentence_transformers import dense_directory, encoder_directory
-from models.shape import HeadShape, ModelShape
+from models.shape import HeadShape, ModelShape, Positions
 from models.weights import Names
 
 WEIGHTS_FILE = "model.safetensors"
@@ -141,6 +142,15 @@ def joined(names: Names, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         together.setdefault(names.whole(name), []).append(weights[name])
     whole = {name: torch.cat(parts) if len(parts) > 1 else parts[0] for name, parts in together.items()}
     return {name: value.t().contiguous() if names.is_transposed(name) else value for name, value in whole.items()}
+
+
+def position_tables(family: Family, shape: ModelShape) -> dict[str, Tensor]:
+    """Return the computed positions (positions, width) that the family's format holds, by its names."""
+    halves = shape.positions is Positions.HALVES
+    return {
+        name: SinusoidalPositions(shape.max_positions, shape.embedding_width, halves=halves).weight
+        for name in family.position_tables
+    }
 
 
 def _unshared(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -42,4 +42,6 @@ PEGASUS = Family(
         prefixes=("model.", ""),
     ),
     prefix="model.",
+    # transformers takes them for new and untrained where a file lacks them.
+    position_tables=("model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight"),
 )
