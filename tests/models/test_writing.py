@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.networks import EVEN, WRITES, random_network, tiny_shape
 from support.strategies import writing_shapes
@@ -60,6 +60,7 @@ def stepped(network: Network, batch: dict[str, Tensor], pieces: list[int]) -> tu
     return torch.cat(logits, dim=1), cache
 
 
+@settings(max_examples=60)
 @given(writing_shapes(), st.sampled_from([[7], [1] * 7, [3, 1, 1, 2], [2, 5]]))
 def test_step_by_step_is_all_at_once(shape: ModelShape, pieces: list[int]) -> None:
     network = random_network(shape)
@@ -75,6 +76,7 @@ def test_step_by_step_is_all_at_once(shape: ModelShape, pieces: list[int]) -> No
         assert (kept.cross is None) == (layer.cross_heads is None)
 
 
+@settings(max_examples=60)
 @given(writing_shapes())
 def test_what_comes_later_changes_nothing(shape: ModelShape) -> None:
     network = random_network(shape)
