@@ -7,7 +7,8 @@ import numpy as np
 from export.emit import Emit, Places
 from export.places import places_of
 from export.values import Value
-from models.network import Block, Network
+from models.block import Block
+from models.network import Network
 from models.shape import EVERY_TOKEN, FIRST_TOKEN, Reads
 
 

@@ -43,6 +43,7 @@ from models.shape import (
     LayerShape,
     ModelShape,
     Norm,
+    OutputShape,
     Positions,
     Reads,
     RelativeBias,
@@ -326,7 +327,14 @@ def test_every_module_type_has_a_lowering() -> None:
     without = {nn.Dropout, nn.ModuleList, models.layers.quantized.FakeQuantizedLinear}
     without |= {models.layers.packed.FakeRoundedEmbedding, Network}  # a network is no part of another
     without |= {models.layers.patches.LearnedRows}  # what they hold is in the sum that an image's tokens begin with
+    without |= {models.layers.embeddings.WordOutput}  # what writes has no graph of one step
     assert _layer_types() - without == set(LOWERINGS) | set(GROUPS)
+
+
+def test_what_writes_is_refused_by_name() -> None:
+    network = random_network(tiny_shape(head=None, output=OutputShape()))
+    with pytest.raises(Unsupported, match="a bert model: a model that writes has no ONNX form in one step"):
+        lower(network, CPU)
 
 
 def test_an_unknown_module_is_refused_by_name() -> None:

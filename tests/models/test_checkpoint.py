@@ -335,6 +335,7 @@ def test_a_hub_name_fetches_config_tokenizer_and_safetensors_only(
     assert name == "some-org/some-model"
     assert set(options["allow_patterns"]) == {
         "config.json",
+        "generation_config.json",
         "*.safetensors",
         "*.safetensors.index.json",
         "tokenizer.json",

@@ -356,10 +356,10 @@ def test_a_silu_or_tanh_network_is_refused_where_the_format_has_none(family: str
             "bert",
             {"model_type": "brt"},
             Unsupported,
-            "'brt'.*bert, deit, distilbert, electra, modernbert, mpnet, roberta.*Did you mean 'bert'",
+            "'brt'.*bert, deit, distilbert, electra, gpt2.*Did you mean 'bert'",
         ),
-        ("bert", {"model_type": "gpt2"}, Unsupported, "'gpt2'.*bert, deit, distilbert, electra, modernbert, mpnet"),
-        ("bert", {"model_type": None}, Unsupported, "bert, deit, distilbert, electra, modernbert, mpnet, roberta"),
+        ("bert", {"model_type": "xlnet"}, Unsupported, "'xlnet'.*bert, deit, distilbert, electra, gpt2, llama, marian"),
+        ("bert", {"model_type": None}, Unsupported, "mbart, modernbert, mpnet, mt5, pegasus, qwen2, roberta, t5, vit"),
     ],
 )
 def test_configs_that_are_not_ours(

@@ -29,6 +29,13 @@ EFFICIENT = (
     LayerShape(2, 8, 5, window=4),
     LayerShape(2, 8, 7, linear=True),
 )
+# Layers that write: causal, some with cross-attention, pruned in every way.
+WRITES = (
+    LayerShape(3, 8, 40, causal=True, cross_heads=2),
+    LayerShape(0, 8, 17, causal=True, cross_heads=1),
+    LayerShape(1, 8, 0, causal=True, cross_heads=0),
+    LayerShape(2, 8, 5, causal=True),
+)
 
 
 def tiny_shape(layers: tuple[LayerShape, ...] = EVEN, **changes: Any) -> ModelShape:
