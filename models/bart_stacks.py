@@ -8,7 +8,8 @@ from typing import Any
 from models.errors import Unsupported
 from models.family import Config
 from models.generative import TRANSLATION, activation_name, activation_of, head_size, padding_of, refuse_heads, stack
-from models.shape import DecoderShape, LayerShape, ModelShape, OutputShape, Positions
+from models.kinds import Positions
+from models.shape import DecoderShape, LayerShape, ModelShape, OutputShape
 from models.weights import Row
 
 NORM_EPS = 1e-5  # what their code has as a constant

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from models.kinds import Biases
 from models.layers.attention import Attention
 from models.layers.cache import LayerCache, Reach
 from models.layers.cross_attention import CrossAttention
 from models.layers.feedforward import FeedForward
 from models.layers.norm import make_norm
 from models.layers.patches import LearnedRows
-from models.shape import EVERY_TOKEN, Biases, LayerShape, ModelShape
+from models.shape import EVERY_TOKEN, LayerShape, ModelShape
 
 
 class Block(nn.Module):

@@ -21,6 +21,7 @@ from models.fused import joined
 from models.generation_settings import Generation, read_generation, token_keys, written_generation
 from models.hugging_face import PROJECTION, WEIGHTS_FILE, position_tables, read_hugging_face, read_tensors
 from models.imaging import PROCESSOR_FILE
+from models.kinds import Biases, Int8Form
 from models.network import Network
 from models.reading import Reader, load_reader, tokenizer_of
 from models.sentence_transformers import (
@@ -29,7 +30,7 @@ from models.sentence_transformers import (
     encoder_directory,
     write_modules,
 )
-from models.shape import Biases, HeadShape, Int8Form, ModelShape
+from models.shape import HeadShape, ModelShape
 from models.tensor_file import write_tensors
 from models.tokenizing import Tokenizing
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from models.shape import CLASSIFICATION, Activation, HeadShape, ImageShape, ModelShape, Reads
+from models.kinds import Activation, Reads
+from models.shape import CLASSIFICATION, HeadShape, ImageShape, ModelShape
 from models.weights import Layout, Names, Row
 
 Config = Mapping[str, Any]

@@ -7,7 +7,8 @@ from typing import Any
 
 from models.errors import BadInput, Unsupported
 from models.family import Config
-from models.shape import Activation, LayerShape, ModelShape, member
+from models.kinds import Activation, member
+from models.shape import LayerShape, ModelShape
 from models.shape_problems import MAX_LAYERS
 
 WRITERS = ("ForConditionalGeneration", "LMHeadModel", "ForCausalLM", "MTModel", "Model", "WithLMHeadModel")

@@ -15,10 +15,11 @@ from models.errors import BadFile, Unsupported
 from models.family import Family
 from models.files import inside, read_object
 from models.fused import in_parts
+from models.kinds import Positions
 from models.layers.embeddings import SinusoidalPositions
 from models.network import Network
 from models.sentence_transformers import dense_directory, encoder_directory
-from models.shape import HeadShape, ModelShape, Positions
+from models.shape import HeadShape, ModelShape
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"

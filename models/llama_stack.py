@@ -15,7 +15,8 @@ from models.generative import (
     rope_keys,
     stack,
 )
-from models.shape import Biases, LayerShape, ModelShape, Norm, OutputShape, Positions
+from models.kinds import Biases, Norm, Positions
+from models.shape import LayerShape, ModelShape, OutputShape
 from models.weights import Row
 
 ROWS = (

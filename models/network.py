@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from models.block import Block
 from models.decoder import Decoder, Written, walk
 from models.errors import BadInput
+from models.kinds import TABLES, Int8Form
 from models.layers.attention import DistanceBias, padding_mask
 from models.layers.cache import Cache, reach_of, written
 from models.layers.embeddings import Embeddings, WordOutput
@@ -17,7 +18,7 @@ from models.layers.norm import make_norm
 from models.layers.packed import PackedEmbedding, TwoBitEmbedding
 from models.layers.patches import LearnedRows, PatchEmbeddings
 from models.layers.quantized import QuantizedEmbedding, QuantizedLinear
-from models.shape import EVERY_TOKEN, TABLES, Int8Form, ModelShape
+from models.shape import EVERY_TOKEN, ModelShape
 
 
 class Features(NamedTuple):

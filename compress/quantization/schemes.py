@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from compress.quantization.rounding import round_to_four_bits
 from models.checkpoint import Checkpoint
 from models.errors import BadInput, nearest
+from models.kinds import TABLES, Int8Form
 from models.layers.packed import pack_rows, pack_rows_in_two_bits
 from models.layers.quantized import ACTIVATION_LEVELS, quantize_weight
 from models.network import Network
-from models.shape import TABLES, Int8Form, ModelShape
+from models.shape import ModelShape
 
 WORDS = "embeddings.word"
 WORD_FORMS = {"int8": Int8Form.TABLE, "int4": Int8Form.TABLE4, "int2": Int8Form.TABLE2}

@@ -10,7 +10,8 @@ from compress.settings import ArchitectureSettings, DistillSettings
 from compress.stage import Context, Output, Stage
 from models.bert_encoder import even_layers
 from models.checkpoint import Checkpoint
-from models.shape import Activation, ModelShape
+from models.kinds import Activation
+from models.shape import ModelShape
 from teacher_student.directions import in_main_directions, narrower_head
 from teacher_student.distillation import distill
 from teacher_student.student import StudentPlan, build_student, student_shape, with_attention, with_dropout

@@ -12,7 +12,7 @@ import torch
 from compress.trimming.tokenizer import Trimmed, trim_tokenizer
 from models.checkpoint import Checkpoint
 from models.errors import BadInput, Unsupported
-from models.shape import Positions
+from models.kinds import Positions
 from models.tokenizing import Tokenizing
 
 WORD, POSITION, TOKEN_TYPE = (f"embeddings.{name}.weight" for name in ("word", "position", "token_type"))

@@ -8,8 +8,9 @@ from export.emit import Emit, Places
 from export.places import places_of
 from export.values import Value
 from models.block import Block
+from models.kinds import Reads
 from models.network import Network
-from models.shape import EVERY_TOKEN, FIRST_TOKEN, Reads
+from models.shape import EVERY_TOKEN, FIRST_TOKEN
 
 
 def lower_block(module: Block, emit: Emit, hidden: Value, places: Places) -> Value:

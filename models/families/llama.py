@@ -7,8 +7,9 @@ from __future__ import annotations
 from typing import Any
 
 from models.family import Config, Family
+from models.kinds import Biases
 from models.llama_stack import IGNORED, ROWS, llama_config, llama_shape
-from models.shape import Biases, ModelShape
+from models.shape import ModelShape
 from models.weights import Layout, Names
 
 # What a key that is false leaves out, where the other is true.

@@ -6,7 +6,8 @@ from typing import Any
 
 from models.bart_stacks import IGNORED, ROWS, WORD_ROWS, ZERO, bart_config, bart_shape, bias_axes
 from models.family import Config, Family
-from models.shape import ModelShape, Positions
+from models.kinds import Positions
+from models.shape import ModelShape
 from models.weights import Names
 
 

@@ -15,7 +15,8 @@ from models.bart_stacks import (
     rows_without,
 )
 from models.family import Config, Family
-from models.shape import ModelShape, Positions
+from models.kinds import Positions
+from models.shape import ModelShape
 from models.weights import Names
 
 

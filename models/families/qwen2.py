@@ -6,8 +6,9 @@ from typing import Any
 
 from models.errors import Unsupported
 from models.family import Config, Family
+from models.kinds import Biases
 from models.llama_stack import IGNORED, ROWS, llama_config, llama_shape
-from models.shape import Biases, ModelShape
+from models.shape import ModelShape
 from models.weights import Names
 
 

@@ -13,18 +13,8 @@ from typing import Any
 from models.errors import BadInput
 from models.family import Config, Family
 from models.generative import ACTIVATIONS, TRANSLATION, activation_name, padding_of, refuse_heads, stack
-from models.shape import (
-    Activation,
-    Biases,
-    DecoderShape,
-    LayerShape,
-    ModelShape,
-    Norm,
-    OutputShape,
-    Positions,
-    RelativeBias,
-    member,
-)
+from models.kinds import Activation, Biases, Norm, Positions, member
+from models.shape import DecoderShape, LayerShape, ModelShape, OutputShape, RelativeBias
 from models.weights import Names, Row
 
 LONGEST = 512  # what the published models were trained on; distances have no end

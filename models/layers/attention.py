@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import elu, scaled_dot_product_attention
 
+from models.kinds import Biases
 from models.layers.cache import KeyValues, Reach
 from models.layers.linear import alone, make_linear
 from models.layers.rotary import turned, waves, waves_at
-from models.shape import EVERY_TOKEN, Biases, LayerShape, RelativeBias
+from models.shape import EVERY_TOKEN, LayerShape, RelativeBias
 
 LEAST_TOTAL = 1e-6  # what linear attention divides by is at least this, as in its authors' code
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from models.kinds import Biases
 from models.layers.cache import KeyValues
 from models.layers.linear import alone, make_linear
-from models.shape import Biases, LayerShape
+from models.shape import LayerShape
 
 
 class CrossAttention(nn.Module):

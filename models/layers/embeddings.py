@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from models.kinds import Positions
 from models.layers.linear import make_linear
 from models.layers.norm import make_norm
-from models.shape import ModelShape, OutputShape, Positions
+from models.shape import ModelShape, OutputShape
 
 
 class SinusoidalPositions(nn.Module):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from models.kinds import Activation
 from models.layers.activation import make_activation
 from models.layers.linear import alone, make_linear
-from models.shape import Activation
 
 
 class FeedForward(nn.Module):

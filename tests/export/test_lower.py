@@ -32,22 +32,11 @@ from export.session import open_session, run
 from export.target import CPU, TARGETS, Target
 from export.values import Port, Value, build
 from models.errors import Unsupported
+from models.kinds import Activation, Int8Form, Norm, Positions, Reads
 from models.layers.activation import make_activation
 from models.layers.packed import PackedEmbedding, TwoBitEmbedding, pack_rows, pack_rows_in_two_bits
 from models.network import Network
-from models.shape import (
-    Activation,
-    HeadShape,
-    ImageShape,
-    Int8Form,
-    LayerShape,
-    ModelShape,
-    Norm,
-    OutputShape,
-    Positions,
-    Reads,
-    RelativeBias,
-)
+from models.shape import HeadShape, ImageShape, LayerShape, ModelShape, OutputShape, RelativeBias
 
 targets = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 FLOAT = parity.FLOAT_BOUND

@@ -20,7 +20,8 @@ from support.networks import EVEN, PRUNED, quantized_network, random_network, ti
 
 from models.checkpoint import Checkpoint, local_directory
 from models.errors import BadFile, BadInput, CompressError, Unsupported
-from models.shape import HeadShape, Int8Form, ModelShape, Norm, Positions
+from models.kinds import Int8Form, Norm, Positions
+from models.shape import HeadShape, ModelShape
 
 SHAPES: dict[str, ModelShape] = {
     "even": tiny_shape(EVEN),

@@ -29,7 +29,8 @@ from export.target import CPU
 from models.checkpoint import Checkpoint
 from models.errors import BadFile, BadInput, Unsupported
 from models.families import FAMILIES
-from models.shape import Activation, HeadShape, LayerShape, Norm, Positions, Reads
+from models.kinds import Activation, Norm, Positions, Reads
+from models.shape import HeadShape, LayerShape
 
 cases = pytest.mark.parametrize(("family", "changes"), CASES.values(), ids=CASES)
 families = pytest.mark.parametrize("family", SIZES)

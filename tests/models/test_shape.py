@@ -17,18 +17,9 @@ from support.networks import EFFICIENT, EVEN, PRUNED, tiny_shape
 from support.strategies import model_shapes, writing_shapes
 
 from models.errors import BadFile, BadInput, CompressError
+from models.kinds import Int8Form, Reads
 from models.network import Network
-from models.shape import (
-    DecoderShape,
-    HeadShape,
-    ImageShape,
-    Int8Form,
-    LayerShape,
-    ModelShape,
-    OutputShape,
-    Reads,
-    RelativeBias,
-)
+from models.shape import DecoderShape, HeadShape, ImageShape, LayerShape, ModelShape, OutputShape, RelativeBias
 
 CAUSAL = LayerShape(2, 4, 4, causal=True)
 ALONE: dict[str, Any] = {"layers": (CAUSAL,), "output": OutputShape(), "head": None}

@@ -13,8 +13,9 @@ from support.networks import PRUNED, WRITES, tiny_shape
 from models.errors import BadFile, Unsupported
 from models.families import FAMILIES
 from models.family import Family
+from models.kinds import Biases, Norm, Positions
 from models.network import Network
-from models.shape import Biases, DecoderShape, HeadShape, ModelShape, Norm, OutputShape, Positions, RelativeBias
+from models.shape import DecoderShape, HeadShape, ModelShape, OutputShape, RelativeBias
 from models.weights import Layout, Names, Row
 
 # Shapes in which every row of a family is used.

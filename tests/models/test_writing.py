@@ -14,10 +14,11 @@ from support.strategies import writing_shapes
 from torch import Tensor
 
 from models.errors import BadInput
+from models.kinds import Biases
 from models.layers.attention import distance_buckets
 from models.layers.cache import Cache, reordered
 from models.network import Network
-from models.shape import Biases, DecoderShape, LayerShape, ModelShape, OutputShape, RelativeBias
+from models.shape import DecoderShape, LayerShape, ModelShape, OutputShape, RelativeBias
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 ALONE = tiny_shape(

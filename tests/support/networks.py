@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from models.kinds import Int8Form, Positions
 from models.layers.quantized import QuantizedLinear, quantize_weight
 from models.network import Network
-from models.shape import HeadShape, Int8Form, LayerShape, ModelShape, Positions
+from models.shape import HeadShape, LayerShape, ModelShape
 
 EVEN = (LayerShape(4, 8, 48), LayerShape(4, 8, 48))
 PRUNED = (LayerShape(3, 8, 40), LayerShape(0, 8, 17), LayerShape(1, 8, 0), LayerShape(0, 8, 0), LayerShape(2, 8, 5))

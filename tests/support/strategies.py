@@ -6,20 +6,8 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from models.shape import (
-    Activation,
-    Biases,
-    DecoderShape,
-    HeadShape,
-    Int8Form,
-    LayerShape,
-    ModelShape,
-    Norm,
-    OutputShape,
-    Positions,
-    Reads,
-    RelativeBias,
-)
+from models.kinds import Activation, Biases, Int8Form, Norm, Positions, Reads
+from models.shape import DecoderShape, HeadShape, LayerShape, ModelShape, OutputShape, RelativeBias
 
 FAMILIES = ("albert", "bert", "distilbert", "electra", "modernbert", "mpnet", "roberta")
 heads = st.integers(0, 4)
