@@ -17,7 +17,14 @@ from models.errors import BadFile, BadInput, Unsupported, nearest
 from models.families import FAMILIES
 from models.family import Family
 from models.files import read_object, write_json
-from models.generation_settings import Generation, read_generation, token_keys, written_generation
+from models.generation_settings import (
+    GENERATION_CONFIG,
+    GENERATION_FILE,
+    Generation,
+    read_generation,
+    token_keys,
+    written_generation,
+)
 from models.hugging_face import PROJECTION, WEIGHTS_FILE, joined, position_tables, read_hugging_face, read_tensors
 from models.imaging import PROCESSOR_FILE
 from models.network import Network
@@ -34,7 +41,6 @@ from models.tokenizing import Tokenizing
 
 FORMAT = 1
 SHAPE_FILE = "model.json"
-GENERATION_FILE, GENERATION_CONFIG = "generation.json", "generation_config.json"
 
 
 @final
@@ -69,6 +75,16 @@ class Checkpoint:
         """Return a checkpoint of `network` that reads with the same."""
         weights = {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}
         return replace(self, shape=network.shape, weights=weights)
+
+    @property
+    def config(self) -> dict[str, Any] | None:
+        """Return what `config.json` of Hugging Face says of the model, its int8 left out; None where the family's
+        format cannot say its sizes.
+        """
+        told = _config(_family(self.shape.family), self.shape.with_int8({}))
+        if told is None or self.generation is None:
+            return told
+        return told | token_keys(self.generation)
 
     def with_biases(self) -> Checkpoint:
         """Return the same model with a bias of zero in every linear layer of its blocks that has none, for what writes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -182,6 +182,17 @@ class Tokenizing:
             inputs = list(first) if pairs is None else list(zip(first, pairs[start : start + _CHUNK], strict=True))
             result += self._encode_chunk(inputs, start, max_length, spans=spans)
         return result
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens, special ones left out."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def speller(self, before: Sequence[int] = ()) -> Callable[[int], str]:
+        """Return what gives for each token of a text, one after another, the characters that are known with it: none in
+        the middle of one. `before` are tokens that stand before the first.
+        """
+        stream = decoders.DecodeStream(ids=list(before), skip_special_tokens=True)
+        return lambda token: stream.step(self._tokenizer, token) or ""
 
     def windows(
         self, texts: Sequence[str], pairs: Sequence[str] | None, *, max_length: int, shared: int
