@@ -182,7 +182,7 @@ class Bundle:
         """
         task = _task(self.shape)
         if task is None:
-            fix = "Write with `export.generator.Generator`." if self.shape.output is not None else None
+            fix = "Write with `compress.Generator`." if self.shape.output is not None else None
             raise BadInput("the model has no head to answer with", where=str(self.directory), fix=fix)
         longest = self.shape.usable_positions
         seconds: Sequence[str | None] = [None] * len(texts) if pairs is None else pairs

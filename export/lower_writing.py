@@ -27,9 +27,9 @@ from export.emit import Emit
 from export.lowering import GROUPS, LOWERINGS
 from export.lowering.embeddings import scaled_states, written_embeddings
 from export.lowering.network import by_batch, states_of
-from export.lowering.quantized import lower_quantized_words
-from export.lowering.writing import Kept, Memory, lower_step
+from export.lowering.quantized import quantized_words
 from export.reach import Reach
+from export.step import Kept, Memory, lower_step
 from export.target import Target
 from export.values import Port, Value, build
 from models.block import Block
@@ -154,8 +154,7 @@ def _last(emit: Emit, hidden: Value, kept: Value) -> Value:
 def _words(network: Network, emit: Emit, hidden: Value, table: str) -> Value:
     """Return logits (batch, new, words); `table` is the path of the word table that the writer reads.
 
-    What writes with it reads its rows where they lie; of one in few bits as the runtime unpacks them when a session
-    starts.
+    What writes with it reads its rows where they lie; of one in few bits as the runtime unpacks them, once.
     """
     output, module = network.output, network.get_submodule(table)
     assert output is not None
@@ -163,7 +162,7 @@ def _words(network: Network, emit: Emit, hidden: Value, table: str) -> Value:
         return emit.child(network, "output", hidden, None)
     if isinstance(module, QuantizedEmbedding):
         scaled = scaled_states(output, emit.at("output"), hidden)
-        return lower_quantized_words(module, emit.at("output"), scaled, output.bias)
+        return quantized_words(module, emit.at("output"), scaled, output.bias)
     if isinstance(module, torch.nn.Embedding):
         return emit.child(network, "output", hidden, emit.at(table).constant(module.weight, "weight"))
     every = emit.constant(np.arange(network.shape.written_words, dtype=np.int64)[None], "every_word")

@@ -60,7 +60,7 @@ def _quantize(module: QuantizedLinear, emit: Emit, hidden: Value) -> Activation:
     return Activation(emit.node("QuantizeLinear", hidden, scale, zero_point, role="levels"), scale, zero_point)
 
 
-def lower_quantized_words(table: QuantizedEmbedding, emit: Emit, hidden: Value, bias: Tensor | None) -> Value:
+def quantized_words(table: QuantizedEmbedding, emit: Emit, hidden: Value, bias: Tensor | None) -> Value:
     """Return the products of states (..., width) with every row of a table, (..., rows), plus a bias.
 
     The file holds the table once; ONNX Runtime turns it when a session starts.

@@ -20,7 +20,7 @@ Arrays = dict[str, Any]
 
 
 class Graphs:
-    """The sessions of a network that writes."""
+    """The graphs of a network that writes, loaded."""
 
     def __init__(self, network: Network, target: Target = CPU) -> None:
         self.shape = network.shape
