@@ -51,7 +51,7 @@ def curvature(
     layers = [_linear(network, path) for path in paths]
     totals = [torch.zeros(one.in_features + 1, one.in_features + 1, dtype=torch.float64) for one in layers]
     tick, done = progress("curvature"), 0
-    for batch_rows in unpadded_batches(data.lengths[rows], batch_tokens=TOKENS_PER_BATCH):
+    for batch_rows in unpadded_batches(data.lengths[rows], batch_tokens=TOKENS_PER_BATCH, likeness=data.likeness[rows]):
         batch = data.batch(rows[batch_rows])
         for total, weighted in zip(totals, _weighted(network, batch, layers, generator), strict=True):
             total += (weighted.t() @ weighted).double()

@@ -19,11 +19,12 @@ from compress.sources import embedded_table, tree_digest
 from compress.statistics import mcnemar_p, ratio_interval
 from export.bundle import Bundle
 from export.latency import compare
-from models.checkpoint import local_directory
+from models.checkpoint import Checkpoint, local_directory
 from models.columns import Wanted
 from models.encoding import encode
-from models.errors import BadInput
+from models.errors import BadInput, Unsupported
 from models.progress import Progress, silent
+from models.targets import Writes
 from models.task import Task
 from models.tasks import task_named
 
@@ -99,6 +100,9 @@ def bench_model(source: str, look: Look, *, progress: Progress = silent) -> dict
     """Return the latency of a model at batch 1 beside the teacher's; without a teacher beside its own, as a control."""
     subject = _subject(source, look, progress)
     baseline = subject if look.teacher is None else _subject(look.teacher, look, progress)
+    for one in (subject, baseline):
+        if not one.probe.timed:
+            raise Unsupported("a model that writes has no single call to time", where=str(one.probe.directory))
     with tempfile.TemporaryDirectory() as scratch:
         candidate_graph, size = subject.probe.graph(Path(scratch) / "candidate")
         baseline_graph, baseline_size = baseline.probe.graph(Path(scratch) / "baseline")
@@ -137,7 +141,7 @@ def _subject(source: str, look: Look, progress: Progress) -> Subject:
     probe = Probe.open(directory, tree_digest(directory))
     cache, task = look.cache.expanduser(), _task_of(probe)
     table = task.read(Wanted(embedded_table(look.data, "test", cache), look.text, look.text_pair, look.label), "test")
-    if table.labels is None:
+    if table.labels is None and task.writes is not Writes.ON:
         raise BadInput("has no label column", where=table.source, fix="Name it with --label.")
     data = encode(
         table,
@@ -146,12 +150,15 @@ def _subject(source: str, look: Look, progress: Progress) -> Subject:
         max_length=probe.shape.usable_positions,
         cache=cache,
         shared=task.shared,
+        generation=probe.product.generation if isinstance(probe.product, Checkpoint) else None,
         progress=progress("encode"),
     )
     return Subject(probe, data)
 
 
 def _task_of(probe: Probe) -> Task:
+    if probe.shape.output is not None:
+        return task_named(probe.shape.output.task)
     if probe.shape.head is None:
         raise BadInput("the model has no head, so it answers nothing", where=str(probe.directory))
     return task_named(probe.shape.head.task)

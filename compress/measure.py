@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +23,12 @@ from export.manifest import MANIFEST_FILE
 from export.target import CPU
 from models.checkpoint import Checkpoint, read_shape
 from models.encoded import Encoded
-from models.errors import BadInput
-from models.evaluation import evaluate_logits
+from models.errors import BadInput, Unsupported
+from models.evaluation import evaluate_logits, outputs_of
 from models.progress import Progress, silent
 from models.shape import LayerShape, ModelShape
 from models.summary import Summary, contributions
+from models.targets import Writes
 from models.task import Besides, PairedTest, Task
 
 GRAPH = "model.onnx"
@@ -74,11 +75,34 @@ class Probe:
             return self.product.logits(data, progress=progress)
         return evaluate_logits(self.product.network(), data, progress=progress)
 
+    def outputs(self, data: Encoded, task: Task, progress: Progress = silent) -> npt.NDArray[Any]:
+        """Return what the task is judged by: logits as `logits` returns them, or what PyTorch writes.
+
+        Raises:
+            Unsupported: a bundle that writes.
+        """
+        if task.writes is Writes.NOTHING:
+            return self.logits(data, progress)
+        if isinstance(self.product, Bundle):
+            raise Unsupported("a bundle whose model writes", where=str(self.directory))
+        product = self.product
+        return outputs_of(product.network(), data, task.writes, generation=product.generation, progress=progress)
+
+    @property
+    def timed(self) -> bool:
+        """Return whether there is one graph whose calls can be timed; what writes has none."""
+        return self.shape.output is None
+
     def graph(self, scratch: Path) -> tuple[Path, int]:
-        """Return an ONNX file that computes this artifact, and the bytes that a device would get."""
+        """Return an ONNX file that computes this artifact, and the bytes that a device would get; of what writes its
+        own files.
+        """
         if isinstance(self.product, Bundle):
             return self.product.model, self.product.bytes
         scratch.mkdir(parents=True, exist_ok=True)
+        if not self.timed:
+            self.product.save(scratch)
+            return scratch, sum(file.stat().st_size for file in scratch.iterdir())
         path = scratch / GRAPH
         path.write_bytes(lower(self.product.network(), CPU).SerializeToString())
         self.product.reader.save(scratch)
@@ -111,9 +135,9 @@ def measure(
     be 1.
     """
     probe, data = subject.probe, subject.data
-    logits = _finite_logits(subject, progress)
+    outputs = _finite_outputs(subject, task, progress)
     metric, targets = task.metric, np.asarray(data.targets)
-    statistics = task.statistics(logits, data, probe.shape.labels)
+    statistics = task.statistics(outputs, data, probe.shape.labels)
     scores = contributions(metric.summary, statistics)
     if metric.summary is Summary.MEAN:
         interval = metric_interval(scores, paired_test=metric.paired_test.value)
@@ -121,7 +145,7 @@ def measure(
         interval = summary_interval(metric.summary, statistics)
     graph, size = probe.graph(scratch / "candidate")
     comparison = None
-    if reference is not None:
+    if reference is not None and probe.timed:
         baseline, _ = reference.probe.graph(scratch / "baseline")
         timed = timed_rows(reference.data, settings.texts)
         comparison = compare_latency(
@@ -142,7 +166,7 @@ def measure(
         summary=metric.summary,
         scores=scores.tolist(),
         statistics=[] if metric.summary is Summary.MEAN else statistics.tolist(),
-        predictions=task.predict(logits, data).tolist() if metric.classes else [],
+        predictions=task.predict(outputs, data).tolist() if metric.classes else [],
         targets=targets.tolist() if metric.classes else [],
         estimate=float(scores.mean()),
         low=interval.low,
@@ -170,7 +194,7 @@ def measure_agreement(
             where="data.foreign",
             fix="Leave it out.",
         )
-    answers, expected = (task.predict(_finite_logits(one, progress), one.data) for one in (subject, before))
+    answers, expected = (task.predict(_finite_outputs(one, task, progress), one.data) for one in (subject, before))
     scores = (answers == expected).astype(np.float64)
     interval = metric_interval(scores, paired_test="proportions")
     return like.model_copy(
@@ -204,8 +228,8 @@ def _beside(besides: Besides, statistics: npt.NDArray[np.float64]) -> Figure:
     return Figure(name=besides.name, estimate=interval.estimate, low=interval.low, high=interval.high)
 
 
-def _finite_logits(subject: Subject, progress: Progress) -> npt.NDArray[np.float32]:
-    logits = subject.probe.logits(subject.data, progress)
+def _finite_outputs(subject: Subject, task: Task, progress: Progress) -> npt.NDArray[Any]:
+    logits = subject.probe.outputs(subject.data, task, progress)
     if not np.isfinite(logits).all():
         rows = int((~np.isfinite(logits)).any(axis=1).sum())
         raise BadInput(

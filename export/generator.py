@@ -86,10 +86,10 @@ class Generator:
 
     def _said(self, prompt: Sequence[int], tokens: Sequence[int]) -> str:
         if self.sessions.encoder is not None:
-            return self.tokenizing.decode(tokens)
+            return self.tokenizing.decoded([tokens])[0]
         # A tokenizer may leave out the blank before the first word of a text, which here stands behind others.
-        before = self.tokenizing.decode(prompt)
-        return self.tokenizing.decode([*prompt, *tokens])[len(before) :]
+        before = self.tokenizing.decoded([prompt])[0]
+        return self.tokenizing.decoded([[*prompt, *tokens]])[0][len(before) :]
 
     def _checked(self, settings: Generation | None) -> Generation:
         how = self.settings if settings is None else _completed(settings, self.settings)

@@ -270,6 +270,8 @@ def _config(family: Family, shape: ModelShape) -> dict[str, Any]:
         try:
             config = family.config_of(shape)
             back = family.shape_of(config)
+            if back.output is not None and shape.output is not None:  # no format says what it is that is written
+                back = replace(back, output=replace(back.output, task=shape.output.task))
         except (BadInput, Unsupported) as error:
             unsaid = uneven(shape) or error.what
         else:

@@ -83,7 +83,9 @@ def score_units(
     totals = [np.zeros(place.units) for place in places]
     tick, done = progress("score heads and neurons"), 0
     with _recorded(places) as inputs:
-        for batch_rows in unpadded_batches(data.lengths[rows], batch_tokens=TOKENS_PER_BATCH):
+        for batch_rows in unpadded_batches(
+            data.lengths[rows], batch_tokens=TOKENS_PER_BATCH, likeness=data.likeness[rows]
+        ):
             for total, gradient in zip(
                 totals, _mask_gradients(network, data.batch(rows[batch_rows]), target, places, inputs), strict=True
             ):

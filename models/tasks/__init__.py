@@ -8,9 +8,12 @@ from models.tasks.image_classification import ImageClassification
 from models.tasks.multi_label_classification import MultiLabelClassification
 from models.tasks.question_answering import QuestionAnswering
 from models.tasks.sentence_embedding import SentenceEmbedding
+from models.tasks.summarization import Summarization
 from models.tasks.text_classification import TextClassification
+from models.tasks.text_generation import TextGeneration
 from models.tasks.text_regression import TextRegression
 from models.tasks.token_classification import TokenClassification
+from models.tasks.translation import Translation
 
 TASKS: tuple[Task, ...] = (
     TextClassification(),
@@ -20,6 +23,9 @@ TASKS: tuple[Task, ...] = (
     QuestionAnswering(),
     SentenceEmbedding(),
     ImageClassification(),
+    Translation(),
+    Summarization(),
+    TextGeneration(),
 )
 
 

@@ -111,7 +111,7 @@ def test_it_writes_what_the_network_writes(bundle: Path) -> None:
     for one in ids:
         steps = NativeSteps(network, None if network.decoder is None else [one])
         ((best, *_),) = generate(steps, [one] if network.decoder is None else starts(HOW, 1), HOW)
-        expected.append(tokenizing.decode(best.tokens))
+        expected.append(tokenizing.decoded([best.tokens])[0])
     generator = Generator.open(bundle)
     found = generator.write(TEXTS)
     assert [text.strip() for text in found] == expected
