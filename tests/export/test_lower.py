@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
+from support import writing_shapes
 from support.images import image_shape
 from support.networks import EVEN, PRUNED, TURNED, WINDOWS, quantized_network, random_network, tiny_shape
 from torch import nn
@@ -42,7 +43,6 @@ from models.shape import (
     LayerShape,
     ModelShape,
     Norm,
-    OutputShape,
     Positions,
     Reads,
     RelativeBias,
@@ -298,12 +298,11 @@ def test_every_module_type_has_a_lowering() -> None:
     without = {nn.Dropout, nn.ModuleList, models.layers.quantized.FakeQuantizedLinear}
     without |= {models.layers.packed.FakeRoundedEmbedding, Network}  # a network is no part of another
     without |= {models.layers.patches.LearnedRows}  # what they hold is in the sum that an image's tokens begin with
-    without |= {models.layers.embeddings.WordOutput}  # what writes has no graph of one step
     assert _layer_types() - without == set(LOWERINGS) | set(GROUPS)
 
 
 def test_what_writes_is_refused_by_name() -> None:
-    network = random_network(tiny_shape(head=None, output=OutputShape()))
+    network = random_network(writing_shapes.SHAPES["gpt2"])
     with pytest.raises(Unsupported, match="a bert model: a model that writes has no ONNX form in one step"):
         lower(network, CPU)
 
