@@ -18,11 +18,11 @@ from compress.record import Measurement
 from compress.sources import embedded_table, tree_digest
 from compress.statistics import mcnemar_p, ratio_interval
 from export.bundle import Bundle
-from export.latency import compare
-from models.checkpoint import Checkpoint, local_directory
+from export.latency import LatencyComparison, compare
+from models.checkpoint import local_directory
 from models.columns import Wanted
 from models.encoding import encode
-from models.errors import BadInput, Unsupported
+from models.errors import BadInput
 from models.progress import Progress, silent
 from models.targets import Writes
 from models.task import Task
@@ -97,12 +97,12 @@ def evaluate_model(source: str, look: Look, *, progress: Progress = silent) -> d
 
 
 def bench_model(source: str, look: Look, *, progress: Progress = silent) -> dict[str, Any]:
-    """Return the latency of a model at batch 1 beside the teacher's; without a teacher beside its own, as a control."""
+    """Return the latency of a model at batch 1 beside the teacher's; without a teacher beside its own, as a control.
+
+    Of one that writes, the time of a text, and how many it writes in a second.
+    """
     subject = _subject(source, look, progress)
     baseline = subject if look.teacher is None else _subject(look.teacher, look, progress)
-    for one in (subject, baseline):
-        if not one.probe.timed:
-            raise Unsupported("a model that writes has no single call to time", where=str(one.probe.directory))
     with tempfile.TemporaryDirectory() as scratch:
         candidate_graph, size = subject.probe.graph(Path(scratch) / "candidate")
         baseline_graph, baseline_size = baseline.probe.graph(Path(scratch) / "baseline")
@@ -130,8 +130,14 @@ def bench_model(source: str, look: Look, *, progress: Progress = silent) -> dict
         "baseline_p95_ms": compared.baseline.p95_ms,
         "baseline_bytes": baseline_size,
         "speedup": {"estimate": ratio.estimate, "low": ratio.low, "high": ratio.high},
+        **({} if subject.probe.shape.output is None else _texts_a_second(compared)),
         "environment": environment(look.threads).model_dump(mode="json"),
     }
+
+
+def _texts_a_second(compared: LatencyComparison) -> dict[str, float]:
+    sides = {"texts_per_second": compared.candidate, "baseline_texts_per_second": compared.baseline}
+    return {name: 1000.0 / float(np.mean(side.rounds)) for name, side in sides.items()}
 
 
 def _subject(source: str, look: Look, progress: Progress) -> Subject:
@@ -150,7 +156,7 @@ def _subject(source: str, look: Look, progress: Progress) -> Subject:
         max_length=probe.shape.usable_positions,
         cache=cache,
         shared=task.shared,
-        generation=probe.product.generation if isinstance(probe.product, Checkpoint) else None,
+        generation=None if probe.shape.output is None else probe.product.generation,
         progress=progress("encode"),
     )
     return Subject(probe, data)

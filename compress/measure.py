@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,20 +16,21 @@ from compress.goal_settings import MeasureSettings
 from compress.machine import calls, environment, timed_rows
 from compress.record import Figure, Latency, Measurement
 from compress.statistics import metric_interval
-from export.bundle import Bundle
+from export.bundle import Bundle, Contents, write_bundle
+from export.graph_file import graph_file
 from export.latency import LatencyComparison
 from export.latency import compare as compare_latency
 from export.lower import lower
 from export.manifest import MANIFEST_FILE
+from export.outputs import outputs_of as bundle_outputs
 from export.target import CPU
 from models.checkpoint import Checkpoint, read_shape
 from models.encoded import Encoded
-from models.errors import BadInput, Unsupported
+from models.errors import BadInput
 from models.evaluation import evaluate_logits, outputs_of
 from models.progress import Progress, silent
 from models.shape import LayerShape, ModelShape
 from models.summary import Summary, contributions
-from models.targets import Writes
 from models.task import Besides, PairedTest, Task
 
 GRAPH = "model.onnx"
@@ -76,33 +78,27 @@ class Probe:
         return evaluate_logits(self.product.network(), data, progress=progress)
 
     def outputs(self, data: Encoded, task: Task, progress: Progress = silent) -> npt.NDArray[Any]:
-        """Return what the task is judged by: logits as `logits` returns them, or what PyTorch writes.
-
-        Raises:
-            Unsupported: a bundle that writes.
+        """Return what the task is judged by, as `models.evaluation.outputs_of` has it: of the runtime one row at a time
+        for a bundle, else of PyTorch.
         """
-        if task.writes is Writes.NOTHING:
-            return self.logits(data, progress)
         if isinstance(self.product, Bundle):
-            raise Unsupported("a bundle whose model writes", where=str(self.directory))
+            return bundle_outputs(self.product, data, task.writes, progress=progress)
         product = self.product
         return outputs_of(product.network(), data, task.writes, generation=product.generation, progress=progress)
 
-    @property
-    def timed(self) -> bool:
-        """Return whether there is one graph whose calls can be timed; what writes has none."""
-        return self.shape.output is None
-
     def graph(self, scratch: Path) -> tuple[Path, int]:
-        """Return an ONNX file that computes this artifact, and the bytes that a device would get; of what writes its
-        own files.
+        """Return an ONNX file that computes this artifact, and the bytes that a device would get; of what writes the
+        directory of a bundle.
         """
+        writes = self.shape.output is not None
         if isinstance(self.product, Bundle):
-            return self.product.model, self.product.bytes
+            return self.directory if writes else self.product.model, self.product.bytes
+        if writes and scratch.exists():  # of a call that was killed
+            shutil.rmtree(scratch)
         scratch.mkdir(parents=True, exist_ok=True)
-        if not self.timed:
-            self.product.save(scratch)
-            return scratch, sum(file.stat().st_size for file in scratch.iterdir())
+        if writes:
+            bundle = write_bundle(scratch, Contents.of(self.product, graph_file(self.product.network(), CPU), []))
+            return scratch, bundle.bytes
         path = scratch / GRAPH
         path.write_bytes(lower(self.product.network(), CPU).SerializeToString())
         self.product.reader.save(scratch)
@@ -145,7 +141,7 @@ def measure(
         interval = summary_interval(metric.summary, statistics)
     graph, size = probe.graph(scratch / "candidate")
     comparison = None
-    if reference is not None and probe.timed:
+    if reference is not None:
         baseline, _ = reference.probe.graph(scratch / "baseline")
         timed = timed_rows(reference.data, settings.texts)
         comparison = compare_latency(

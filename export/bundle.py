@@ -41,8 +41,9 @@ from models.task import Answer, Given, Task
 from models.tasks import task_named
 from models.tokenizing import Tokenizing
 
-if TYPE_CHECKING:  # both load torch, which a device does not have
+if TYPE_CHECKING:  # they load torch, which a device does not have
     from export.graph_file import GraphFile
+    from models.checkpoint import Checkpoint
     from models.encoded import Encoded
 
 # A processor may add in another order; in int8 a rounding may then fall the other way.
@@ -72,6 +73,20 @@ class Contents:
     projection: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     generation: Generation | None = None
     config: Mapping[str, Any] | None = None
+
+    @staticmethod
+    def of(checkpoint: Checkpoint, graph: GraphFile, examples: Sequence[Arrays]) -> Contents:
+        """Return what a bundle of this checkpoint and its graph holds."""
+        return Contents(
+            shape=checkpoint.shape,
+            reader=checkpoint.reader,
+            graph=graph,
+            examples=examples,
+            parameters=checkpoint.parameters,
+            projection=checkpoint.projection(),
+            generation=checkpoint.generation,
+            config=None if checkpoint.generation is None else checkpoint.config,
+        )
 
 
 @final

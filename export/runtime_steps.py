@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -94,18 +95,32 @@ class RuntimeSteps:
         if self._shape.decoder is not None:
             if rows != len(self._states) or not mask.all():
                 raise BadInput(f"{rows} starts for {len(self._states)} sources, or of several lengths")
-            return self._step(ids, np.zeros_like(ids), first=True)
+            return self._step(ids, np.zeros_like(ids), first=True)[:, -1]
         if mask.all():
             self._mask = mask
-            return self._step(ids, mask.cumsum(axis=1) - 1, first=True)
+            return self._step(ids, mask.cumsum(axis=1) - 1, first=True)[:, -1]
         if ids.shape[1] > 1:  # the last tokens apart, as they stand at different places
             before = mask.copy()
             before[np.arange(rows), mask.sum(axis=1) - 1] = 0
             self._mask = before[:, :-1]
             places = (self._mask.cumsum(axis=1) - 1).clip(0)
-            self._step(ids[:, :-1], places, first=True, logits=False)
+            self._step(ids[:, :-1], places, first=True, kept=0)
         last = mask.sum(axis=1) - 1
         return self._written(ids[np.arange(rows), last], last)
+
+    def read(self, prompt: Sequence[int]) -> Scores:
+        """Return logits (tokens, words) of the word behind each token of a prompt, all at once.
+
+        Raises:
+            BadInput: as `begin` raises, or the model needs a source to read.
+        """
+        if self._shape.decoder is not None:
+            raise BadInput("what is written behind a source is not read alone", where=f"a {self._shape.family} model")
+        check_sources([prompt], longest=self.positions, words=self._shape.written_words)
+        ids, self._mask = self._padded([prompt], self._shape.written_words)
+        self._texts = np.arange(1)
+        logits: Scores = self._step(ids, np.arange(len(prompt))[None], first=True, kept=len(prompt))[0]
+        return logits
 
     def advance(self, tokens: Ids, order: Ids) -> Scores:
         """Return logits (rows, words) of the word behind each of `tokens` (rows,), which continue the rows `order`
@@ -119,18 +134,20 @@ class RuntimeSteps:
         if self._shape.decoder is None:
             rows = np.ones((len(tokens), 1), dtype=np.int64)
             self._mask = rows if not self._time else np.concatenate([self._mask, rows], axis=1)
-        return self._step(tokens[:, None], places[:, None], first=not self._time)
+        return self._step(tokens[:, None], places[:, None], first=not self._time)[:, -1]
 
-    def _step(self, ids: Array, places: Array, *, first: bool, logits: bool = True) -> Scores:
-        """Return logits of the last of new tokens `ids` (rows, new), and keep what the next step needs."""
+    def _step(self, ids: Array, places: Array, *, first: bool, kept: int = 1) -> Scores:
+        """Return logits (rows, kept, words) of the last of new tokens `ids` (rows, new), and keep what the next step
+        needs.
+        """
         rows, new = ids.shape
         given: dict[str, Array] = {IDS: ids, PLACES: places, MASK: self._mask, SOURCE_MASK: self._mask}
         # Later steps read the keys and values of these states instead.
         given[STATES] = self._states if first else np.zeros((rows, 0, self._shape.hidden_size), dtype=np.float32)
-        given |= {CACHED: np.array([not first]), KEPT: np.array(1)}
+        given |= {CACHED: np.array([not first]), KEPT: np.array(max(1, kept))}
         wanted: dict[str, Array] = {}
-        if logits:
-            wanted[LOGITS] = self._buffers.take(LOGITS, (rows, 1, self._shape.written_words))
+        if kept:
+            wanted[LOGITS] = self._buffers.take(LOGITS, (rows, kept, self._shape.written_words))
         for port, room in self._own:
             given[port.past] = room.now(self._axes(port, rows, self._time))
             wanted[port.present] = room.other(self._axes(port, rows, self._time + new))
@@ -145,8 +162,8 @@ class RuntimeSteps:
             room.turn()
         self._time += new
         self._states = self._states[:, :0]
-        self._lengths = places[:, -1] + 1 if logits else places.max(axis=1) + 1
-        return wanted[LOGITS][:, -1] if logits else np.zeros((rows, 0), dtype=np.float32)
+        self._lengths = places[:, -1] + 1 if kept else places.max(axis=1) + 1
+        return wanted[LOGITS] if kept else np.zeros((rows, 0, self._shape.written_words), dtype=np.float32)
 
     def _axes(self, port: CachePort, rows: int, time: int) -> tuple[int, ...]:
         return (rows, port.heads, time, port.head_size)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from models.encoded import Encoded, equal_lengths
 from models.errors import BadInput
-from models.generation import generate, starts
+from models.generation import Prompts, Steps, generate, starts
 from models.generation_settings import Generation
 from models.memory import give_back
 from models.native_steps import NativeSteps
@@ -129,19 +131,35 @@ def written_tokens(
     """Return int32 (rows, longest), the best text that the network writes behind each row's source, without what ends
     it; BEHIND stands behind the end. Sources of one length are written for together, so that none is padded.
     """
-    content, training = data.written, network.training
-    drawn = replace(generation, sampling=None)
+    training = network.training
+    network.eval()
+    together = max(1, TEXTS_PER_BATCH // generation.beams)
+    written = written_by(partial(NativeSteps, network), data, generation, together=together, progress=progress)
+    network.train(training)
+    give_back()
+    return written
+
+
+def written_by(
+    begun: Callable[[Prompts], Steps],
+    data: Encoded,
+    generation: Generation,
+    *,
+    together: int = 1,
+    progress: Progress = silent,
+) -> npt.NDArray[np.int32]:
+    """Return what `written_tokens` returns, of what is `begun` for sources of one length, at most so many `together`.
+    Nothing is drawn: a text is the likeliest that is found.
+    """
+    content, likeliest = data.written, replace(generation, sampling=None)
     texts: list[tuple[int, ...]] = [()] * len(data)
     tick, done = progress("write"), 0
-    network.eval()
-    for rows in equal_lengths(content.read_lengths, batch_size=max(1, TEXTS_PER_BATCH // drawn.beams)):
-        steps = NativeSteps(network, [content.source_of(int(row)) for row in rows])
-        for row, found in zip(rows.tolist(), generate(steps, starts(drawn, len(rows)), drawn), strict=True):
+    for rows in equal_lengths(content.read_lengths, batch_size=together):
+        steps = begun([content.source_of(int(row)) for row in rows])
+        for row, found in zip(rows.tolist(), generate(steps, starts(likeliest, len(rows)), likeliest), strict=True):
             texts[row] = found[0].tokens
         done += len(rows)
         tick(done, len(data))
-    network.train(training)
-    give_back()
     written = np.full((len(data), max((len(text) for text in texts), default=0)), BEHIND, dtype=np.int32)
     for line, text in zip(written, texts, strict=True):
         line[: len(text)] = text

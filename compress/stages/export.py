@@ -54,16 +54,7 @@ def run(parent: Checkpoint, settings: ExportSettings, context: Context) -> Outpu
     data = context.validation
     rows = spread(data, PARITY_EXAMPLES)
     parity = _parity(network, graph, _singles(data, rows, context.progress))
-    contents = Contents(
-        shape=parent.shape,
-        reader=parent.reader,
-        graph=graph,
-        examples=[_single(data, row) for row in spread(data, settings.golden)],
-        parameters=parent.parameters,
-        projection=parent.projection(),
-        generation=parent.generation,
-        config=None if parent.generation is None else parent.config,
-    )
+    contents = Contents.of(parent, graph, [_single(data, row) for row in spread(data, settings.golden)])
     return Output(NewBundle(contents), {"parity": asdict(parity)})
 
 

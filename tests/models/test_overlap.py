@@ -1,4 +1,4 @@
-"""BLEU, chrF and ROUGE against sacreBLEU and against what Lin 2004 says of examples."""
+"""BLEU, chrF and ROUGE against sacreBLEU, rouge_score and what Lin 2004 says of examples."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 import sacrebleu
 from hypothesis import given
 from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
 
 from models.overlap import bleu_counts, chrf, chrf_counts, rouge_scores, words_13a
 from models.summary import Summary, contributions, summarised
@@ -93,6 +94,25 @@ def test_rouge_counts_words_pairs_and_what_comes_in_the_same_order() -> None:
     assert rouge_scores("the gunman kill police", expected) == pytest.approx((0.75, 1 / 3, 0.5))
     assert rouge_scores("", expected) == (0.0, 0.0, 0.0)
     assert rouge_scores("a b", ["x", "a b", "b"]) == (1.0, 1.0, 1.0)
+
+
+def rouge_of_google(text: str, expected: list[str]) -> list[float]:
+    kinds = ["rouge1", "rouge2", "rougeL"]
+    found = RougeScorer(kinds, use_stemmer=False).score_multi(expected, text)
+    return [found[kind].fmeasure for kind in kinds]
+
+
+@pytest.mark.parametrize(("text", "expected"), zip(OURS, THEIRS, strict=True))
+def test_rouge_is_that_of_rouge_score(text: str, expected: list[str]) -> None:
+    assert rouge_scores(text, expected) == pytest.approx(rouge_of_google(text, expected), abs=1e-12)
+
+
+@given(
+    st.text(alphabet="ab1 -.Äß_", max_size=20),
+    st.lists(st.text(alphabet="ab1 -.Äß_", max_size=20), min_size=1, max_size=3),
+)
+def test_rouge_of_any_texts_too(text: str, expected: list[str]) -> None:
+    assert rouge_scores(text, expected) == pytest.approx(rouge_of_google(text, expected), abs=1e-12)
 
 
 @pytest.mark.parametrize("summary", [Summary.BLEU, Summary.CHRF, Summary.PER_TOKEN, Summary.PERPLEXITY])
