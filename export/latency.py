@@ -41,8 +41,8 @@ class Call(NamedTuple):
 @final
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Time of one call at batch 1, in ms: `rounds` holds the median of each pass of each round; of what writes the mean,
-    by which texts a second are counted. `p50_ms` and `p95_ms` are over all calls.
+    """Time of one call at batch 1, in ms: `rounds` holds the median of each pass of each round, or of what writes the
+    mean, by which texts a second are counted; `p50_ms` and `p95_ms` are over all calls.
     """
 
     rounds: tuple[tuple[float, ...], ...]

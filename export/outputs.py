@@ -1,4 +1,4 @@
-"""What a bundle is judged by: what it answers, writes, or expects of every word, a row at a time as a device runs it."""
+"""What a bundle is judged by: what it answers, writes, or expects of every word, one row at a time as on a device."""
 
 from __future__ import annotations
 

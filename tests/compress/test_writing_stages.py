@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -13,11 +13,14 @@ import torch
 
 from compress.architectures import WRITERS, new_network
 from compress.cli.options import Look
-from compress.inspecting import evaluate_model
+from compress.inspecting import bench_model, evaluate_model
 from compress.pipeline import execute
-from compress.recipe import make_recipe
+from compress.recipe import Recipe, make_recipe
+from compress.record import RunResult
+from compress.report.files import write_report
 from compress.settings import ArchitectureSettings
-from compress.verdicts import judge
+from export.bundle import Bundle
+from export.verify import verify_bundle
 from models.checkpoint import Checkpoint
 from models.columns import Wanted
 from models.data import Table
@@ -37,6 +40,7 @@ STAGES: dict[str, Any] = {
         "losses": {"kl": 1.0, "mse": 0.1, "hidden": 0.1},
     },
     "quantize": {"calibration_examples": 8},
+    "measure": {"rounds": 4, "texts": 4},
 }
 
 
@@ -57,33 +61,82 @@ def translating(folder: Path, **changes: Any) -> dict[str, Any]:
         "max_length": 24,
     }
     train = {**STAGES["train"], "architecture": {**SMALL, "family": "marian", "decoder_layers": 2}}
-    gates = {"default": {"accuracy": {"max_loss": 99.0}}}
+    gates = {"default": {"accuracy": {"max_loss": 99.0}}, "export": {"speed": {"min_speedup": 0.01}}}
     stages = {**STAGES, "train": train, "distill": {**STAGES["distill"], "decoder_layers": 1}}
     return {"name": "tiny", "task": "translation", "data": data, "gates": gates, **stages, **changes}
 
 
-def test_from_lines_of_text_to_a_translator_in_int8(tmp_path: Path) -> None:
-    recipe = make_recipe(translating(tmp_path), where="test")
-    result = execute(recipe, out=tmp_path, cache=tmp_path / "cache")
-    assert [stage.stage for stage in result.stages] == ["train", "distill", "quantize"]
-    trained, taught, rounded = (stage.validation for stage in result.stages)
+class Done(NamedTuple):
+    """A run with what it was told."""
+
+    directory: Path
+    cache: Path
+    recipe: Recipe
+    result: RunResult
+
+    @property
+    def look(self) -> Look:
+        return Look(data=self.recipe.data.validation, label="up", cache=self.cache, rounds=4)
+
+
+@pytest.fixture(scope="module")
+def translator(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """Return a run from lines of text to a bundle in int8."""
+    folder = tmp_path_factory.mktemp("translator")
+    recipe = make_recipe(translating(folder, export={"golden": 2}), where="test")
+    result = execute(recipe, out=folder, cache=folder / "cache")
+    return Done(folder / "tiny", folder / "cache", recipe, result)
+
+
+def test_from_lines_of_text_to_a_translator_in_int8(translator: Done) -> None:
+    result = translator.result
+    assert [stage.stage for stage in result.stages] == ["train", "distill", "quantize", "export"]
+    trained, taught, rounded, written = (stage.validation for stage in result.stages)
     assert trained.metric == "bleu" and trained.estimate > 0.5  # it learnt: what is not learnt has none
     assert trained.besides[0].name == "chrf" and trained.besides[0].estimate > 0.5
-    assert min(taught.estimate, rounded.estimate) > 0.2
+    assert min(taught.estimate, rounded.estimate, written.estimate) > 0.2
     assert rounded.bytes < taught.bytes < trained.bytes
-    assert result.stages[1].verdicts[0].n == 60
     assert len(result.stages[2].artifact.details["sensitivity"]) == result.stages[2].int8
-    student = Checkpoint.load(tmp_path / "tiny" / "1-distill")
+    student = Checkpoint.load(translator.directory / "1-distill")
     assert student.shape.decoder is not None and len(student.shape.decoder.layers) == 1
     assert student.generation is not None and student.generation.beams == 2
-    look = Look(data=recipe.data.validation, label="up", cache=tmp_path / "cache")
-    facts = evaluate_model(str(tmp_path / "tiny" / "4-quantize"), look)
+    again = execute(translator.recipe, out=translator.directory.parent, cache=translator.cache)
+    assert not again.computed
+    facts = evaluate_model(str(translator.directory / "4-quantize"), translator.look)
     assert facts["estimate"] == pytest.approx(rounded.estimate)
     assert facts["besides"]["chrf"]["estimate"] == pytest.approx(rounded.besides[0].estimate)
-    assert not execute(recipe, out=tmp_path, cache=tmp_path / "cache").computed
-    with pytest.raises(BadInput, match="timed beside the teacher"):
-        gates = make_recipe({**translating(tmp_path), "gates": {}}, where="test").gates.default
-        judge(gates, stage="quantize", teacher=trained, candidate=rounded)
+
+
+def test_what_writes_is_judged_and_timed_as_a_bundle(translator: Done) -> None:
+    last = translator.result.last
+    accuracy, speed = last.verdicts
+    assert (accuracy.gate, accuracy.n, accuracy.decidable) == ("accuracy", 60, True)
+    assert (speed.gate, speed.n, speed.decidable) == ("speed", 4, True)
+    assert accuracy.passed and speed.passed and translator.result.passed
+    own, theirs = last.validation.latency, last.validation.baseline_latency
+    assert own is not None and theirs is not None and len(own.lengths) == 4
+    assert 0 < min(times for one in own.rounds for times in one) <= max(times for one in own.rounds for times in one)
+    # Beams of a text share a range in the runtime, and have one each in PyTorch: few words differ.
+    before = translator.result.stages[2].validation
+    assert last.validation.estimate == pytest.approx(before.estimate, abs=0.1)
+    assert np.mean(np.equal(last.validation.statistics, before.statistics).all(axis=1)) > 0.8
+    bundle = translator.directory / "bundle"
+    assert verify_bundle(bundle).examples == 2
+    told = Bundle.open(bundle).manifest.measurements["bundle"]
+    assert (told["metric"], told["estimate"]) == ("bleu", last.validation.estimate)
+
+
+def test_commands_look_at_a_bundle_that_writes(translator: Done) -> None:
+    bundle = str(translator.directory / "bundle")
+    facts = evaluate_model(
+        bundle, translator.look.model_copy(update={"teacher": str(translator.directory / "0-train")})
+    )
+    assert facts["estimate"] == pytest.approx(translator.result.last.validation.estimate)
+    assert facts["teacher"]["estimate"] == pytest.approx(translator.result.stages[0].validation.estimate)
+    found = bench_model(bundle, translator.look)
+    assert found["texts"] == 60 and min(found["texts_per_second"], found["baseline_texts_per_second"]) > 0
+    report = json.loads(write_report(translator.result, translator.directory))
+    assert report["stages"][-1]["latency"]["p50_ms"] > 0
 
 
 def test_a_model_that_goes_on_is_judged_by_what_words_cost(tmp_path: Path) -> None:
@@ -93,14 +146,17 @@ def test_a_model_that_goes_on_is_judged_by_what_words_cost(tmp_path: Path) -> No
         (tmp_path / f"{name}.txt").write_text(words)
     data = {"train": str(tmp_path / "train.txt"), "validation": str(tmp_path / "validation.txt"), "max_length": 16}
     train = {**STAGES["train"], "architecture": {**SMALL, "family": "gpt2"}}
-    recipe = {**translating(tmp_path), "task": "text-generation", "data": data, "train": train}
+    recipe = {**translating(tmp_path), "task": "text-generation", "data": data, "train": train, "export": {}}
     recipe["distill"] = STAGES["distill"]
     result = execute(make_recipe(recipe, where="test"), out=tmp_path, cache=tmp_path / "cache")
-    trained = result.stages[0].validation
+    trained, *_, rounded, written = (stage.validation for stage in result.stages)
     assert trained.metric == "token_loss" and not trained.higher_is_better
     assert trained.estimate < np.log(SMALL["vocab_size"]) / 2
     assert trained.besides[0].estimate == pytest.approx(np.exp(trained.estimate))
     assert len(trained.scores) > 60
+    assert result.passed and written.latency is not None
+    assert written.scores == pytest.approx(rounded.scores, abs=0.05)
+    assert written.estimate == pytest.approx(rounded.estimate, abs=1e-3)
 
 
 @pytest.mark.parametrize("family", [*WRITERS, "gpt2"])
