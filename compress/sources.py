@@ -18,7 +18,7 @@ from models.columns import Wanted
 from models.data import Table, read_table
 from models.encoded import Encoded, joined
 from models.encoding import encode
-from models.errors import BadInput
+from models.errors import BadInput, Unsupported
 from models.files import digest_of, new_directory, sha256_file
 from models.progress import Progress, silent
 from models.reading import tokenizer_of
@@ -268,9 +268,19 @@ def _check_words(recipe: Recipe, base: Checkpoint) -> None:
 
 
 def _check_written(recipe: Recipe, task: Task) -> None:
-    """Raise BadInput where a recipe asks for texts without what is to be written for them."""
+    """Raise Unsupported where a recipe asks for what is done to models that write nothing alone, and BadInput where it
+    asks for texts without what is to be written for them.
+    """
     if task.writes is Writes.NOTHING:
         return
+    unknown = {
+        "prune": recipe.prune,
+        "trim": recipe.trim,
+        "quantize.compensate": recipe.quantize and recipe.quantize.compensate,
+    }
+    for where, asked in unknown.items():
+        if asked:
+            raise Unsupported("is for models that write nothing", where=where, fix="Leave it out.")
     lessons = {"distill": recipe.distill, "prune.recovery": recipe.prune and recipe.prune.recovery}
     wanted = {f"{name}.copies": bool(settings and settings.copies) for name, settings in lessons.items()}
     for where, asked in (wanted | {"data.extra": recipe.data.extra is not None}).items():

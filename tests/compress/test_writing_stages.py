@@ -24,7 +24,7 @@ from export.verify import verify_bundle
 from models.checkpoint import Checkpoint
 from models.columns import Wanted
 from models.data import Table
-from models.errors import BadInput
+from models.errors import BadInput, Unsupported
 from models.parallel import read_written
 from models.shape import HeadShape, Positions
 from models.tasks import task_named
@@ -196,13 +196,16 @@ def test_rows_and_networks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     [
         ({"distill": {**STAGES["distill"], "copies": 1}}, "nothing says what to write"),
         ({"distill": {**STAGES["distill"], "losses": {"relations": 1.0}}}, "relations are learnt of encoders alone"),
+        ({"prune": {"sparsity": 0.3}}, "prune: is for models that write nothing"),
+        ({"trim": {}}, "trim: is for models that write nothing"),
+        ({"quantize": {"embeddings": "int4", "compensate": True}}, "compensate: is for models that write nothing"),
         ({"task": "text-generation"}, "needs a model that goes on|does not write such rows|format"),
     ],
 )
 def test_what_has_nothing_to_write_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     recipe = translating(tmp_path, **changes)
     recipe["train"] = {**recipe["train"], "epochs": 0.05}
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises((BadInput, Unsupported), match=message):
         execute(make_recipe(recipe, where="test"), out=tmp_path, cache=tmp_path / "cache")
 
 
