@@ -24,6 +24,7 @@ from models.columns import Wanted
 from models.encoding import encode
 from models.errors import BadInput
 from models.progress import Progress, silent
+from models.shape import LayerShape
 from models.targets import Writes
 from models.task import Task
 from models.tasks import task_named
@@ -61,10 +62,8 @@ def inspect_model(source: str) -> dict[str, Any]:
         "hidden_size": shape.hidden_size,
         "positions": shape.usable_positions,
         **({} if shape.image is None else {"image": asdict(shape.image)}),
-        "layers": [
-            {"heads": layer.heads, "head_size": layer.head_size, "ffn": layer.ffn, "attention": layer.attention}
-            for layer in shape.layers
-        ],
+        "layers": [_layer(layer) for layer in shape.layers],
+        **({} if shape.decoder is None else {"decoder_layers": [_written_by(layer) for layer in shape.decoder.layers]}),
         "int8": {path: form.value for path, form in shape.int8},
     }
     if record is not None:
@@ -75,6 +74,14 @@ def inspect_model(source: str) -> dict[str, Any]:
         facts["target"] = probe.product.manifest.target
         facts["measurements"] = probe.product.manifest.measurements
     return facts
+
+
+def _layer(layer: LayerShape) -> dict[str, Any]:
+    return {"heads": layer.heads, "head_size": layer.head_size, "ffn": layer.ffn, "attention": layer.attention}
+
+
+def _written_by(layer: LayerShape) -> dict[str, Any]:
+    return {**_layer(layer), "cross_heads": layer.cross_heads}
 
 
 def evaluate_model(source: str, look: Look, *, progress: Progress = silent) -> dict[str, Any]:

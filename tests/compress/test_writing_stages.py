@@ -13,7 +13,7 @@ import torch
 
 from compress.architectures import WRITERS, new_network
 from compress.cli.options import Look
-from compress.inspecting import bench_model, evaluate_model
+from compress.inspecting import bench_model, evaluate_model, inspect_model
 from compress.pipeline import execute
 from compress.recipe import Recipe, make_recipe
 from compress.record import RunResult
@@ -135,6 +135,9 @@ def test_commands_look_at_a_bundle_that_writes(translator: Done) -> None:
     assert facts["teacher"]["estimate"] == pytest.approx(translator.result.stages[0].validation.estimate)
     found = bench_model(bundle, translator.look)
     assert found["texts"] == 60 and min(found["texts_per_second"], found["baseline_texts_per_second"]) > 0
+    described = inspect_model(bundle)
+    assert [[layer["heads"] for layer in described[name]] for name in ("layers", "decoder_layers")] == [[2], [2]]
+    assert described["decoder_layers"][0]["cross_heads"] == 2
     report = json.loads(write_report(translator.result, translator.directory))
     assert report["stages"][-1]["latency"]["p50_ms"] > 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from support.networks import quantized_network, random_network
 from support.writing_shapes import SHAPES
 
@@ -68,6 +69,16 @@ def test_rows_that_change_places_keep_their_caches(pair: tuple[Network, WriterSe
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+def test_a_prompt_is_read_at_once_and_gone_on_from() -> None:
+    network = random_network(SHAPES["llama"], seed=3)
+    steps, prompt = RuntimeSteps(sessions_of(network)), SOURCES[0]
+    with torch.inference_mode():
+        every, _ = network.decode(torch.tensor([[*prompt, 6]]))
+    np.testing.assert_allclose(steps.read(prompt), every[0, :-1].numpy(), atol=1e-4)
+    behind = steps.advance(np.array([6]), np.array([0]))
+    np.testing.assert_allclose(behind, every[:, -1].numpy(), atol=1e-4)
+
+
 def test_caches_stay_where_they_are() -> None:
     room, buffers = Room(), Buffers()
     room.other((2, 3))[:] = np.arange(6).reshape(2, 3)
@@ -129,6 +140,8 @@ def test_what_does_not_fit_is_refused() -> None:
         RuntimeSteps(behind, [[3] * 41])
     with pytest.raises(BadInput, match="the token 50"):
         RuntimeSteps(alone).begin([[50]])
+    with pytest.raises(BadInput, match="is not read alone"):
+        RuntimeSteps(behind, SOURCES).read([1])
     with pytest.raises(BadInput, match="1 starts for 3 sources"):
         RuntimeSteps(behind, SOURCES).begin([[1]])
 
