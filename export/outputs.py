@@ -11,7 +11,7 @@ import numpy.typing as npt
 from export.bundle import Bundle
 from export.runtime_steps import RuntimeSteps
 from models.encoded import Encoded
-from models.evaluation import written_by
+from models.evaluation import written_in_steps
 from models.progress import Progress, silent
 from models.targets import Writes
 
@@ -28,7 +28,7 @@ def outputs_of(bundle: Bundle, data: Encoded, writes: Writes, *, progress: Progr
         return bundle.logits(data, progress=progress)
     if writes is Writes.ON:
         return _token_costs(bundle, data, progress)
-    return written_by(partial(RuntimeSteps, bundle.writer()), data, bundle.generation, progress=progress)
+    return written_in_steps(partial(RuntimeSteps, bundle.writer()), data, bundle.generation, progress=progress)
 
 
 def _token_costs(bundle: Bundle, data: Encoded, progress: Progress) -> npt.NDArray[np.float64]:

@@ -134,13 +134,13 @@ def written_tokens(
     training = network.training
     network.eval()
     together = max(1, TEXTS_PER_BATCH // generation.beams)
-    written = written_by(partial(NativeSteps, network), data, generation, together=together, progress=progress)
+    written = written_in_steps(partial(NativeSteps, network), data, generation, together=together, progress=progress)
     network.train(training)
     give_back()
     return written
 
 
-def written_by(
+def written_in_steps(
     begun: Callable[[Prompts], Steps],
     data: Encoded,
     generation: Generation,
