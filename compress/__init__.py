@@ -1,7 +1,7 @@
 """Compress trained Transformers and prove that they are still right.
 
-Python interface: `compress.Recipe`, `compress.load_recipe`, `compress.run`, `compress.Checkpoint`, `compress.Bundle`;
-each is loaded when it is first used.
+Python interface: `compress.Recipe`, `compress.load_recipe`, `compress.run`, `compress.Checkpoint`, `compress.Bundle`,
+`compress.Generator`; each is loaded when it is first used.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ _PUBLIC = {
     "Bundle": "export.bundle",
     "Checkpoint": "models.checkpoint",
     "CompressError": "models.errors",
+    "Generator": "export.generator",
     "Recipe": "compress.recipe",
     "load_recipe": "compress.recipe",
     "run": "compress.pipeline",
 }
-__all__ = ["Bundle", "Checkpoint", "CompressError", "Recipe", "__version__", "load_recipe", "run"]
+__all__ = ["Bundle", "Checkpoint", "CompressError", "Generator", "Recipe", "__version__", "load_recipe", "run"]
 
 _SIBLINGS = ("models", "export", "teacher_student")
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from compress.settings import ArchitectureSettings
 from models.bert_encoder import even_layers
@@ -13,23 +14,53 @@ from models.checkpoint import shape_of
 from models.data import Table
 from models.errors import BadInput
 from models.files import digest_of, new_directory
+from models.generation_settings import Generation
 from models.imaging import Imaging
-from models.kinds import Activation
+from models.kinds import Activation, Positions
+from models.new_tokenizer import BARE, ENDED, ROBERTA, Form, train_byte_level_bpe
 from models.reading import Reader
-from models.shape import HeadShape, ModelShape
-from models.tokenizing import Tokenizing, train_byte_level_bpe
+from models.shape import DecoderShape, HeadShape, LayerShape, ModelShape, OutputShape
+from models.tokenizing import Tokenizing
 
-Made = tuple[ModelShape, Reader]
+PADDING, END = 1, 2  # of the tokenizers that are made here
 NORM_EPS = 1e-5
 DROPOUT = 0.1
 
 
-def new_network(settings: ArchitectureSettings, table: Table, head: HeadShape, cache: Path) -> Made:
-    """Return the shape of a network to be built new for the rows of `table`, and what it reads them with.
+class Made(NamedTuple):
+    """A network to be built new: its shape, what it reads with, and how it writes where it does."""
+
+    shape: ModelShape
+    reader: Reader
+    generation: Generation | None = None
+
+
+class Writer(NamedTuple):
+    """How a family that writes behind a source places its tokens and norms."""
+
+    positions: Positions
+    offset: int = 0
+    pre_norm: bool = False
+    embedding_norm: bool = False
+
+
+WRITERS = {
+    "marian": Writer(Positions.HALVES),
+    "pegasus": Writer(Positions.HALVES, pre_norm=True),
+    "bart": Writer(Positions.LEARNED, offset=2, embedding_norm=True),
+}
+
+
+def new_network(settings: ArchitectureSettings, table: Table, head: HeadShape | None, cache: Path) -> Made:
+    """Return a network to be built new for the rows of `table`; without a head it is one that writes.
 
     Raises:
         BadInput: the heads do not divide the hidden size, or the family does not read such rows.
     """
+    if head is None:
+        return _that_writes(settings, table, cache)
+    if settings.family not in _FAMILIES:
+        raise BadInput(f"a {settings.family} writes, and has no head", where="train.architecture.family")
     return _FAMILIES[settings.family](settings, table, head, cache)
 
 
@@ -64,17 +95,70 @@ def _of_texts(settings: ArchitectureSettings, table: Table, head: HeadShape, cac
             where="train.architecture.family",
             fix=f"Known of images: {', '.join(READ_IMAGES)}.",
         )
-    tokenizing = _new_tokenizer(table, settings, cache)
-    return text_shape(settings, tokenizing, head), tokenizing
+    tokenizing = _new_tokenizer(table, settings, cache, ROBERTA)
+    return Made(text_shape(settings, tokenizing, head), tokenizing)
 
 
-def _new_tokenizer(table: Table, settings: ArchitectureSettings, cache: Path) -> Tokenizing:
-    """Return a byte-level BPE tokenizer trained on the table's texts, from the cache if it was trained before."""
-    key = digest_of([table.digest, len(table.texts), settings.vocab_size, settings.positions])
+def _that_writes(settings: ArchitectureSettings, table: Table, cache: Path) -> Made:
+    """Return a network that writes: behind a source where the rows say what, else on from what it reads."""
+    writer, behind = WRITERS.get(settings.family), table.labels is not None
+    if behind is not (writer is not None) or (writer is None and settings.family != "gpt2"):
+        known = ", ".join(WRITERS) if behind else "gpt2"
+        raise BadInput(
+            f"a {settings.family} does not write such rows", where="train.architecture.family", fix=f"Known: {known}."
+        )
+    tokenizing = _new_tokenizer(table, settings, cache, BARE if writer is None else ENDED)
+    layers = even_layers(settings.layers, hidden=settings.hidden_size, heads=settings.heads, ffn=settings.ffn)
+    offset = 0 if writer is None else writer.offset
+    shape = ModelShape(
+        family=settings.family,
+        vocab_size=max(tokenizing.vocab_size, tokenizing.highest_id + 1),
+        hidden_size=settings.hidden_size,
+        layers=layers if writer else tuple(replace(layer, causal=True) for layer in layers),
+        max_positions=settings.positions + offset,
+        position_offset=offset,
+        positions=Positions.LEARNED if writer is None else writer.positions,
+        activation=Activation(settings.activation),
+        norm_eps=NORM_EPS,
+        pre_norm=writer is None or writer.pre_norm,
+        # Near to Glorot's for these widths, and what scaled word vectors are drawn from (Vaswani et al. 2017).
+        initializer_range=settings.hidden_size**-0.5 if writer else 0.02,
+        pad_token_id=PADDING,
+        decoder=None if writer is None else DecoderShape(_decoder_layers(settings, layers)),
+        output=OutputShape(bias=writer is not None),
+        embedding_scale=math.sqrt(settings.hidden_size) if writer else 1.0,
+        embedding_norm=writer is not None and writer.embedding_norm,
+    )
+    generation = Generation(
+        start=None if writer is None else PADDING,
+        end=(END,),
+        max_tokens=settings.positions - 1,
+        beams=1 if writer is None else settings.beams,
+    )
+    return Made(shape, tokenizing, generation)
+
+
+def _decoder_layers(settings: ArchitectureSettings, layers: tuple[LayerShape, ...]) -> tuple[LayerShape, ...]:
+    written = replace(layers[0], causal=True, cross_heads=settings.heads)
+    return (written,) * (settings.decoder_layers or len(layers))
+
+
+def _new_tokenizer(table: Table, settings: ArchitectureSettings, cache: Path, form: Form) -> Tokenizing:
+    """Return a byte-level BPE tokenizer trained on the table's texts, those to be written too, from the cache if it was
+    trained before.
+    """
+    written = form is ENDED
+    key = digest_of(
+        [table.digest, len(table.texts), settings.vocab_size, settings.positions, *([form] if form != ROBERTA else [])]
+    )
     directory = cache / "tokenizers" / key
     if not directory.exists():
         texts = table.texts if table.pairs is None else [*table.texts, *table.pairs]
-        tokenizing = train_byte_level_bpe(texts, vocab_size=settings.vocab_size, max_length=settings.positions)
+        if written:
+            texts = [*texts, *(text for row in table.labels or () if isinstance(row, tuple) for text in row)]
+        tokenizing = train_byte_level_bpe(
+            texts, vocab_size=settings.vocab_size, max_length=settings.positions, form=form
+        )
         with new_directory(directory) as partial:
             tokenizing.save(partial)
     return Tokenizing.load(directory)
@@ -85,7 +169,7 @@ def _of_images(settings: ArchitectureSettings, table: Table, head: HeadShape, ca
         raise BadInput(f"a {settings.family} reads images, and the rows are texts", where="train.architecture.family")
     shape = replace(shape_of(_vit_keys(settings), where="train.architecture"), head=head)
     assert shape.image is not None
-    return shape, Imaging.of(shape.image)
+    return Made(shape, Imaging.of(shape.image))
 
 
 def _vit_keys(settings: ArchitectureSettings) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def _targets(network: Network, data: Encoded, *, seed: int, progress: Progress) 
     """Yield the projected logits of every batch, once the network has run on it."""
     generator = torch.Generator().manual_seed(seed)
     tick, done = progress("curvature"), 0
-    for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH):
+    for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH, likeness=data.likeness):
         yield projected(network(**data.batch(rows).inputs), generator)
         done += len(rows)
         tick(done, len(data))

@@ -32,10 +32,11 @@ class SpeedGate(Settings):
     """Faster than the teacher, ONNX Runtime against ONNX Runtime, batch 1, the real lengths."""
 
     min_speedup: Annotated[float, Field(gt=0.0)] = Field(
-        1.0, description="The lower bound of the ratio of median latencies must reach this."
+        1.0,
+        description="The lower bound of the ratio of median latencies, of what writes of mean ones, must reach this.",
     )
     max_ms: Annotated[float, Field(gt=0.0)] | None = Field(
-        None, description="Most milliseconds of the median call, on the machine that measures."
+        None, description="Most milliseconds of the median call, or of a mean text, on the machine that measures."
     )
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(0.95, description="Of the one-sided lower bound.")
 

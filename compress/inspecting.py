@@ -18,12 +18,14 @@ from compress.record import Measurement
 from compress.sources import embedded_table, tree_digest
 from compress.statistics import mcnemar_p, ratio_interval
 from export.bundle import Bundle
-from export.latency import compare
+from export.latency import LatencyComparison, compare
 from models.checkpoint import local_directory
 from models.columns import Wanted
 from models.encoding import encode
 from models.errors import BadInput
 from models.progress import Progress, silent
+from models.shape import LayerShape
+from models.targets import Writes
 from models.task import Task
 from models.tasks import task_named
 
@@ -60,10 +62,8 @@ def inspect_model(source: str) -> dict[str, Any]:
         "hidden_size": shape.hidden_size,
         "positions": shape.usable_positions,
         **({} if shape.image is None else {"image": asdict(shape.image)}),
-        "layers": [
-            {"heads": layer.heads, "head_size": layer.head_size, "ffn": layer.ffn, "attention": layer.attention}
-            for layer in shape.layers
-        ],
+        "layers": [_layer(layer) for layer in shape.layers],
+        **({} if shape.decoder is None else {"decoder_layers": [_written_by(layer) for layer in shape.decoder.layers]}),
         "int8": {path: form.value for path, form in shape.int8},
     }
     if record is not None:
@@ -74,6 +74,14 @@ def inspect_model(source: str) -> dict[str, Any]:
         facts["target"] = probe.product.manifest.target
         facts["measurements"] = probe.product.manifest.measurements
     return facts
+
+
+def _layer(layer: LayerShape) -> dict[str, Any]:
+    return {"heads": layer.heads, "head_size": layer.head_size, "ffn": layer.ffn, "attention": layer.attention}
+
+
+def _written_by(layer: LayerShape) -> dict[str, Any]:
+    return {**_layer(layer), "cross_heads": layer.cross_heads}
 
 
 def evaluate_model(source: str, look: Look, *, progress: Progress = silent) -> dict[str, Any]:
@@ -96,7 +104,10 @@ def evaluate_model(source: str, look: Look, *, progress: Progress = silent) -> d
 
 
 def bench_model(source: str, look: Look, *, progress: Progress = silent) -> dict[str, Any]:
-    """Return the latency of a model at batch 1 beside the teacher's; without a teacher beside its own, as a control."""
+    """Return the latency of a model at batch 1 beside the teacher's; without a teacher beside its own, as a control.
+
+    Of one that writes, the time of a text, and how many it writes in a second.
+    """
     subject = _subject(source, look, progress)
     baseline = subject if look.teacher is None else _subject(look.teacher, look, progress)
     with tempfile.TemporaryDirectory() as scratch:
@@ -126,8 +137,14 @@ def bench_model(source: str, look: Look, *, progress: Progress = silent) -> dict
         "baseline_p95_ms": compared.baseline.p95_ms,
         "baseline_bytes": baseline_size,
         "speedup": {"estimate": ratio.estimate, "low": ratio.low, "high": ratio.high},
+        **({} if subject.probe.shape.output is None else _texts_a_second(compared)),
         "environment": environment(look.threads).model_dump(mode="json"),
     }
+
+
+def _texts_a_second(compared: LatencyComparison) -> dict[str, float]:
+    sides = {"texts_per_second": compared.candidate, "baseline_texts_per_second": compared.baseline}
+    return {name: 1000.0 / float(np.mean(side.rounds)) for name, side in sides.items()}
 
 
 def _subject(source: str, look: Look, progress: Progress) -> Subject:
@@ -137,7 +154,7 @@ def _subject(source: str, look: Look, progress: Progress) -> Subject:
     probe = Probe.open(directory, tree_digest(directory))
     cache, task = look.cache.expanduser(), _task_of(probe)
     table = task.read(Wanted(embedded_table(look.data, "test", cache), look.text, look.text_pair, look.label), "test")
-    if table.labels is None:
+    if table.labels is None and task.writes is not Writes.ON:
         raise BadInput("has no label column", where=table.source, fix="Name it with --label.")
     data = encode(
         table,
@@ -146,12 +163,15 @@ def _subject(source: str, look: Look, progress: Progress) -> Subject:
         max_length=probe.shape.usable_positions,
         cache=cache,
         shared=task.shared,
+        generation=None if probe.shape.output is None else probe.product.generation,
         progress=progress("encode"),
     )
     return Subject(probe, data)
 
 
 def _task_of(probe: Probe) -> Task:
+    if probe.shape.output is not None:
+        return task_named(probe.shape.output.task)
     if probe.shape.head is None:
         raise BadInput("the model has no head, so it answers nothing", where=str(probe.directory))
     return task_named(probe.shape.head.task)

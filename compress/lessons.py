@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from compress.quantization.schemes import WORD_FORMS
-from compress.settings import LessonSettings, LossSettings, ScheduleSettings
+from compress.settings import DistillSettings, LessonSettings, LossSettings, ScheduleSettings
 from compress.stage import Context
 from models.checkpoint import Checkpoint
 from teacher_student.distillation import Lessons, Reading
 from teacher_student.losses import LossWeights
 from teacher_student.schedule import Schedule
+from teacher_student.sequence import written_by
 
 
 def schedule_of(settings: ScheduleSettings, *, epochs: float | None = None) -> Schedule:
@@ -45,17 +46,24 @@ def weights_of(settings: LossSettings) -> LossWeights:
 def lessons_of(
     context: Context, scratch: Path, *, student: Checkpoint, settings: LessonSettings, select: bool
 ) -> Lessons:
-    """Return what the teacher teaches; with `select` the best weights on the validation data, if any, are kept."""
+    """Return what the teacher teaches; with `select` the best weights on the validation data, if any, are kept.
+
+    Raises:
+        BadInput: texts that the teacher writes are asked for, and it writes none.
+    """
     validation = "validation" in context.examples
 
     def read_by(teacher: Checkpoint) -> Reading:
         judged = context.encoded("validation", teacher) if validation else None
         return Reading(teacher, context.lessons(settings.copies, teacher), judged)
 
-    own = read_by(context.teacher)
+    own, train = read_by(context.teacher), context.lessons(settings.copies, student)
+    if isinstance(settings, DistillSettings) and settings.sequence:
+        told = written_by(context.teacher, own.train, cache=context.cache, progress=context.progress)
+        own, train = own._replace(train=told), told if train.digest == own.train.digest else train
     return Lessons(
         task=context.task,
-        train=context.lessons(settings.copies, student),
+        train=train,
         validation=context.encoded("validation", student) if validation and select else None,
         seed=context.seed,
         cache=context.cache,

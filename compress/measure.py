@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,16 +16,18 @@ from compress.goal_settings import MeasureSettings
 from compress.machine import calls, environment, timed_rows
 from compress.record import Figure, Latency, Measurement
 from compress.statistics import metric_interval
-from export.bundle import Bundle
+from export.bundle import Bundle, Contents, write_bundle
+from export.graph_file import graph_file
 from export.latency import LatencyComparison
 from export.latency import compare as compare_latency
 from export.lower import lower
 from export.manifest import MANIFEST_FILE
+from export.outputs import outputs_of as bundle_outputs
 from export.target import CPU
 from models.checkpoint import Checkpoint, read_shape
 from models.encoded import Encoded
 from models.errors import BadInput
-from models.evaluation import evaluate_logits
+from models.evaluation import evaluate_logits, outputs_of
 from models.progress import Progress, silent
 from models.shape import LayerShape, ModelShape
 from models.summary import Summary, contributions
@@ -74,11 +77,28 @@ class Probe:
             return self.product.logits(data, progress=progress)
         return evaluate_logits(self.product.network(), data, progress=progress)
 
-    def graph(self, scratch: Path) -> tuple[Path, int]:
-        """Return an ONNX file that computes this artifact, and the bytes that a device would get."""
+    def outputs(self, data: Encoded, task: Task, progress: Progress = silent) -> npt.NDArray[Any]:
+        """Return what the task is judged by, as `models.evaluation.outputs_of` has it: of the runtime one row at a time
+        for a bundle, else of PyTorch.
+        """
         if isinstance(self.product, Bundle):
-            return self.product.model, self.product.bytes
+            return bundle_outputs(self.product, data, task.writes, progress=progress)
+        product = self.product
+        return outputs_of(product.network(), data, task.writes, generation=product.generation, progress=progress)
+
+    def graph(self, scratch: Path) -> tuple[Path, int]:
+        """Return an ONNX file that computes this artifact, and the bytes that a device would get; of what writes the
+        directory of a bundle.
+        """
+        writes = self.shape.output is not None
+        if isinstance(self.product, Bundle):
+            return self.directory if writes else self.product.model, self.product.bytes
+        if writes and scratch.exists():  # of a call that was killed
+            shutil.rmtree(scratch)
         scratch.mkdir(parents=True, exist_ok=True)
+        if writes:
+            bundle = write_bundle(scratch, Contents.of(self.product, graph_file(self.product.network(), CPU), []))
+            return scratch, bundle.bytes
         path = scratch / GRAPH
         path.write_bytes(lower(self.product.network(), CPU).SerializeToString())
         self.product.reader.save(scratch)
@@ -111,9 +131,9 @@ def measure(
     be 1.
     """
     probe, data = subject.probe, subject.data
-    logits = _finite_logits(subject, progress)
+    outputs = _finite_outputs(subject, task, progress)
     metric, targets = task.metric, np.asarray(data.targets)
-    statistics = task.statistics(logits, data, probe.shape.labels)
+    statistics = task.statistics(outputs, data, probe.shape.labels)
     scores = contributions(metric.summary, statistics)
     if metric.summary is Summary.MEAN:
         interval = metric_interval(scores, paired_test=metric.paired_test.value)
@@ -142,7 +162,7 @@ def measure(
         summary=metric.summary,
         scores=scores.tolist(),
         statistics=[] if metric.summary is Summary.MEAN else statistics.tolist(),
-        predictions=task.predict(logits, data).tolist() if metric.classes else [],
+        predictions=task.predict(outputs, data).tolist() if metric.classes else [],
         targets=targets.tolist() if metric.classes else [],
         estimate=float(scores.mean()),
         low=interval.low,
@@ -170,7 +190,7 @@ def measure_agreement(
             where="data.foreign",
             fix="Leave it out.",
         )
-    answers, expected = (task.predict(_finite_logits(one, progress), one.data) for one in (subject, before))
+    answers, expected = (task.predict(_finite_outputs(one, task, progress), one.data) for one in (subject, before))
     scores = (answers == expected).astype(np.float64)
     interval = metric_interval(scores, paired_test="proportions")
     return like.model_copy(
@@ -204,8 +224,8 @@ def _beside(besides: Besides, statistics: npt.NDArray[np.float64]) -> Figure:
     return Figure(name=besides.name, estimate=interval.estimate, low=interval.low, high=interval.high)
 
 
-def _finite_logits(subject: Subject, progress: Progress) -> npt.NDArray[np.float32]:
-    logits = subject.probe.logits(subject.data, progress)
+def _finite_outputs(subject: Subject, task: Task, progress: Progress) -> npt.NDArray[Any]:
+    logits = subject.probe.outputs(subject.data, task, progress)
     if not np.isfinite(logits).all():
         rows = int((~np.isfinite(logits)).any(axis=1).sum())
         raise BadInput(

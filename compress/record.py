@@ -67,7 +67,9 @@ class Latency(Record):
 
     lengths: list[int] = Field(min_length=1, description="tokens of each timed text, in the order they were run")
     rounds: list[list[float]] = Field(
-        min_length=1, description="per round, the p50 in ms of each pass of this model (A B B A: two passes)"
+        min_length=1,
+        description="per round, the p50 in ms of each pass of this model (A B B A: two passes); of one that writes, "
+        "the mean of its texts",
     )
     p50_ms: float = Field(gt=0, description="median of all calls, ms")
     p95_ms: float = Field(gt=0, description="95th percentile of all calls, ms")

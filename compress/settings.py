@@ -35,7 +35,11 @@ class DataSettings(Settings):
     )
     text: str | None = Field(None, description="Column of the text or the image; found by name if left out.")
     text_pair: str | None = Field(None, description="Column of a second text, for sentence pairs.")
-    label: str | None = Field(None, description="Column of the label; found by name if left out.")
+    label: str | None = Field(
+        None,
+        description="Column of the label, or of the text to be written; found by name if left out. Of files of lines, "
+        "train.en beside train.de, the ending of the other file: de.",
+    )
     train_split: str = Field("train", description="Split of a hub data set to train on.")
     validation_split: str = Field("validation", description="Split of a hub data set that the gates judge on.")
     test_split: str = Field("test", description="Split of a hub data set that the report is made on.")
@@ -103,10 +107,15 @@ class ArchitectureSettings(Settings):
     heads: Count = Field(4, description="Attention heads per layer.")
     ffn: Count = Field(1024, description="FFN neurons per layer.")
     positions: Count = Field(512, description="Longest text, in tokens.")
-    family: Literal["bert", "roberta", "vit", "yolos"] = Field(
+    family: Literal["bert", "roberta", "vit", "yolos", "marian", "pegasus", "bart", "gpt2"] = Field(
         "roberta",
-        description="Whose checkpoint format it is kept in; vit reads images, and yolos finds objects in them.",
+        description="Whose checkpoint format it is kept in; vit reads images, and yolos finds objects in them; marian, "
+        "pegasus (norms before sublayers) and bart (learned positions) write behind a source, gpt2 writes on.",
     )
+    decoder_layers: Count | None = Field(
+        None, description="Layers that write behind a source; as many as read it if left out."
+    )
+    beams: Count = Field(4, description="Texts that are weighed at once while one is written (beam search).")
     activation: Literal["gelu", "relu"] = Field("gelu", description="Activation of the FFN.")
     initializer_range: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.02, description="Deviation of the weights that are drawn; narrow networks learn sooner from 1 / sqrt(width)."
@@ -125,6 +134,9 @@ class TrainSettings(ScheduleSettings):
         None, description="Train a new network of this size, with its own tokenizer, instead of the given checkpoint."
     )
     dropout: Share | None = Field(None, description="Dropout while training; the checkpoint's own if left out.")
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.0, description="Share of a target that all classes, or all words that could be written, have in common."
+    )
     augment: bool = Field(
         False, description="Images are shifted by up to an eighth and mirrored at random, anew whenever they are seen."
     )
@@ -136,11 +148,18 @@ class DistillSettings(LessonSettings):
     layers: Count | Annotated[float, Field(gt=0.0, lt=1.0)] | tuple[int, ...] = Field(
         3, description="How many of the teacher's layers the student keeps, what share of them, or which (from 0)."
     )
+    decoder_layers: Count | tuple[int, ...] | None = Field(
+        None,
+        description="How many of the teacher's layers that write behind a source are kept, or which; else all.",
+    )
     ffn: Count | None = Field(None, description="FFN neurons per layer; the teacher's if left out.")
     architecture: ArchitectureSettings | None = Field(
         None, description="A student of this size instead; it keeps the teacher's tokenizer."
     )
     losses: LossSettings = Field(default_factory=LossSettings, description="What the student learns from.")
+    sequence: bool = Field(
+        False, description="Texts to be written are those that the teacher writes, in place of what the data expects."
+    )
     dropout: Share | None = Field(None, description="Dropout while training; the teacher's if left out.")
     attention: Literal["full", "window", "linear"] | None = Field(
         None, description="A token reads all, a window, or (linear) sums over all; what the teacher's do if left out."

@@ -18,14 +18,16 @@ from models.columns import Wanted
 from models.data import Table, read_table
 from models.encoded import Encoded, joined
 from models.encoding import encode
-from models.errors import BadInput
+from models.errors import BadInput, Unsupported
 from models.files import digest_of, new_directory, sha256_file
 from models.progress import Progress, silent
 from models.reading import tokenizer_of
 from models.sentence_transformers import module_directories
 from models.shape import CLASSIFICATION, ModelShape
+from models.targets import Writes
 from models.task import Task
 from models.tasks import task_named
+from models.writing import require_writer
 from models.zoo import standard_library
 from teacher_student.augmentation import changed_copies, near_words
 
@@ -121,6 +123,7 @@ class Inputs:
                 max_length=longest,
                 cache=self.cache,
                 shared=self.task.shared,
+                generation=self.base.generation,
                 progress=self.progress("encode"),
             )
         return self._read[key]
@@ -178,17 +181,9 @@ def load_inputs(recipe: Recipe, *, cache: Path, progress: Progress = silent) -> 
     tables = _tables(recipe.data, task, cache)
     base, digest = _base(recipe, task, tables, cache)
     _check_words(recipe, base)
+    _check_written(recipe, task)
     tables |= _foreign(recipe.data, cache)
-    if base.shape.head is None:
-        raise BadInput(
-            "the checkpoint has no head, so it cannot teach",
-            where=str(recipe.teacher),
-            fix="Fine-tune it first: compress train.",
-        )
-    task.check(base.shape.head, where=str(recipe.teacher))
-    if base.shape.head.task != task.name:  # a config that does not say what its head is for
-        head = replace(base.shape.head, task=task.name)
-        base = replace(base, shape=replace(base.shape, head=head))
+    base = replace(base, shape=_able(task, base.shape, where=str(recipe.teacher)))
     others, others_digest = _ensemble(recipe, base)
     length = recipe.data.max_length
     inputs = Inputs(task, base, digest, tables, length, cache, recipe.seed, progress, others, others_digest)
@@ -201,7 +196,10 @@ def _teachers_task(recipe: Recipe) -> str:
     """Return what the teacher's own head does; a classifier where it has none, or none that labels can teach."""
     if recipe.teacher is None or (recipe.train is not None and recipe.train.architecture is not None):
         return CLASSIFICATION
-    head = _teachers_shape(recipe.teacher).head
+    shape = _teachers_shape(recipe.teacher)
+    if shape.output is not None:
+        return shape.output.task
+    head = shape.head
     return CLASSIFICATION if head is None or (recipe.train is not None and not head.labels) else head.task
 
 
@@ -220,13 +218,31 @@ def _teachers_shape(source: str) -> ModelShape:
     return read_shape(embedded_teacher() if source == EMBEDDED else local_directory(source))
 
 
+def _able(task: Task, shape: ModelShape, *, where: str) -> ModelShape:
+    """Return the shape of a teacher, its head or its output said to be for the task.
+
+    Raises:
+        BadInput: it cannot do the task.
+    """
+    if task.writes is not Writes.NOTHING:
+        require_writer(shape, task.writes, asked=task.name, where=where)
+        assert shape.output is not None
+        return replace(shape, output=replace(shape.output, task=task.name))
+    if shape.head is None:
+        raise BadInput(
+            "the checkpoint has no head, so it cannot teach", where=where, fix="Fine-tune it first: compress train."
+        )
+    task.check(shape.head, where=where)
+    return replace(shape, head=replace(shape.head, task=task.name))  # a config does not always say what a head is for
+
+
 def _tables(settings: DataSettings, task: Task, cache: Path) -> dict[str, Table]:
     given = {role: getattr(settings, role) for role in ROLES if getattr(settings, role) is not None}
     tables = {}
     for role, source in given.items():
         wanted = Wanted(embedded_table(source, role, cache), settings.text, settings.text_pair, settings.label)
         table = task.read(wanted, getattr(settings, f"{role}_split"))
-        if role != "train" and table.labels is None:
+        if role != "train" and table.labels is None and task.writes is not Writes.ON:
             raise BadInput("has no label column, so nothing can be judged on it", where=table.source)
         tables[role] = table.first(settings.limit) if role == "train" and settings.limit is not None else table
     if settings.extra is not None:
@@ -251,6 +267,27 @@ def _check_words(recipe: Recipe, base: Checkpoint) -> None:
         tokenizer_of(base.reader, wanted_by=name)
 
 
+def _check_written(recipe: Recipe, task: Task) -> None:
+    """Raise Unsupported where a recipe asks for what is done to models that write nothing alone, and BadInput where it
+    asks for texts without what is to be written for them.
+    """
+    if task.writes is Writes.NOTHING:
+        return
+    unknown = {
+        "prune": recipe.prune,
+        "trim": recipe.trim,
+        "quantize.compensate": recipe.quantize and recipe.quantize.compensate,
+    }
+    for where, asked in unknown.items():
+        if asked:
+            raise Unsupported("is for models that write nothing", where=where, fix="Leave it out.")
+    lessons = {"distill": recipe.distill, "prune.recovery": recipe.prune and recipe.prune.recovery}
+    wanted = {f"{name}.copies": bool(settings and settings.copies) for name, settings in lessons.items()}
+    for where, asked in (wanted | {"data.extra": recipe.data.extra is not None}).items():
+        if asked:
+            raise BadInput("of these texts nothing says what to write", where=where, fix="Leave it out.")
+
+
 def _check_pairs(extra: Table, train: Table | None) -> None:
     if train is None:
         raise BadInput("more texts are read only besides training data", where="data.extra", fix="Give --train FILE.")
@@ -264,19 +301,22 @@ def _base(recipe: Recipe, task: Task, tables: Mapping[str, Table], cache: Path) 
     train = recipe.train
     if train is not None and "train" not in tables:
         raise BadInput("train needs data", where="data.train", fix="Give --train FILE.")
-    if train is not None and tables["train"].labels is None:
+    if train is not None and tables["train"].labels is None and task.writes is not Writes.ON:
         raise BadInput("has no label column, so there is nothing to train on", where=tables["train"].source)
     if train is not None and train.architecture is not None:
         table = tables["train"]
-        shape, reader = new_network(train.architecture, table, task.head_of(table), cache)
-        return Checkpoint.new(shape, reader, seed=recipe.seed), digest_of([shape.to_json(), reader.digest])
+        head = None if task.writes is not Writes.NOTHING else task.head_of(table)
+        made = new_network(train.architecture, table, head, cache)
+        told = None if made.generation is None else made.generation.to_json()
+        digest = digest_of([made.shape.to_json(), made.reader.digest, *([told] if told else [])])
+        return Checkpoint.new(made.shape, made.reader, seed=recipe.seed, generation=made.generation), digest
     if recipe.teacher is None:
         raise BadInput("no teacher is named", where="teacher", fix="Give --teacher DIRECTORY or a hub name.")
     source = embedded_teacher() if recipe.teacher == EMBEDDED else recipe.teacher
     directory = local_directory(source)
     digest = tree_digest(directory)
     base = Checkpoint.load(directory)
-    if train is not None:
+    if train is not None and task.writes is Writes.NOTHING:
         head, own = task.head_of(tables["train"]), base.shape.head
         # A head that knows these labels already stays, with its order of classes.
         if own is None or own.task != task.name or not set(head.labels) <= set(own.labels):

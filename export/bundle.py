@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from export.golden_writing import writing_gap, written_example
 from export.manifest import (
     FORMAT,
     GOLDEN_FILE,
@@ -26,10 +27,12 @@ from export.manifest import (
     read_record,
 )
 from export.readme import readme
+from export.runtime_steps import WriterSessions, writer_sessions
 from export.session import Floats, open_session, run
 from models.errors import BadFile, BadInput, Mismatch
 from models.family import architecture_of, head_keys, image_keys
-from models.files import digest_files, inside, write_bytes, write_json, write_text
+from models.files import digest_files, inside, read_object, write_bytes, write_json, write_text
+from models.generation_settings import GENERATION_CONFIG, GENERATION_FILE, Generation, written_generation
 from models.progress import Progress, silent
 from models.reading import Arrays, Reader, load_reader, tokenizer_of
 from models.sentence_transformers import write_modules
@@ -38,8 +41,9 @@ from models.task import THRESHOLD, Answer, Given, Task
 from models.tasks import task_named
 from models.tokenizing import Tokenizing
 
-if TYPE_CHECKING:  # both load torch, which a device does not have
+if TYPE_CHECKING:  # they load torch, which a device does not have
     from export.graph_file import GraphFile
+    from models.checkpoint import Checkpoint
     from models.encoded import Encoded
 
 # A processor may add in another order; in int8 a rounding may then fall the other way.
@@ -55,7 +59,8 @@ _PACKAGES: Final = ("compress-transformers", "onnx", "onnxruntime", "torch")
 @dataclass(frozen=True, slots=True)
 class Contents:
     """Everything a bundle is written from; `examples` are inputs for `golden.json`, each a batch of one. `projection`
-    is what `Checkpoint.projection` returns.
+    is what `Checkpoint.projection` returns. Of a model that writes, `generation` says how, and `config` is what its
+    family's `config.json` says, if it can.
     """
 
     shape: ModelShape
@@ -66,6 +71,22 @@ class Contents:
     lineage: Sequence[Mapping[str, Any]] = ()
     measurements: Mapping[str, Any] | None = None
     projection: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    generation: Generation | None = None
+    config: Mapping[str, Any] | None = None
+
+    @staticmethod
+    def of(checkpoint: Checkpoint, graph: GraphFile, examples: Sequence[Arrays]) -> Contents:
+        """Return what a bundle of this checkpoint and its graph holds."""
+        return Contents(
+            shape=checkpoint.shape,
+            reader=checkpoint.reader,
+            graph=graph,
+            examples=examples,
+            parameters=checkpoint.parameters,
+            projection=checkpoint.projection(),
+            generation=checkpoint.generation,
+            config=None if checkpoint.generation is None else checkpoint.config,
+        )
 
 
 @final
@@ -84,8 +105,9 @@ class Bundle:
             BadFile: there is no valid manifest, or the model is not in its list of files.
         """
         manifest = read_record(Manifest, directory / MANIFEST_FILE)
-        if manifest.model not in manifest.files:
-            raise BadFile(f"the model {manifest.model!r} is not among its files", where=str(directory / MANIFEST_FILE))
+        for model in (manifest.model, *([] if manifest.encoder is None else [manifest.encoder])):
+            if model not in manifest.files:
+                raise BadFile(f"the model {model!r} is not among its files", where=str(directory / MANIFEST_FILE))
         for name in manifest.files:
             inside(directory, name)
         return Bundle(directory, manifest)
@@ -126,6 +148,38 @@ class Bundle:
         """Return a session on one thread."""
         return open_session(self.model, threads=1)
 
+    @cached_property
+    def generation(self) -> Generation:
+        """Return how the model writes; BadFile where nothing says it."""
+        return Generation.from_json(read_object(self.directory / GENERATION_FILE))
+
+    def writer(self, *, threads: int = 1) -> WriterSessions:
+        """Return what the model writes with.
+
+        Raises:
+            BadInput: it writes nothing.
+            BadFile: the runtime does not read its graphs.
+        """
+        if self.shape.output is None:
+            raise BadInput("the model writes nothing", where=str(self.directory), fix="Use `Bundle.predict`.")
+        encoder = self.manifest.encoder
+        if (encoder is None) != (self.shape.decoder is None):
+            raise BadFile("the encoder and the model's shape do not fit together", where=str(self.directory))
+        return writer_sessions(
+            self.shape, self.model, None if encoder is None else inside(self.directory, encoder), threads=threads
+        )
+
+    def golden_gap(self, examples: Sequence[GoldenExample]) -> list[float]:
+        """Return how far what the model gives is from each example.
+
+        Raises:
+            BadFile: an example does not fit the model.
+        """
+        if self.shape.output is None:
+            return [golden_gap(self.session, example) for example in examples]
+        sessions = self.writer()
+        return [writing_gap(sessions, example, self.generation) for example in examples]
+
     def save(self, directory: Path) -> None:
         """Copy the bundle's files into an existing directory."""
         for name in (*self.manifest.files, MANIFEST_FILE):
@@ -146,7 +200,8 @@ class Bundle:
         """
         task = _task(self.shape)
         if task is None:
-            raise BadInput("the model has no head to answer with", where=str(self.directory))
+            fix = "Write with `compress.Generator`." if self.shape.output is not None else None
+            raise BadInput("the model has no head to answer with", where=str(self.directory), fix=fix)
         longest = self.shape.usable_positions
         seconds: Sequence[str | None] = [None] * len(texts) if pairs is None else pairs
         read = self.reader.read(texts, pairs, max_length=longest, shared=task.shared)
@@ -188,13 +243,13 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
     for name, data in {graph.name: graph.data, **graph.extra}.items():
         write_bytes(inside(directory, name), data)
     contents.reader.compact().save(directory)
-    write_json(directory / CONFIG_FILE, _config(shape))
+    write_json(directory / CONFIG_FILE, _config(shape) if contents.config is None else contents.config)
     write_modules(directory, shape, contents.projection)
+    if contents.generation is not None:
+        write_json(directory / GENERATION_FILE, contents.generation.to_json())
+        write_json(directory / GENERATION_CONFIG, written_generation(contents.generation, pad=shape.pad_token_id))
     session = open_session(directory / graph.name, threads=1)
-    of_int8 = INT8_VECTOR_TOLERANCE if shape.head is not None and shape.head.normalized else INT8_TOLERANCE
-    tolerance = of_int8 if shape.int8 else FLOAT_TOLERANCE
-    examples = [_golden_example(session, example) for example in contents.examples]
-    golden = Golden(format=FORMAT, tolerance=tolerance, examples=examples)
+    golden = Golden(format=FORMAT, tolerance=_tolerance(shape), examples=_golden_examples(directory, session, contents))
     write_json(directory / GOLDEN_FILE, golden.model_dump(exclude_defaults=True))
     manifest = Manifest(
         format=FORMAT,
@@ -210,12 +265,13 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
         lineage=[dict(step) for step in contents.lineage],
         measurements=dict(contents.measurements or {}),
         versions=_versions(),
+        encoder=graph.encoder,
     )
     present = {file.name for file in directory.iterdir()} | {MANIFEST_FILE}
     write_text(directory / README_FILE, readme(manifest, shape=shape, task=_task(shape), files=present))
     listed = {name: FileEntry(sha256=sha, bytes=size) for name, (sha, size) in digest_files(directory).items()}
     manifest = manifest.model_copy(update={"files": listed})
-    write_json(directory / MANIFEST_FILE, manifest.model_dump())
+    write_json(directory / MANIFEST_FILE, manifest.model_dump(exclude_defaults=True))
     return Bundle.open(directory)
 
 
@@ -237,6 +293,24 @@ def golden_gap(session: onnxruntime.InferenceSession, example: GoldenExample) ->
     if len(logits) != len(example.logits):
         raise BadFile("an example's lengths do not fit together or do not fit the model", where=GOLDEN_FILE)
     return float(np.abs(logits - np.asarray(example.logits)).max())
+
+
+def _tolerance(shape: ModelShape) -> float:
+    of_int8 = INT8_VECTOR_TOLERANCE if shape.head is not None and shape.head.normalized else INT8_TOLERANCE
+    return of_int8 if shape.int8 else FLOAT_TOLERANCE
+
+
+def _golden_examples(directory: Path, session: onnxruntime.InferenceSession, contents: Contents) -> list[GoldenExample]:
+    shape, encoder = contents.shape, contents.graph.encoder
+    if shape.output is None:
+        return [_golden_example(session, example) for example in contents.examples]
+    if contents.generation is None:
+        raise BadInput("nothing says how the model writes", where=f"a {shape.family} model")
+    sessions = writer_sessions(
+        shape, directory / contents.graph.name, None if encoder is None else directory / encoder, threads=1
+    )
+    sources = [example["input_ids"][0].tolist() for example in contents.examples]
+    return [written_example(sessions, source, contents.generation) for source in sources]
 
 
 def _golden_example(session: onnxruntime.InferenceSession, inputs: Arrays) -> GoldenExample:

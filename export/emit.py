@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from export import values
@@ -116,6 +117,25 @@ class Emit:
             operator, inputs, domain=MICROSOFT, attributes=attributes, roles=(role,), path=self.path
         )
         return result
+
+    def either(
+        self,
+        condition: Value,
+        then: Sequence[Value],
+        otherwise: Sequence[Value],
+        *,
+        outside: Sequence[Value],
+        roles: tuple[str, ...],
+    ) -> tuple[Value, ...]:
+        """Return what one of two branches gives, as `values.either`."""
+        return values.either(condition, then, otherwise, outside=outside, roles=roles, path=self.path)
+
+    def alone(self, module: nn.Module, name: str) -> Value:
+        """Return what the linear submodule called `name` adds where no input of it is left: its bias, or zeros."""
+        linear = module.get_submodule(name)
+        bias = linear.bias
+        known = bias if isinstance(bias, Tensor) else torch.zeros(int(linear.out_features))  # type: ignore[arg-type]
+        return self.at(name).constant(known, "bias")
 
     def constant(self, value: Tensor | Array, role: str) -> Value:
         """Return a constant of the module; a tensor is taken as it is, without a copy where it is contiguous."""

@@ -4,36 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, final
 
+import onnx
+
 from export.lower import lower
-from export.mobile import MODEL_FILE as ORT_FILE
+from export.lower_writing import lower_encoder, lower_writer
 from export.mobile import OPERATORS_FILE, to_ort
 from export.target import FileForm, Target
 from models.network import Network
 
 ONNX_FILE: Final = "model.onnx"
+DECODER_FILE: Final = "decoder_model_merged.onnx"
+ENCODER: Final = "encoder_model"
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class GraphFile:
-    """The bytes of a model file, its name, and the files that go with it."""
+    """The bytes of a model file, its name, and the files that go with it, of which one may be the `encoder`."""
 
     target: Target
     name: str
     data: bytes
     extra: Mapping[str, bytes] = field(default_factory=dict)
+    encoder: str | None = None
 
 
 def graph_file(network: Network, target: Target) -> GraphFile:
-    """Return the model file of a network for a target.
+    """Return the model file of a network for a target; of one that writes behind an encoder it is the decoder's, named
+    as Optimum and transformers.js have it, and the encoder's goes with it.
 
     Raises:
         Unsupported: a module has no ONNX form.
     """
-    data = lower(network, target).SerializeToString()
-    if target.file_form is FileForm.ONNX:
-        return GraphFile(target, ONNX_FILE, data)
-    stored, operators = to_ort(data)
-    return GraphFile(target, ORT_FILE, stored, {OPERATORS_FILE: operators.encode()})
+    graphs = {name: graph.SerializeToString() for name, graph in _graphs(network, target).items()}
+    extra: dict[str, bytes] = {}
+    if target.file_form is FileForm.ORT:
+        graphs, operators = to_ort({f"{Path(name).stem}.ort": data for name, data in graphs.items()})
+        extra = {OPERATORS_FILE: operators.encode()}
+    first, *others = graphs
+    extra |= {name: graphs[name] for name in others}
+    return GraphFile(target, first, graphs[first], extra, next(iter(others), None))
+
+
+def _graphs(network: Network, target: Target) -> dict[str, onnx.ModelProto]:
+    """Return the graphs by file, the one that answers or writes first."""
+    if network.shape.output is None:
+        return {ONNX_FILE: lower(network, target)}
+    if network.decoder is None:
+        return {ONNX_FILE: lower_writer(network, target)}
+    return {DECODER_FILE: lower_writer(network, target), f"{ENCODER}.onnx": lower_encoder(network, target)}

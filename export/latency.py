@@ -3,6 +3,8 @@
 Every model runs in a process of its own that does nothing else. A round is the passes A B B A over the same rows, so
 that a drift of the machine falls on both models alike (duet benchmarking, Bulej et al. 2020), and rounds are spread
 over several pairs of processes, because the layout of memory makes one launch faster than another.
+
+A model is a file, and a call what it answers; or it is a bundle that writes, and a call is a whole text.
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ class Call(NamedTuple):
 @final
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Time of one call at batch 1, in ms: `rounds` holds the median of each pass of each round, and `p50_ms` and
-    `p95_ms` are over all calls.
+    """Time of one call at batch 1, in ms: `rounds` holds the median of each pass of each round, or of what writes the
+    mean, by which texts a second are counted; `p50_ms` and `p95_ms` are over all calls.
     """
 
     rounds: tuple[tuple[float, ...], ...]
@@ -98,8 +100,8 @@ def compare(
         raise BadInput(f"{len(theirs)} calls for the baseline and {len(calls)} for the candidate cannot be compared")
     passes = _rounds((baseline, candidate), (theirs, calls), threads=threads, rounds=rounds, progress=progress)
     return LatencyComparison(
-        baseline=_latency(passes[0]),
-        candidate=_latency(passes[1]),
+        baseline=_latency(passes[0], baseline),
+        candidate=_latency(passes[1], candidate),
         lengths=tuple(call.tokens for call in calls),
         threads=threads,
         own_lengths=None if baseline_calls is None else tuple(call.tokens for call in theirs),
@@ -116,7 +118,7 @@ def measure(
 ) -> Latency:
     """Return the latency of one model alone; arguments and errors as in `compare`."""
     _check(calls, threads=threads, rounds=rounds)
-    return _latency(_rounds((model,), (calls,), threads=threads, rounds=rounds, progress=progress)[0])
+    return _latency(_rounds((model,), (calls,), threads=threads, rounds=rounds, progress=progress)[0], model)
 
 
 def _check(calls: Sequence[Call], *, threads: int, rounds: int) -> None:
@@ -157,11 +159,11 @@ def _rounds(
     return times
 
 
-def _latency(rounds: list[list[list[int]]]) -> Latency:
+def _latency(rounds: list[list[list[int]]], model: Path) -> Latency:
     times = np.asarray(rounds, dtype=np.float64) / 1e6  # (rounds, passes, calls), ms
-    medians = np.median(times, axis=2)
+    figures = times.mean(axis=2) if model.is_dir() else np.median(times, axis=2)
     return Latency(
-        rounds=tuple(tuple(float(value) for value in row) for row in medians),
+        rounds=tuple(tuple(float(value) for value in row) for row in figures),
         p50_ms=float(np.median(times)),
         p95_ms=float(np.quantile(times, 0.95)),
     )
@@ -204,6 +206,7 @@ def _worker(model: Path, calls: Sequence[Call], *, threads: int) -> Iterator[_Wo
         named: Any = {f"{at}/{name}": one for at, call in enumerate(calls) for name, one in call.arrays.items()}
         np.savez(arrays, **named)
         worker = _Worker(model, ask)
-        order = {"model": str(model.resolve()), "threads": threads, "warm_up": WARM_UP_CALLS, "calls": str(arrays)}
+        warm_up = 1 if model.is_dir() else WARM_UP_CALLS  # a text is many calls
+        order = {"model": str(model.resolve()), "threads": threads, "warm_up": warm_up, "calls": str(arrays)}
         worker.ask(order)
         yield worker

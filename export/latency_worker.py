@@ -3,7 +3,7 @@
 First line in: {"model": path, "threads": n, "calls": path, "warm_up": calls per distinct shape}. The calls are arrays
 in an `.npz` file, named by the call's number and the input: `0/input_ids`. It answers {"ready": inputs' names} when
 warm. Then every {"pass": true} is answered by {"ns": [time of each call]}, in the order of the numbers. The
-end of the input ends it.
+end of the input ends it. A model that is a directory is a bundle that writes, and a call is a text that it writes.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-import onnxruntime
 
 from export.session import feeds, open_session
 from models.errors import CompressError
 
 Feed = Mapping[str, Any]
+Work = Callable[[Feed], object]  # one call
 
 
 def _read(path: str) -> list[dict[str, Any]]:
@@ -35,20 +36,30 @@ def _read(path: str) -> list[dict[str, Any]]:
     return [calls[number] for number in sorted(calls)]
 
 
-def _warm(session: onnxruntime.InferenceSession, prepared: Sequence[Feed], calls: int) -> None:
+def _loaded(model: Path, threads: int) -> tuple[Work, Callable[[Feed], Feed], list[str]]:
+    """Return what makes a call, what prepares its arrays, and the names of the inputs."""
+    if model.is_dir():
+        from export.timed_writing import INPUT, text_writer  # what only writes is loaded by what writes
+
+        return text_writer(model, threads=threads), dict, [INPUT]
+    session = open_session(model, threads=threads)
+    return partial(session.run, None), partial(feeds, session), [port.name for port in session.get_inputs()]
+
+
+def _warm(work: Work, prepared: Sequence[Feed], calls: int) -> None:
     """Call every distinct shape, so that no timed call is the first of its own."""
     by_shape = {tuple(array.shape for array in feed.values()): feed for feed in prepared}
     for _ in range(calls):
         for feed in by_shape.values():
-            session.run(None, feed)
+            work(feed)
 
 
-def _timed(session: onnxruntime.InferenceSession, prepared: Sequence[Feed]) -> list[int]:
-    clock, run = time.perf_counter_ns, session.run
+def _timed(work: Work, prepared: Sequence[Feed]) -> list[int]:
+    clock = time.perf_counter_ns
     times = []
     for feed in prepared:
         start = clock()
-        run(None, feed)
+        work(feed)
         times.append(clock() - start)
     return times
 
@@ -56,15 +67,15 @@ def _timed(session: onnxruntime.InferenceSession, prepared: Sequence[Feed]) -> l
 def serve(incoming: TextIO, outgoing: TextIO) -> None:
     """Answer the requests of one measurement."""
     order = json.loads(incoming.readline())
-    session = open_session(Path(order["model"]), threads=order["threads"])
-    prepared = [feeds(session, arrays) for arrays in _read(order["calls"])]
-    _warm(session, prepared, order["warm_up"])
+    work, prepare, inputs = _loaded(Path(order["model"]), order["threads"])
+    prepared = [prepare(arrays) for arrays in _read(order["calls"])]
+    _warm(work, prepared, order["warm_up"])
     # A collection in the middle of a call would be counted as the model's time.
     gc.disable()
-    _answer(outgoing, {"ready": [port.name for port in session.get_inputs()]})
+    _answer(outgoing, {"ready": inputs})
     for line in incoming:
         if json.loads(line).get("pass"):
-            _answer(outgoing, {"ns": _timed(session, prepared)})
+            _answer(outgoing, {"ns": _timed(work, prepared)})
 
 
 def _answer(outgoing: TextIO, value: Mapping[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """What `manifest.json` and `golden.json` of a bundle say, and what they must.
 
 A bundle is a directory. Its manifest MUST be of FORMAT 1; MUST list every file that is needed, by a relative name that
-stays inside the directory, with its SHA-256 and its size in bytes; MUST name one of these files as the model; MUST give
+stays inside the directory, with its SHA-256 and its size in bytes; MUST name one of these files as the model, and where
+it writes behind an encoder, another as that; MUST give
 name, element type and dimensions of the model's inputs and outputs as the model itself declares them; and every example
 of `golden.json` MUST come out of the model within the tolerance written there. The model MUST hold its weights itself.
 """
@@ -67,6 +68,7 @@ class Manifest(_Record):
     lineage: list[dict[str, Any]]
     measurements: dict[str, Any]
     versions: dict[str, str]
+    encoder: str | None = None
 
 
 class PackedArray(_Record):
@@ -99,10 +101,13 @@ class PackedArray(_Record):
 
 
 class GoldenExample(_Record):
-    """One text as numbers, or the normalised pixels of an image, and the logits that the model gives for it."""
+    """One text as numbers, or the normalised pixels of an image, and the logits that the model gives for it; or what is
+    `written` for a text, each token the likeliest, and the logit of each.
+    """
 
     input_ids: list[int] = []
     token_type_ids: list[int] = []
+    written: list[int] = []
     pixel_values: PackedArray | None = None
     logits: list[float]
 

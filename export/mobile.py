@@ -1,41 +1,44 @@
-"""The `.ort` file for reduced builds of ONNX Runtime, and the list of operators and types such a build needs."""
+"""The `.ort` files for reduced builds of ONNX Runtime, and the list of operators and types such a build needs."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnxruntime
 
 from export.session import ERRORS_ONLY
 
-MODEL_FILE = "model.ort"
 OPERATORS_FILE = "required_operators_and_types.config"
 
 
-def to_ort(model: bytes) -> tuple[bytes, str]:
-    """Return an ONNX model as the bytes of an `.ort` file, and the configuration text of a reduced build.
+def to_ort(models: Mapping[str, bytes]) -> tuple[dict[str, bytes], str]:
+    """Return ONNX models, by the names of their files, as the bytes of `.ort` files, and the configuration text of a
+    reduced build that runs them all.
 
     The graph is optimised before it is stored, because a reduced build has no optimiser, up to the level whose result
     does not depend on the processor. The text is what `build.py --include_ops_by_config` takes.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / MODEL_FILE
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.optimized_model_filepath = str(path)
-        options.add_session_config_entry("session.save_model_format", "ORT")
-        options.log_severity_level = ERRORS_ONLY
-        onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        paths = {name: Path(scratch) / name for name in models}
+        for name, path in paths.items():
+            options = onnxruntime.SessionOptions()
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+            options.optimized_model_filepath = str(path)
+            options.add_session_config_entry("session.save_model_format", "ORT")
+            options.log_severity_level = ERRORS_ONLY
+            onnxruntime.InferenceSession(models[name], options, providers=["CPUExecutionProvider"])
         listing = Path(scratch) / OPERATORS_FILE
-        _list_operators(path, listing)
-        return path.read_bytes(), _without_paths(listing.read_text(encoding="utf-8"))
+        _list_operators(list(paths.values()), listing)
+        stored = {name: path.read_bytes() for name, path in paths.items()}
+        return stored, _without_paths(listing.read_text(encoding="utf-8"))
 
 
-def _list_operators(model: Path, listing: Path) -> None:
-    """Write the configuration of a reduced build that runs `model`, and undo what the tool does to its process.
+def _list_operators(models: list[Path], listing: Path) -> None:
+    """Write the configuration of a reduced build that runs the models, and undo what the tool does to its process.
 
     Its import gives the root logger a handler, its own loggers the lowest level, and sys.path its own folder.
     """
@@ -44,7 +47,7 @@ def _list_operators(model: Path, listing: Path) -> None:
         from onnxruntime.tools.ort_format_model.utils import create_config_from_models
 
         logging.getLogger("ort_format_model.utils").setLevel(logging.WARNING)
-        create_config_from_models([model], listing, enable_type_reduction=True)
+        create_config_from_models(models, listing, enable_type_reduction=True)
     finally:
         logging.root.handlers[:] = handlers
         sys.path[:] = search_path

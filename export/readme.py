@@ -18,9 +18,6 @@ Written for the target `{target}`: {layers} layers, {parameters:,} weights, labe
 
 ```python
 {code}
-session = onnxruntime.InferenceSession("{model}", providers=["CPUExecutionProvider"])
-logits, *others = session.run(None, {{port.name: arrays[port.name] for port in session.get_inputs()}})
-{reading}
 ```
 
 | file | what it is |
@@ -28,9 +25,28 @@ logits, *others = session.run(None, {{port.name: arrays[port.name] for port in s
 {files}
 `compress verify .` checks all of it: digests, inputs and outputs, and the golden outputs.
 """
+_ANSWER: Final = """
+session = onnxruntime.InferenceSession("{model}", providers=["CPUExecutionProvider"])
+logits, *others = session.run(None, {{port.name: arrays[port.name] for port in session.get_inputs()}})
+{reading}"""
+_WRITING: Final = """\
+from pathlib import Path
+
+from compress import Generator
+
+generator = Generator.open(Path("."))
+print(generator.write(["What do you make of this?"])[0])
+for piece in generator.stream("And of this?"):  # with one beam
+    print(piece, end="")"""
 _NAMES: Final = '\nlabels = json.load(open("config.json", encoding="utf-8"))["id2label"]'
 _FILES: Final = {
     "model.onnx": "the graph and its weights",
+    "encoder_model.onnx": "the encoder, which reads",
+    "decoder_model_merged.onnx": "the decoder, which writes, with its caches",
+    "encoder_model.ort": "the encoder, which reads",
+    "decoder_model_merged.ort": "the decoder, which writes, with its caches",
+    "generation.json": "how it writes",
+    "generation_config.json": "how it writes, in the keys of Hugging Face",
     "model.ort": "the graph and its weights, for full and reduced builds of ONNX Runtime",
     "required_operators_and_types.config": "what a reduced build must include (`build.py --include_ops_by_config`)",
     "tokenizer.json": "text to token ids",
@@ -83,21 +99,35 @@ def readme(manifest: Manifest, *, shape: ModelShape, task: Task | None, files: C
     names = _NAMES if shape.labels else ""
     return _PAGE.format(
         family=shape.family,
-        task="hidden states" if task is None else task.name,
-        reading="print(logits.shape)" if task is None else task.reading,
+        task=_task_name(shape, task),
         target=manifest.target,
-        layers=len(shape.layers),
+        layers=len(shape.layers) + (0 if shape.decoder is None else len(shape.decoder.layers)),
         parameters=manifest.parameters,
         labels=", ".join(f"`{label}`" for label in shape.labels) or "none",
         limits=_limits(shape),
         why="its int8 scales are taken per call." if dynamic else "that is what it was made fast for.",
-        code=_of_texts(shape, task, names) if shape.image is None else _of_images(shape.image, names),
-        model=manifest.model,
+        code=_code(manifest, shape, task, names),
         files="".join(f"| `{name}` | {what} |\n" for name, what in _FILES.items() if name in files),
     )
 
 
+def _task_name(shape: ModelShape, task: Task | None) -> str:
+    if shape.output is not None:
+        return shape.output.task
+    return "hidden states" if task is None else task.name
+
+
+def _code(manifest: Manifest, shape: ModelShape, task: Task | None, names: str) -> str:
+    if shape.output is not None:
+        return _WRITING
+    reading = "print(logits.shape)" if task is None else task.reading
+    arrays = _of_texts(shape, task, names) if shape.image is None else _of_images(shape.image, names)
+    return arrays + _ANSWER.format(model=manifest.model, reading=reading)
+
+
 def _limits(shape: ModelShape) -> str:
+    if shape.output is not None:
+        return f"It reads and writes up to {shape.usable_positions} tokens. Write one text at a time:"
     if shape.image is None:
         return f"Texts may have up to {shape.usable_positions} tokens. Run one text at a time, without padding:"
     colour = "grey" if shape.image.channels == 1 else "colour"

@@ -33,11 +33,14 @@ _OWN_FILES = ("export/values.py", "export/emit.py")
 @final
 @dataclass(frozen=True, slots=True)
 class Port:
-    """An input or output of the graph: numpy dtype and dimensions, of which the free ones are names."""
+    """An input or output of the graph: numpy dtype and dimensions, of which the free ones are names. An input without
+    dimensions may have a `default`, so that callers need not know of it.
+    """
 
     name: str
     dtype: str
     dims: Dims
+    default: int | None = None
 
 
 @final
@@ -53,7 +56,11 @@ class Constant:
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
-    """One operator call; `line` is the Python line that made it."""
+    """One operator call; `line` is the Python line that made it.
+
+    An operator that chooses has `branches`: attribute -> what the graph in it gives, float32. What they need is
+    computed in the branch alone, except for the values `outside`.
+    """
 
     operator: str
     domain: str
@@ -62,6 +69,13 @@ class Node:
     roles: tuple[str, ...]
     path: str
     line: str
+    branches: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    outside: tuple[Value, ...] = ()
+
+    @property
+    def needs(self) -> tuple[Value, ...]:
+        """Return the values that are computed before it."""
+        return (*(value for value in self.inputs if value is not None), *self.outside)
 
 
 @final
@@ -97,6 +111,23 @@ def node(
     return tuple(Value(made, index) for index in range(len(roles)))
 
 
+def either(
+    condition: Value,
+    then: Sequence[Value],
+    otherwise: Sequence[Value],
+    *,
+    outside: Sequence[Value],
+    roles: tuple[str, ...],
+    path: str,
+) -> tuple[Value, ...]:
+    """Return what one of two branches gives, float32, one for every role. Each is the output of a node of the branch's
+    own; what both need, and what is needed elsewhere, is named as `outside`.
+    """
+    branches = {"then_branch": tuple(then), "else_branch": tuple(otherwise)}
+    made = Node("If", "", (condition,), {}, roles, path, _calling_line(), branches, tuple(outside))
+    return tuple(Value(made, index) for index in range(len(roles)))
+
+
 def _calling_line() -> str:
     """Return `file:line` of the nearest caller outside this module and the emitter."""
     frame = sys._getframe(1)
@@ -126,20 +157,61 @@ class _Names:
         return name
 
 
-def _ordered(outputs: Sequence[Value]) -> Iterator[Port | Constant | Node]:
-    """Yield everything the outputs need, each after what it needs itself."""
+_Known = dict[tuple[int, int], str]
+
+
+def _ordered(outputs: Sequence[Value], known: _Known) -> Iterator[Port | Constant | Node]:
+    """Yield everything the outputs need and is not known, each after what it needs itself."""
     done: set[int] = set()
     stack: list[tuple[Port | Constant | Node, bool]] = [(value.origin, False) for value in reversed(outputs)]
     while stack:
         origin, ready = stack.pop()
-        if id(origin) in done:
+        if id(origin) in done or (id(origin), 0) in known:
             continue
         if ready or not isinstance(origin, Node):
             done.add(id(origin))
             yield origin
             continue
         stack.append((origin, True))
-        stack.extend((value.origin, False) for value in reversed(origin.inputs) if value is not None)
+        stack.extend((value.origin, False) for value in reversed(origin.needs))
+
+
+@dataclass
+class _Writing:
+    """A graph that is being written: its weights are in one place, its nodes may be in branches."""
+
+    name: str
+    names: _Names
+    weights: list[TensorProto] = field(default_factory=list)
+    stored: dict[str, str] = field(default_factory=dict)
+    lines: dict[str, str] = field(default_factory=dict)
+    domains: set[str] = field(default_factory=lambda: {""})
+
+    def nodes(self, outputs: Sequence[Value], known: _Known, results: _Known) -> list[onnx.NodeProto]:
+        """Return the nodes that the outputs need, and add the names of all that is computed to `known`."""
+        nodes: list[onnx.NodeProto] = []
+        for origin in _ordered(outputs, known):
+            if isinstance(origin, Port):
+                raise Unsupported(f"the graph reads {origin.name!r}, which is not among its inputs", where=self.name)
+            if isinstance(origin, Constant):
+                known[id(origin), 0] = _store(origin, self.names, self.stored, self.weights)
+                continue
+            label = self.names.free(origin.path, f"{origin.roles[0]}:{origin.operator}")
+            branches = {name: self.branch(label, values, known) for name, values in origin.branches.items()}
+            for index, role in enumerate(origin.roles):
+                known[id(origin), index] = results.get((id(origin), index)) or self.names.free(origin.path, role)
+            self.lines[label] = origin.line
+            self.domains.add(origin.domain)
+            nodes.append(_node_proto(origin, label, known, branches))
+        return nodes
+
+    def branch(self, label: str, outputs: Sequence[Value], known: _Known) -> onnx.GraphProto:
+        """Return the graph of a branch, which may read what is known outside."""
+        inner = dict(known)
+        nodes = self.nodes(outputs, inner, {})
+        names = [inner[id(value.origin), value.index] for value in outputs]
+        gives = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
+        return helper.make_graph(nodes, self.names.free("", f"{label}/branch"), [], gives)
 
 
 def build(inputs: Sequence[Value], outputs: Mapping[Port, Value], *, opset: int, name: str) -> onnx.ModelProto:
@@ -149,33 +221,21 @@ def build(inputs: Sequence[Value], outputs: Mapping[Port, Value], *, opset: int,
         Unsupported: the graph is not valid ONNX; the message names the Python line of the node.
     """
     declared = [value.origin for value in inputs if isinstance(value.origin, Port)]
-    names = _Names(taken={port.name for port in (*declared, *outputs)})
-    known: dict[tuple[int, int], str] = {(id(port), 0): port.name for port in declared}
+    writing = _Writing(name, _Names(taken={port.name for port in (*declared, *outputs)}))
+    known: _Known = {(id(port), 0): port.name for port in declared}
     results = {(id(value.origin), value.index): port.name for port, value in outputs.items()}
-    stored: dict[str, str] = {}
-    nodes: list[onnx.NodeProto] = []
-    weights: list[TensorProto] = []
-    lines: dict[str, str] = {}
-    for origin in _ordered(list(outputs.values())):
-        if isinstance(origin, Port):
-            if (id(origin), 0) not in known:
-                raise Unsupported(f"the graph reads {origin.name!r}, which is not among its inputs", where=name)
-        elif isinstance(origin, Constant):
-            known[id(origin), 0] = _store(origin, names, stored, weights)
-        else:
-            label = names.free(origin.path, f"{origin.roles[0]}:{origin.operator}")
-            for index, role in enumerate(origin.roles):
-                known[id(origin), index] = results.get((id(origin), index)) or names.free(origin.path, role)
-            lines[label] = origin.line
-            nodes.append(_node_proto(origin, label, known))
-    domains = sorted({made.domain for made in nodes} | {""})
+    nodes = writing.nodes(list(outputs.values()), known, results)
+    for port in declared:
+        if port.default is not None:
+            writing.weights.append(numpy_helper.from_array(np.array(port.default, dtype=port.dtype), port.name))
+    infos = [_info(port) for port in declared], [_info(port) for port in outputs]
     model = helper.make_model(
-        helper.make_graph(nodes, name, [_info(port) for port in declared], [_info(port) for port in outputs], weights),
+        helper.make_graph(nodes, name, *infos, writing.weights),
         producer_name="compress-transformers",
         ir_version=IR_VERSION,
-        opset_imports=[helper.make_opsetid(domain, 1 if domain else opset) for domain in domains],
+        opset_imports=[helper.make_opsetid(domain, 1 if domain else opset) for domain in sorted(writing.domains)],
     )
-    return _checked(model, lines)
+    return _checked(model, writing.lines)
 
 
 def _store(origin: Constant, names: _Names, stored: dict[str, str], weights: list[TensorProto]) -> str:
@@ -188,8 +248,10 @@ def _store(origin: Constant, names: _Names, stored: dict[str, str], weights: lis
     return stored[key.hexdigest()]
 
 
-def _node_proto(origin: Node, label: str, known: Mapping[tuple[int, int], str]) -> onnx.NodeProto:
-    attributes: dict[str, Any] = dict(origin.attributes)
+def _node_proto(
+    origin: Node, label: str, known: Mapping[tuple[int, int], str], branches: Mapping[str, onnx.GraphProto]
+) -> onnx.NodeProto:
+    attributes: dict[str, Any] = {**origin.attributes, **branches}
     return helper.make_node(
         origin.operator,
         ["" if value is None else known[id(value.origin), value.index] for value in origin.inputs],

@@ -9,10 +9,10 @@ from typing import final
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from export.bundle import Bundle, golden_gap, port_entries
+from export.bundle import Bundle, port_entries
 from export.manifest import GOLDEN_FILE, MANIFEST_FILE, Golden, PortEntry, read_record
 from models.errors import BadFile, Mismatch
-from models.files import check_files
+from models.files import check_files, inside
 
 
 @final
@@ -40,12 +40,13 @@ def verify_bundle(directory: Path) -> VerifyReport:
     if GOLDEN_FILE not in files:
         raise BadFile(f"{GOLDEN_FILE} is not among its files", where=str(directory / MANIFEST_FILE))
     check_files(directory, files)
-    if bundle.model.suffix == ".onnx":
-        _check_onnx(bundle.model)
+    for name in (bundle.manifest.model, bundle.manifest.encoder):
+        if name is not None and name.endswith(".onnx"):
+            _check_onnx(inside(directory, name))
     _check_ports("input", bundle.manifest.inputs, port_entries(bundle.session.get_inputs()), bundle.model)
     _check_ports("output", bundle.manifest.outputs, port_entries(bundle.session.get_outputs()), bundle.model)
     golden = read_record(Golden, directory / GOLDEN_FILE)
-    gaps = [golden_gap(bundle.session, example) for example in golden.examples]
+    gaps = bundle.golden_gap(golden.examples)
     worst = max(gaps, default=0.0)
     if not worst <= golden.tolerance:
         raise Mismatch(

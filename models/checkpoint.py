@@ -18,7 +18,14 @@ from models.families import FAMILIES
 from models.family import Family
 from models.files import read_object, write_json
 from models.fused import joined
-from models.generation_settings import Generation, read_generation, token_keys, written_generation
+from models.generation_settings import (
+    GENERATION_CONFIG,
+    GENERATION_FILE,
+    Generation,
+    read_generation,
+    token_keys,
+    written_generation,
+)
 from models.hugging_face import PROJECTION, WEIGHTS_FILE, position_tables, read_hugging_face, read_tensors
 from models.imaging import PROCESSOR_FILE
 from models.kinds import Biases, Int8Form
@@ -36,7 +43,6 @@ from models.tokenizing import Tokenizing
 
 FORMAT = 1
 SHAPE_FILE = "model.json"
-GENERATION_FILE, GENERATION_CONFIG = "generation.json", "generation_config.json"
 
 
 @final
@@ -71,6 +77,16 @@ class Checkpoint:
         """Return a checkpoint of `network` that reads with the same."""
         weights = {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}
         return replace(self, shape=network.shape, weights=weights)
+
+    @property
+    def config(self) -> dict[str, Any] | None:
+        """Return what `config.json` of Hugging Face says of the model, its int8 left out; None where the family's
+        format cannot say its sizes.
+        """
+        told = _config(_family(self.shape.family), self.shape.with_int8({}))
+        if told is None or self.generation is None:
+            return told
+        return told | token_keys(self.generation)
 
     def with_biases(self) -> Checkpoint:
         """Return the same model with a bias of zero in every linear layer of its blocks that has none, for what writes
@@ -260,6 +276,8 @@ def _config(family: Family, shape: ModelShape) -> dict[str, Any]:
         try:
             config = family.config_of(shape)
             back = family.shape_of(config)
+            if back.output is not None and shape.output is not None:  # no format says what it is that is written
+                back = replace(back, output=replace(back.output, task=shape.output.task))
         except (BadInput, Unsupported) as error:
             unsaid = uneven(shape) or error.what
         else:

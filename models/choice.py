@@ -50,11 +50,19 @@ def likeliest(logits: npt.NDArray[np.float32], labels: Sequence[str]) -> tuple[s
     return labels[int(shares.argmax())], {label: float(share) for label, share in zip(labels, shares, strict=True)}
 
 
-def class_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the cross-entropy of logits (rows, classes), summed over the rows with a target."""
+def class_loss(logits: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
+    """Return the cross-entropy of logits (rows, classes), summed over the rows with a target; `smoothing` of the target
+    is shared by all classes (Szegedy et al. 2016, section 7).
+    """
     from torch.nn.functional import cross_entropy
 
-    return cross_entropy(logits, targets, ignore_index=-1, reduction="sum")
+    return cross_entropy(logits, targets, ignore_index=-1, reduction="sum", label_smoothing=smoothing)
+
+
+def require_plain(smoothing: float, *, task: str) -> None:
+    """Raise BadInput where targets are to be smoothed that are not one class of several."""
+    if smoothing:
+        raise BadInput(f"the targets of {task} are not smoothed", where="train.label_smoothing", fix="Leave it out.")
 
 
 def softened_divergence(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:

@@ -20,10 +20,12 @@ PAIR_COLUMNS = (
 )
 TEXT_COLUMNS: tuple[str, ...] = ("sentence", "text", "content", "review", "utterance", "document", "query", "question")
 TEXT_COLUMNS += ("tokens", "words")  # of rows that are lists of words
+SOURCE_COLUMNS: tuple[str, ...] = ("source", "src", "document", "article", "dialogue", "text", "sentence")
 IMAGE_COLUMNS: tuple[str, ...] = ("image", "img", "picture", "photo", "file")
-FIRST_COLUMNS = {"text": TEXT_COLUMNS, "image": IMAGE_COLUMNS}
+FIRST_COLUMNS = {"text": TEXT_COLUMNS, "source": SOURCE_COLUMNS, "image": IMAGE_COLUMNS}
 LABEL_COLUMNS: tuple[str, ...] = ("label", "labels", "target", "class", "intent", "category", "sentiment", "score")
 LABEL_COLUMNS += ("ner_tags", "tags", "slots", "answers")
+WRITTEN_COLUMNS: tuple[str, ...] = ("target", "targets", "tgt", "translation", "summary", "highlights", "reference")
 
 _SHOWN = 20
 
@@ -43,7 +45,7 @@ class Columns(NamedTuple):
 
 class Wanted(NamedTuple):
     """A file or hub data set, and the columns that were asked for; the others are found by name, the first among those
-    of a `kind`: text or image, the label among `labels`.
+    of a `kind`: text, image, or source, the label among `labels`.
     """
 
     source: str

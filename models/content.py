@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from models.imaging import Imaging
+from models.tokenizing import Tokenizing
 
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -154,3 +155,66 @@ class Tokens:
         parts = [self, *(one for one in others if isinstance(one, Tokens))]
         ids, second = (np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "second"))
         return Tokens(ids, second, self.pad_token_id)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Sourced:
+    """What is written behind what is read: `ids` int32 of all rows, each token with the one before it in its place, so
+    that a row begins with what a decoder starts with; `source` is what is read, row i the tokens starts[i] to
+    starts[i + 1]. `tokenizing` makes texts of what is written.
+    """
+
+    ids: npt.NDArray[np.int32]
+    source: Tokens
+    starts: Rows
+    tokenizing: Tokenizing
+
+    @property
+    def read_lengths(self) -> Rows:
+        """Return the number of tokens of every row's source, int64 (n)."""
+        return np.diff(self.starts)
+
+    def source_of(self, row: int) -> list[int]:
+        """Return the token numbers of a row's source."""
+        numbers: list[int] = self.source.ids[self.starts[row] : self.starts[row + 1]].tolist()
+        return numbers
+
+    def moves(self, rows: int) -> None:
+        """Return None: texts are not moved."""
+
+    def inputs(self, rows: Rows, tokens: Rows, mask: Mask, moves: Moves | None = None) -> dict[str, Tensor]:
+        """Return `input_ids`, `attention_mask` and `token_type_ids` of the sources, each (batch, time) int64, and
+        `decoder_input_ids` (batch, written); both are padded on the right.
+        """
+        lengths = self.read_lengths[rows]
+        read = np.arange(int(lengths.max(initial=0)))[None, :] < lengths[:, None]
+        written = np.full(mask.shape, self.source.pad_token_id, dtype=np.int64)
+        written[mask] = self.ids[tokens]
+        inputs = self.source.inputs(rows, members(self.starts, rows), read)
+        return {**inputs, "decoder_input_ids": torch.from_numpy(written)}
+
+    def taken(self, rows: Rows, tokens: Rows) -> Sourced:
+        """Return these rows, whose tokens these are, in memory."""
+        read = self.source.taken(rows, members(self.starts, rows))
+        starts = np.concatenate([[0], np.cumsum(self.read_lengths[rows])]).astype(np.int64)
+        return Sourced(self.ids[tokens], read, starts, self.tokenizing)
+
+    def joined(self, others: Sequence[Content]) -> Sourced:
+        """Return these rows and after them those of the others, in memory."""
+        parts = [self, *(one for one in others if isinstance(one, Sourced))]
+        lengths = np.concatenate([part.read_lengths for part in parts])
+        return Sourced(
+            ids=np.concatenate([part.ids for part in parts]),
+            source=self.source.joined([part.source for part in parts[1:]]),
+            starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            tokenizing=self.tokenizing,
+        )
+
+
+def members(offsets: Rows, rows: Rows) -> Rows:
+    """Return the places offsets[row] to offsets[row + 1] (exclusive) of each of these rows, one row after the other."""
+    lengths = offsets[rows + 1] - offsets[rows]
+    before = np.cumsum(lengths) - lengths
+    places: Rows = np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(offsets[rows] - before, lengths)
+    return places

@@ -156,19 +156,20 @@ def _close_files(path: Path) -> str:
 _Choose = Callable[[Sequence[str]], Columns]
 
 
-def _open(path: Path) -> Any:
+def open_file(path: Path) -> Any:
+    """Return the bytes of a file as a stream, unpacked where it ends in .gz."""
     return pa.input_stream(str(path), compression="gzip" if path.suffix.lower() == ".gz" else None)
 
 
 def _delimited(path: Path, choose: _Choose, parse: pyarrow.csv.ParseOptions) -> tuple[Columns, pa.Table]:
     read = pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES)
-    with _open(path) as stream, pyarrow.csv.open_csv(stream, read_options=read, parse_options=parse) as reader:
+    with open_file(path) as stream, pyarrow.csv.open_csv(stream, read_options=read, parse_options=parse) as reader:
         columns = choose(reader.schema.names)
     # As text, so that neither "NA" nor "007" becomes something else.
     convert = pyarrow.csv.ConvertOptions(
         include_columns=columns.names, column_types=dict.fromkeys(columns.names, pa.string()), strings_can_be_null=False
     )
-    with _open(path) as stream:
+    with open_file(path) as stream:
         return columns, pyarrow.csv.read_csv(stream, read_options=read, parse_options=parse, convert_options=convert)
 
 
@@ -181,20 +182,20 @@ def _tsv(path: Path, choose: _Choose) -> tuple[Columns, pa.Table]:
 
 
 def _jsonl(path: Path, choose: _Choose) -> tuple[Columns, pa.Table]:
-    with _open(path) as stream:
+    with open_file(path) as stream:
         table = pyarrow.json.read_json(stream, read_options=pyarrow.json.ReadOptions(block_size=_BLOCK_BYTES))
     return choose(table.schema.names), table
 
 
 def _parquet(path: Path, choose: _Choose) -> tuple[Columns, pa.Table]:
-    with _open(path) as stream:
+    with open_file(path) as stream:
         file = pyarrow.parquet.ParquetFile(pa.BufferReader(stream.read()))
     columns = choose(file.schema_arrow.names)
     return columns, file.read(columns=columns.names)
 
 
 def _conll(path: Path, choose: _Choose) -> tuple[Columns, pa.Table]:
-    with _open(path) as stream:
+    with open_file(path) as stream:
         lines = stream.read().decode("utf-8").splitlines()
     rows: list[list[list[str]]] = [[]]
     for line in lines:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from models.content import Content, Pixels, Rows, Tokens
+from models.content import Content, Pixels, Rows, Sourced, Tokens, members
 from models.data import Table
 from models.errors import BadInput
 from models.files import digest_of
@@ -54,6 +54,8 @@ class Encoded:
     task needs;
     `truncated`: how many rows were cut to the longest length allowed; `digest`: of everything that the arrays depend
     on.
+
+    Of rows with a source, `offsets` and what is by token are of the tokens that are written.
 
     Where an example is read in windows, a row is a window: `examples` int64 (n) is the number of its example, `spans`
     int32 (tokens, 2) are the characters of every token in the example's second text, and `table` holds the examples.
@@ -98,6 +100,28 @@ class Encoded:
     def lengths(self) -> Rows:
         """Return the number of tokens of every row, int64 (n)."""
         return np.diff(self.offsets)
+
+    @property
+    def likeness(self) -> Rows:
+        """Return int64 (n), equal where rows need no padding beside each other and near where they need little: the
+        number of tokens, and behind it that of a source's.
+        """
+        if not isinstance(self.content, Sourced):
+            return self.lengths
+        read = self.content.read_lengths
+        likeness: Rows = self.lengths * (int(read.max(initial=0)) + 1) + read
+        return likeness
+
+    @property
+    def written(self) -> Sourced:
+        """Return what is written behind a source.
+
+        Raises:
+            BadInput: the rows are something else.
+        """
+        if not isinstance(self.content, Sourced):
+            raise BadInput("the examples have no source that is read and no text that is written", where="data")
+        return self.content
 
     @property
     def labelled(self) -> npt.NDArray[np.bool_]:
@@ -147,14 +171,6 @@ class Encoded:
             targets=torch.from_numpy(targets),
             indices=torch.from_numpy(np.array(chosen)),
         )
-
-
-def members(offsets: Rows, rows: Rows) -> Rows:
-    """Return the places offsets[row] to offsets[row + 1] (exclusive) of each of these rows, one row after the other."""
-    lengths = offsets[rows + 1] - offsets[rows]
-    before = np.cumsum(lengths) - lengths
-    places: Rows = np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(offsets[rows] - before, lengths)
-    return places
 
 
 def same_tokens(one: Encoded, other: Encoded) -> bool:

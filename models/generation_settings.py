@@ -9,6 +9,7 @@ from typing import Any
 
 from models.errors import BadFile, BadInput, Unsupported
 
+GENERATION_FILE, GENERATION_CONFIG = "generation.json", "generation_config.json"  # ours, and Hugging Face's
 MAX_TOKENS = 128  # written where nothing says how many
 # What changes the words and is not ours, with the value that changes nothing.
 OTHER_KEYS: dict[str, Any] = {

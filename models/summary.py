@@ -1,13 +1,15 @@
-"""How a metric is made of what is known of each example: a mean, an F1, or a correlation."""
+"""How a metric is made of what is known of each example: a mean, an F1 or BLEU of counts, or a correlation."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from enum import Enum
 
 import numpy as np
 import numpy.typing as npt
 
 from models.average_precision import average_precision, precision_by_image
+from models.overlap import BLEU_COUNTS, CHRF_COUNTS, WORDS_ORDER
 
 Floats = npt.NDArray[np.float64]
 
@@ -22,6 +24,8 @@ class Summary(str, Enum):
     of the classes' F1. CLASS_F1: (n, 2) the number of the class given and of the one expected; the same mean. SPEARMAN:
     (n, 2) predicted and expected numbers, of which the ranks count. PEARSON: the numbers themselves.
     AVERAGE_PRECISION: (n, 3 * items), as models.average_precision has them.
+    Of sums over examples are made BLEU and CHRF, of the counts of `models.overlap`, and PER_TOKEN and PERPLEXITY,
+    (n, 2) costs and tokens: the mean cost of a token, and e to the power of it.
     """
 
     MEAN = "mean"
@@ -31,6 +35,10 @@ class Summary(str, Enum):
     SPEARMAN = "spearman"
     PEARSON = "pearson"
     AVERAGE_PRECISION = "average_precision"
+    BLEU = "bleu"
+    CHRF = "chrf"
+    PER_TOKEN = "per_token"
+    PERPLEXITY = "perplexity"
 
 
 def summarised(summary: Summary, statistics: Floats, weights: Floats) -> Floats:
@@ -41,6 +49,8 @@ def summarised(summary: Summary, statistics: Floats, weights: Floats) -> Floats:
     if summary is Summary.MEAN:
         means: Floats = (weights @ statistics[:, 0]) / weights.sum(axis=1)
         return means
+    if summary in _OF_SUMS:
+        return _OF_SUMS[summary](weights @ statistics)
     if summary is Summary.SPEARMAN:
         given, expected = (_ranks(column, weights) for column in statistics.T)
         return _correlation(given, expected, weights)
@@ -74,6 +84,8 @@ def contributions(summary: Summary, statistics: Floats) -> Floats:
         return parts
     if summary is Summary.AVERAGE_PRECISION:
         return precision_by_image(statistics)
+    if summary in _OF_SUMS:
+        return _pseudo_values(_OF_SUMS[summary], statistics)
     counts = statistics.reshape(len(statistics), -1, 3)
     shown = counts[..., 1].mean(axis=0) + counts[..., 2].mean(axis=0)  # (classes,)
     present = shown > 0
@@ -133,3 +145,59 @@ def _mean_over_present(twice_right: Floats, shown: Floats) -> Floats:
     classes = present.sum(axis=1)
     mean: Floats = np.divide(each.sum(axis=1), classes, out=np.zeros(len(shown)), where=classes > 0)
     return mean
+
+
+def _bleu(sums: Floats) -> Floats:
+    """Return (draws,) BLEU from 0 to 1 of summed counts, smoothed as sacreBLEU does where no n-gram is right."""
+    right, given = sums[:, :WORDS_ORDER], sums[:, WORDS_ORDER : 2 * WORDS_ORDER]
+    ours, wanted = sums[:, BLEU_COUNTS - 2], sums[:, BLEU_COUNTS - 1]
+    halved = 2.0 ** np.cumsum(right == 0, axis=1)  # how often an order had none right so far
+    told = (right.sum(axis=1) > 0) & (given > 0).all(axis=1)
+    shares = np.where(right > 0, right, 1 / halved) / np.where(given > 0, given, 1.0)
+    brevity = np.exp(np.minimum(0.0, 1 - wanted / np.where(ours > 0, ours, 1.0)))
+    found: Floats = np.where(told, brevity * np.exp(np.log(shares).mean(axis=1)), 0.0)
+    return found
+
+
+def _chrf(sums: Floats) -> Floats:
+    """Return (draws,) chrF from 0 to 1 of summed counts, of the orders that are both given and expected."""
+    given, wanted, right = np.moveaxis(sums[:, :CHRF_COUNTS].reshape(len(sums), -1, 3), 2, 0)
+    known = (given > 0) & (wanted > 0)
+    orders = np.maximum(known.sum(axis=1), 1)
+    precision, recall = (
+        np.divide(right, each, out=np.zeros_like(right), where=known).sum(axis=1) / orders for each in (given, wanted)
+    )
+    below = 4 * precision + recall
+    found: Floats = np.divide(5 * precision * recall, below, out=np.zeros(len(sums)), where=below > 0)
+    return found
+
+
+def _per_token(sums: Floats) -> Floats:
+    mean: Floats = np.divide(sums[:, 0], sums[:, 1], out=np.zeros(len(sums)), where=sums[:, 1] > 0)
+    return mean
+
+
+def _perplexity(sums: Floats) -> Floats:
+    power: Floats = np.exp(_per_token(sums))
+    return power
+
+
+_OF_SUMS: Mapping[Summary, Callable[[Floats], Floats]] = {
+    Summary.BLEU: _bleu,
+    Summary.CHRF: _chrf,
+    Summary.PER_TOKEN: _per_token,
+    Summary.PERPLEXITY: _perplexity,
+}
+
+
+def _pseudo_values(of_sums: Callable[[Floats], Floats], statistics: Floats) -> Floats:
+    """Return (n,) what the metric loses without each example, times their number and around the metric: jackknife
+    pseudo-values (Tukey 1958), moved so that their mean is the metric itself.
+    """
+    total = statistics.sum(axis=0, keepdims=True)
+    metric, count = of_sums(total)[0], len(statistics)
+    if count == 1:
+        return np.array([metric])
+    without = of_sums(total - statistics)
+    values: Floats = metric - (count - 1) * (without - without.mean())
+    return values

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+
+class Writes(str, Enum):
+    """What a task has its model write: nothing, a text behind a source that it reads, or on from what it reads."""
+
+    NOTHING = "nothing"
+    BEHIND_SOURCE = "behind_source"
+    ON = "on"
 
 
 class WordTargets(NamedTuple):
@@ -26,6 +35,16 @@ class SpanTargets(NamedTuple):
     """
 
     spans: list[npt.NDArray[np.int64] | None]
+
+
+class TextTargets(NamedTuple):
+    """The text that is to be written behind each row's text; None where it is not known."""
+
+    texts: list[str] | None
+
+
+class NextTargets(NamedTuple):
+    """Every token is expected of those before it: rows are cut into blocks, each behind the other."""
 
 
 def labelled(targets: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from models.columns import Wanted
 from models.shape import HeadShape
 from models.summary import Summary
-from models.targets import SpanTargets, WordTargets
+from models.targets import NextTargets, SpanTargets, TextTargets, WordTargets, Writes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 Targets = npt.NDArray[Any]  # whole numbers with -1 for unlabelled, or floats with NaN
 Logits = npt.NDArray[np.float32]  # (answers, outputs): one answer a row, or one a token, row after row
+Outputs = npt.NDArray[Any]  # what a task is judged by: logits, or what `models.evaluation.outputs_of` gives instead
 Floats = npt.NDArray[np.float64]
 THRESHOLD = 0.5
+Expected = Targets | WordTargets | SpanTargets | TextTargets | NextTargets
 
 
 class PairedTest(str, Enum):
@@ -99,6 +101,10 @@ class Task(Protocol):
         """Return the metric that the gate compares."""
 
     @property
+    def writes(self) -> Writes:
+        """Return what its model writes; a model that writes nothing has a head."""
+
+    @property
     def shared(self) -> int:
         """Return how many tokens the windows share that a long second text is read in; 0 where it is cut."""
 
@@ -125,25 +131,32 @@ class Task(Protocol):
     def check(self, head: HeadShape, *, where: str) -> None:
         """Raise BadInput where a head cannot do the task; `where` names it."""
 
-    def targets(self, table: Table, labels: tuple[str, ...]) -> Targets | WordTargets | SpanTargets:
+    def targets(self, table: Table, labels: tuple[str, ...]) -> Expected:
         """Return what is expected, (rows, ...) or of every word; what is unlabelled is -1 or NaN.
 
         Raises:
             BadInput: a label that the head does not know, or that is not of this task.
         """
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the training loss of logits (answers, outputs), summed over those that are labelled."""
+    def loss(self, logits: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
+        """Return the training loss of logits (answers, outputs), summed over those that are labelled; `smoothing` of a
+        target is shared by all classes.
+
+        Raises:
+            BadInput: the targets cannot be smoothed.
+        """
 
     def divergence(self, student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
         """Return how far the student's answers (answers, outputs) are from the teacher's, summed over answers, softened
         by the temperature and scaled so that the gradient's size does not depend on it.
         """
 
-    def statistics(self, logits: Logits, data: Encoded, labels: tuple[str, ...]) -> Floats:
-        """Return (rows, k): what the metric and the figures beside it need to know of every row."""
+    def statistics(self, logits: Outputs, data: Encoded, labels: tuple[str, ...]) -> Floats:
+        """Return (rows, k): what the metric and the figures beside it need to know of every row, for the logits, or
+        where the model writes for what `models.evaluation.outputs_of` returns.
+        """
 
-    def predict(self, logits: Logits, data: Encoded) -> Targets:
+    def predict(self, logits: Outputs, data: Encoded) -> Targets:
         """Return the answers in the form of the data's targets."""
 
     def answer(self, logits: Sequence[Logits], labels: tuple[str, ...], given: Given) -> Answer:

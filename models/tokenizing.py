@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,17 +12,14 @@ from typing import Any, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, trainers
-from tokenizers.models import BPE
-from tokenizers.processors import TemplateProcessing
+from tokenizers import Tokenizer, decoders
 
 from models.errors import BadFile, BadInput
-from models.files import MAX_JSON_BYTES, digest_of, read_object, write_json, write_text
+from models.files import digest_of, read_object, write_json, write_text
 from models.shape import ModelShape
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
-SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
 # The runtime's objects for a batch are some hundred times larger than its numbers: they live for one chunk only.
 _CHUNK = 1024
@@ -183,6 +180,28 @@ class Tokenizing:
             result += self._encode_chunk(inputs, start, max_length, spans=spans)
         return result
 
+    def plain(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token numbers of texts as they are, whole and without special tokens.
+
+        Raises:
+            BadInput: a text holds half a surrogate pair.
+        """
+        self._tokenizer.no_truncation()
+        with _texts_told(texts, 0):
+            return [one.ids for one in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decoded(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """Return the texts of token numbers, without special tokens."""
+        texts: list[str] = self._tokenizer.decode_batch([list(row) for row in rows], skip_special_tokens=True)
+        return texts
+
+    def speller(self, before: Sequence[int] = ()) -> Callable[[int], str]:
+        """Return what gives for each token of a text, one after another, the characters that are known with it: none in
+        the middle of one. `before` are tokens that stand before the first.
+        """
+        stream = decoders.DecodeStream(ids=list(before), skip_special_tokens=True)
+        return lambda token: stream.step(self._tokenizer, token) or ""
+
     def windows(
         self, texts: Sequence[str], pairs: Sequence[str] | None, *, max_length: int, shared: int
     ) -> list[list[Encoding]]:
@@ -296,54 +315,3 @@ def _is_text(value: Any) -> bool:
     if isinstance(value, tuple):
         return all(_is_text(part) for part in value)
     return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
-
-
-def train_byte_level_bpe(texts: Iterable[str], *, vocab_size: int, max_length: int) -> Tokenizing:
-    """Return a byte-level BPE tokenizer in RoBERTa's form (`<s> a </s>`, `<s> a </s></s> b </s>`) learnt from texts.
-
-    Every text can be written in it: the 256 bytes are always in the vocabulary. The same texts give the same
-    tokenizer. `max_length` is written down as the longest input of the model.
-
-    Raises:
-        BadInput: the vocabulary has no room for bytes and special tokens.
-
-    Source: Radford et al. 2019 (byte-level BPE); Liu et al. 2019 (RoBERTa's special tokens).
-    """
-    smallest = 256 + len(SPECIAL_TOKENS)
-    if vocab_size < smallest:
-        raise BadInput(
-            f"a vocabulary of {vocab_size} has no room for 256 bytes and {len(SPECIAL_TOKENS)} special tokens",
-            fix=f"Give at least {smallest}.",
-        )
-    tokenizer = Tokenizer(BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        min_frequency=2,
-        special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer=trainer)
-    tokenizer.post_processor = TemplateProcessing(
-        single="<s> $A </s>",
-        pair="<s> $A </s> </s>:0 $B:0 </s>:0",
-        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")],
-    )
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": max_length,
-        "bos_token": "<s>",
-        "cls_token": "<s>",
-        "eos_token": "</s>",
-        "sep_token": "</s>",
-        "pad_token": "<pad>",
-        "unk_token": "<unk>",
-        "mask_token": "<mask>",
-        "clean_up_tokenization_spaces": False,
-    }
-    text = tokenizer.to_str()
-    if len(text.encode()) > MAX_JSON_BYTES:
-        raise BadInput(f"a vocabulary of {vocab_size} makes a file that could not be read back", fix="Ask for less.")
-    return Tokenizing(text, config)

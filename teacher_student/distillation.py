@@ -2,49 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from models.block import Block
 from models.checkpoint import Checkpoint
-from models.encoded import Batch, Encoded, same_tokens
+from models.encoded import Encoded, same_tokens
 from models.errors import BadInput
-from models.evaluation import evaluate_logits
+from models.evaluation import outputs_of
+from models.generation_settings import Generation
 from models.layers.packed import FakeRoundedEmbedding
 from models.layers.quantized import FakeQuantizedLinear
-from models.network import Features, Network
+from models.network import Network
 from models.progress import Progress, silent
 from models.shape import ModelShape
 from models.summary import contributions
+from models.targets import Writes
 from models.task import Task
 from teacher_student.directions import in_directions_of
-from teacher_student.layer_map import layer_map
 from teacher_student.losses import (
     LossWeights,
-    Term,
-    answers_of,
-    common_relation_heads,
-    expected_of,
-    hard_labels,
-    hidden_mse,
-    logits_kl,
-    logits_mse,
-    relation_kl,
 )
+from teacher_student.objectives import DistillationObjective, LabelObjective, keeps_logits, kept_hidden
 from teacher_student.processes import Processes
 from teacher_student.schedule import Schedule
-from teacher_student.teacher_cache import HIDDEN_BYTES, TeacherOutputs, check_width, check_words, teacher_outputs
+from teacher_student.teacher_cache import TeacherOutputs, check_width, check_words, teacher_outputs, weights_digest
 from teacher_student.training import History, fit
 
-KEPT_BYTES = 4 * 2**30  # of hidden states that may be kept on disk; more are computed anew for every batch
 Reader = Callable[..., TeacherOutputs]  # (checkpoint, data, numbers of hidden states) -> its outputs
-States = Callable[[int], Tensor]  # number into Features.hidden -> (tokens, width)
 
 
 class Reading(NamedTuple):
@@ -91,143 +81,6 @@ class Lessons:
         return not (self.one_tokenizer and all(same_tokens(one.train, self.train) for one in self.ensemble))
 
 
-@final
-class LabelObjective:
-    """The task's loss on hard labels."""
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-        self.learned: nn.Module = nn.Module()
-        self.settings: Mapping[str, Any] = {"task": task.name}
-
-    def __call__(self, network: Network, batch: Batch) -> Mapping[str, Term]:
-        """Return the loss as one part, "labels"."""
-        logits = network(**batch.inputs)
-        answered = batch.mask if network.shape.answers_tokens else None
-        return {"labels": hard_labels(self.task, answers_of(logits, answered), expected_of(batch.targets, answered))}
-
-
-@final
-class DistillationObjective:
-    """The student's outputs against the teacher's, as LossWeights says.
-
-    The teacher's logits are kept ones; its hidden states too where `outputs` has them, else they are computed batch by
-    batch. Where the widths of hidden states differ, the student's are first projected by linear layers that are learned
-    along (Jiao et al. 2020). Query, key and value of the teacher's last layer are computed from its input.
-    """
-
-    def __init__(
-        self,
-        *,
-        task: Task,
-        teacher: Network,
-        student: ModelShape,
-        outputs: TeacherOutputs,
-        weights: LossWeights,
-        by_words: bool = False,
-    ) -> None:
-        self.task, self.outputs, self.weights, self.teacher, self.by_words = task, outputs, weights, teacher, by_words
-        self.settings: Mapping[str, Any] = {"task": task.name, "teacher": outputs.key, "weights": asdict(weights)}
-        self.pairs = hidden_pairs(weights, student, teacher.shape)
-        self.learned: nn.Module = nn.Module()
-        if weights.hidden and student.hidden_size != teacher.shape.hidden_size:
-            self.learned = nn.ModuleList(nn.Linear(student.hidden_size, teacher.shape.hidden_size) for _ in self.pairs)
-        self.last: Block | None = None
-        if weights.relations:
-            self.last = _block(teacher, len(teacher.shape.layers) - 1)
-            self.relation_input = relation_input(teacher.shape)
-            self.heads = common_relation_heads(
-                weights.relation_heads, student.layers[-1].attention_width, teacher.shape.layers[-1].attention_width
-            )
-
-    def __call__(self, network: Network, batch: Batch) -> Mapping[str, Term]:
-        """Return the parts of the loss by their names in LossWeights."""
-        weights, mask = self.weights, batch.mask
-        features = network.features(**batch.inputs)
-        of_tokens = mask if network.shape.answers_tokens else None
-        answered = mask & (batch.targets[..., 1] == 1) if self.by_words else of_tokens
-        logits = answers_of(features.logits, answered)
-        terms: dict[str, Term] = {}
-        if weights.kl or weights.mse:
-            wanted = self.outputs.logits_of(batch.indices).to(mask.device)
-            if weights.kl:
-                part = logits_kl(self.task, logits, wanted, temperature=weights.temperature)
-                terms["kl"] = part._replace(weight=weights.kl)
-            if weights.mse:
-                terms["mse"] = logits_mse(logits, wanted)._replace(weight=weights.mse)
-        if weights.labels:
-            part = hard_labels(self.task, logits, expected_of(batch.targets, answered))
-            terms["labels"] = part._replace(weight=weights.labels)
-        if weights.hidden or self.last is not None:
-            states = self._teacher_states(batch, mask)
-            if weights.hidden:
-                terms["hidden"] = self._hidden(features, states, mask)._replace(weight=weights.hidden)
-            if self.last is not None:
-                part = self._relations(network, features, states, mask)
-                terms["relations"] = part._replace(weight=weights.relations)
-        return terms
-
-    def _teacher_states(self, batch: Batch, mask: Tensor) -> States:
-        """Return what gives the teacher's hidden state of a number for the tokens of a batch, row after row."""
-        if self.outputs.hidden:
-            return lambda layer: self.outputs.hidden_of(layer, batch.indices).to(mask.device)
-        with torch.no_grad():
-            teacher = self.teacher.to(mask.device)
-            hidden = teacher.features(**batch.inputs).hidden
-        return lambda layer: hidden[layer][mask].float()
-
-    def _hidden(self, features: Features, teacher: States, mask: Tensor) -> Term:
-        parts = []
-        for place, (ours, theirs) in enumerate(self.pairs):
-            states = features.hidden[ours][mask]  # (tokens, width): row after row, as the teacher's are kept
-            if isinstance(self.learned, nn.ModuleList):
-                states = self.learned[place](states)
-            parts.append(hidden_mse(states, teacher(theirs)))
-        total = torch.stack([part.total for part in parts]).mean()
-        return Term(total, parts[0].size)
-
-    def _relations(self, network: Network, features: Features, teacher: States, mask: Tensor) -> Term:
-        assert self.last is not None
-        flat = teacher(self.relation_input)
-        states = flat.new_zeros(*mask.shape, flat.shape[-1])  # (batch, time, width)
-        states[mask] = flat
-        with torch.no_grad():
-            last = self.last.to(mask.device)
-            theirs = last.attention.project(last.attention_input(states))
-        block = _block(network, len(network.layers) - 1)
-        ours = block.attention.project(block.attention_input(features.hidden[-2]))
-        parts = [relation_kl(our, their, mask, heads=self.heads) for our, their in zip(ours, theirs, strict=True)]
-        return Term(torch.stack([part.total for part in parts]).sum(), parts[0].size)
-
-
-def hidden_pairs(weights: LossWeights, student: ModelShape, teacher: ModelShape) -> tuple[tuple[int, int], ...]:
-    """Return which hidden states are compared, as (student's, teacher's); none when the loss leaves them out."""
-    if not weights.hidden:
-        return ()
-    return layer_map(weights.layer_map, student=len(student.layers), teacher=len(teacher.layers))
-
-
-def relation_input(teacher: ModelShape) -> int:
-    """Return the number of the hidden state that the teacher's last layer reads."""
-    return len(teacher.layers) - 1
-
-
-def kept_hidden(weights: LossWeights, student: ModelShape, teacher: ModelShape, *, tokens: int) -> tuple[int, ...]:
-    """Return the numbers of the teacher's hidden states that are kept of so many tokens: all that a loss needs, or none
-    where they would take more than KEPT_BYTES.
-    """
-    needed = {theirs for _, theirs in hidden_pairs(weights, student, teacher)}
-    needed |= {relation_input(teacher)} if weights.relations else set()
-    size = len(needed) * tokens * teacher.hidden_size * HIDDEN_BYTES
-    return tuple(sorted(needed)) if size <= KEPT_BYTES else ()
-
-
-def _block(network: Network, index: int) -> Block:
-    block = network.layers[index]
-    assert isinstance(block, Block)
-    return block
-
-
 def distill(
     teacher: Checkpoint,
     student: Checkpoint,
@@ -250,6 +103,7 @@ def distill(
         ours, theirs = (getattr(model.shape, what) for model in (student, teacher))
         if ours != theirs:
             raise BadInput(f"the student's {what} {ours} are not the teacher's {theirs}", where="distill")
+    _check_writers(teacher.shape, student.shape, lessons, weights)
     if (weights.hidden or weights.relations) and not lessons.one_tokenizer:
         raise _other_tokens(teacher, student)
     outputs_of = _reader(student, lessons, schedule)
@@ -260,7 +114,7 @@ def distill(
         objective=objective,
         data=lessons.train,
         schedule=schedule,
-        evaluate=_judge(teacher, lessons, outputs_of),
+        evaluate=_judge(teacher, student, lessons, outputs_of),
         seed=lessons.seed,
         scratch=lessons.scratch,
         progress=lessons.progress,
@@ -280,6 +134,18 @@ def _other_tokens(teacher: Checkpoint, student: Checkpoint) -> BadInput:
         where="distill",
         fix=f"Learn from logits alone (losses hidden: 0, relations: 0), or {instead}.",
     )
+
+
+def _check_writers(teacher: ModelShape, student: ModelShape, lessons: Lessons, weights: LossWeights) -> None:
+    """Raise BadInput where models that write cannot be compared word by word."""
+    if teacher.output is None and student.output is None:
+        return
+    if teacher.written_words != student.written_words or not lessons.one_tokenizer:
+        raise BadInput(
+            "teacher and student write other words, so their logits are not of the same", where="distill", fix=None
+        )
+    if weights.relations and teacher.decoder is not None:
+        raise BadInput("relations are learnt of encoders alone", where="losses.relations", fix="Set its weight to 0.")
 
 
 def _reader(student: Checkpoint, lessons: Lessons, schedule: Schedule) -> Reader:
@@ -305,6 +171,17 @@ def _objective(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(lessons.seed)  # the projections of the hidden loss are drawn here
         read = lessons.teacher_train or lessons.train
+        if not keeps_logits(teacher.shape, tokens=int(read.offsets[-1])):
+            if lessons.ensemble:
+                raise BadInput("the logits of several teachers that write are too many", where="ensemble")
+            return DistillationObjective(
+                task=lessons.task,
+                teacher=teacher.network(),
+                student=student.shape,
+                outputs=None,
+                weights=weights,
+                key=weights_digest(teacher),
+            )
         kept = kept_hidden(weights, student.shape, teacher.shape, tokens=int(read.offsets[-1]))
         others = [outputs_of(one.teacher, one.train) for one in lessons.ensemble]
         outputs = outputs_of(teacher, read, kept).averaged(others)
@@ -322,9 +199,11 @@ def _objective(
         )
 
 
-def _judge(teacher: Checkpoint, lessons: Lessons, outputs_of: Reader) -> Callable[[Network], float] | None:
+def _judge(
+    teacher: Checkpoint, student: Checkpoint, lessons: Lessons, outputs_of: Reader
+) -> Callable[[Network], float] | None:
     """What an epoch is judged by: the labels of the validation data, or the teachers' answers where there are none."""
-    if lessons.validation is None:
+    if lessons.validation is None or (teacher.shape.output is not None and not lessons.validation.labelled.all()):
         return None
     agreed = None
     unlabelled = not lessons.validation.labelled.all()
@@ -333,11 +212,13 @@ def _judge(teacher: Checkpoint, lessons: Lessons, outputs_of: Reader) -> Callabl
     if unlabelled:
         others = [outputs_of(one.teacher, one.validation) for one in lessons.ensemble if one.validation is not None]
         agreed = outputs_of(teacher, lessons.teacher_validation or lessons.validation).averaged(others)
-    return scorer(lessons.task, lessons.validation, agreed)
+    return scorer(lessons.task, lessons.validation, agreed, generation=student.generation)
 
 
-def fine_tune(checkpoint: Checkpoint, *, lessons: Lessons, schedule: Schedule) -> tuple[Checkpoint, History]:
-    """Return the checkpoint trained on hard labels, and what happened.
+def fine_tune(
+    checkpoint: Checkpoint, *, lessons: Lessons, schedule: Schedule, smoothing: float = 0.0
+) -> tuple[Checkpoint, History]:
+    """Return the checkpoint trained on hard labels, of which `smoothing` is shared by all classes, and what happened.
 
     Raises:
         BadInput: no labelled example, labels that the head does not have, or a quantized checkpoint.
@@ -345,13 +226,17 @@ def fine_tune(checkpoint: Checkpoint, *, lessons: Lessons, schedule: Schedule) -
     if not lessons.train.labelled.any():
         raise BadInput("no example has a label, so there is nothing to train on", where="training data")
     classes = lessons.train.targets[:, 0] if lessons.train.by_token else lessons.train.targets
-    if np.issubdtype(classes.dtype, np.integer) and int(classes.max()) >= len(checkpoint.shape.labels):
-        raise BadInput(f"label number {int(classes.max())}, but the model has {len(checkpoint.shape.labels)} labels")
+    shape = checkpoint.shape
+    known = len(shape.labels) if shape.output is None else shape.written_words
+    if np.issubdtype(classes.dtype, np.integer) and int(classes.max()) >= known:
+        raise BadInput(f"label number {int(classes.max())}, but the model has {known} labels")
     network = _trainable(checkpoint, schedule)
-    evaluate = None if lessons.validation is None else scorer(lessons.task, lessons.validation, None)
+    evaluate = None
+    if lessons.validation is not None:
+        evaluate = scorer(lessons.task, lessons.validation, None, generation=checkpoint.generation)
     history = fit(
         network,
-        objective=LabelObjective(lessons.task),
+        objective=LabelObjective(lessons.task, smoothing=smoothing),
         data=lessons.train,
         schedule=schedule,
         evaluate=evaluate,
@@ -362,15 +247,24 @@ def fine_tune(checkpoint: Checkpoint, *, lessons: Lessons, schedule: Schedule) -
     return checkpoint.of(network), history
 
 
-def scorer(task: Task, data: Encoded, teacher: TeacherOutputs | None) -> Callable[[Network], float]:
+def scorer(
+    task: Task, data: Encoded, teacher: TeacherOutputs | None, *, generation: Generation | None = None
+) -> Callable[[Network], float]:
     """Return what scores a network on `data`, higher is better: the task's metric, on the labels or on the teacher's
-    answers where there is a teacher.
+    answers where there is a teacher. What is written is written greedily, and given up where it grows to more than
+    twice the longest text that is expected.
     """
     judged = data if teacher is None else replace(data, targets=task.predict(teacher.logits, data))
     sign = 1.0 if task.metric.higher_is_better else -1.0
+    if generation is not None and task.writes is Writes.BEHIND_SOURCE:
+        room = min(generation.max_tokens, 2 * int(data.lengths.max(initial=1)))
+        generation = replace(
+            generation, beams=1, sampling=None, max_tokens=room, min_tokens=min(generation.min_tokens, room)
+        )
 
     def score(network: Network) -> float:
-        statistics = task.statistics(evaluate_logits(network, data), judged, network.shape.labels)
+        outputs = outputs_of(network, data, task.writes, generation=generation)
+        statistics = task.statistics(outputs, judged, network.shape.labels)
         return sign * float(contributions(task.metric.summary, statistics).mean())
 
     return score

@@ -67,11 +67,13 @@ def hidden_mse(student: Tensor, teacher: Tensor) -> Term:
     return Term((student.float() - teacher.float()).square().mean(dim=-1).sum(), len(student))
 
 
-def hard_labels(task: Task, logits: Tensor, targets: Tensor) -> Term:
-    """Return the task's loss summed over the answers that are labelled; the others add nothing."""
+def hard_labels(task: Task, logits: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Term:
+    """Return the task's loss summed over the answers that are labelled, of which `smoothing` is shared by all classes;
+    the others add nothing.
+    """
     known = ~targets.isnan() if targets.is_floating_point() else targets >= 0
     labelled = int(known.flatten(1).all(dim=1).sum()) if known.ndim > 1 else int(known.sum())
-    return Term(task.loss(logits.float(), targets), labelled)
+    return Term(task.loss(logits.float(), targets, smoothing=smoothing), labelled)
 
 
 def answers_of(logits: Tensor, answered: Tensor | None) -> Tensor:

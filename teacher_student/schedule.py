@@ -90,8 +90,9 @@ class Plan:
         return len(self.batches)
 
 
-def make_plan(lengths: npt.NDArray[np.int64], schedule: Schedule, *, seed: int) -> Plan:
-    """Return the batches of a run over rows of these lengths: bucketed by length, in an order of (seed, epoch) alone.
+def make_plan(lengths: Rows, schedule: Schedule, *, seed: int, likeness: Rows | None = None) -> Plan:
+    """Return the batches of a run over rows of these lengths: bucketed by length, or by `likeness` where several
+    lengths are padded, in an order of (seed, epoch) alone.
 
     Raises:
         BadInput: there is nothing to learn from.
@@ -99,9 +100,10 @@ def make_plan(lengths: npt.NDArray[np.int64], schedule: Schedule, *, seed: int) 
     if len(lengths) == 0:
         raise BadInput("there are no examples to train on", where="training data")
     batches: list[Rows] = []
+    buckets = lengths if likeness is None else likeness
     ends = [0]
     for epoch in range(math.ceil(schedule.epochs)):
-        batches += length_buckets(lengths, batch_size=schedule.batch_size, seed=derived_seed(seed, epoch))
+        batches += length_buckets(buckets, batch_size=schedule.batch_size, seed=derived_seed(seed, epoch))
         ends.append(len(batches))
     last = math.floor(schedule.epochs)
     if last < schedule.epochs:

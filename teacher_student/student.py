@@ -18,16 +18,25 @@ Weights = Mapping[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class StudentPlan:
-    """A student's shape, and the teacher's layer that each of its layers is copied from."""
+    """A student's shape, and the teacher's layer that each of its layers is copied from, those that write behind a
+    source apart.
+    """
 
     shape: ModelShape
     sources: tuple[int, ...]
+    written: tuple[int, ...] = ()
 
 
 def student_shape(
-    teacher: ModelShape, *, layers: int | Sequence[int], ffn: int | None = None, heads: int | None = None
+    teacher: ModelShape,
+    *,
+    layers: int | Sequence[int],
+    ffn: int | None = None,
+    heads: int | None = None,
+    decoder_layers: int | Sequence[int] | None = None,
 ) -> StudentPlan:
-    """Return the plan of a student that keeps `layers` of the teacher's layers (a number, or which ones from 0).
+    """Return the plan of a student that keeps `layers` of the teacher's layers (a number, or which ones from 0), and
+    `decoder_layers` of those that write behind a source, or all of them.
 
     A number is spread evenly, first and last included. `ffn` and `heads` narrow every kept layer to at most that many
     neurons and heads.
@@ -36,7 +45,11 @@ def student_shape(
         BadInput: layers, neurons or heads that the teacher does not have.
     """
     sources = _sources(layers, len(teacher.layers))
-    kept = [teacher.layers[source] for source in sources]
+    writing = () if teacher.decoder is None else teacher.decoder.layers
+    if decoder_layers is not None and not writing:
+        raise BadInput("the teacher writes nothing behind a source", where="student", fix="Leave decoder_layers out.")
+    written = _sources(len(writing) if decoder_layers is None else decoder_layers, len(writing)) if writing else ()
+    kept = [*(teacher.layers[source] for source in sources), *(writing[source] for source in written)]
     for name, wanted, most in (
         ("FFN neurons", ffn, max(layer.ffn for layer in kept)),
         ("heads", heads, max(layer.heads for layer in kept)),
@@ -55,7 +68,8 @@ def student_shape(
         )
         for layer in kept
     )
-    return StudentPlan(replace(teacher, layers=shapes), sources)
+    decoder = None if teacher.decoder is None else replace(teacher.decoder, layers=shapes[len(sources) :])
+    return StudentPlan(replace(teacher, layers=shapes[: len(sources)], decoder=decoder), sources, written)
 
 
 def with_attention(
@@ -145,18 +159,29 @@ def build_student(teacher: Checkpoint, plan: StudentPlan | ModelShape, *, seed: 
     if shape.hidden_size != teacher.shape.hidden_size:
         fresh.update(_projected_tables(teacher.weights, fresh))
         return replace(teacher, shape=shape, weights=fresh)
+    ours, theirs = _stacks(shape), _stacks(teacher.shape)
     if isinstance(plan, StudentPlan):
-        sources: tuple[int, ...] = plan.sources
+        sources = {"layers": plan.sources, "decoder.layers": plan.written}
     else:
-        sources = evenly_spread(min(len(shape.layers), len(teacher.shape.layers)), len(teacher.shape.layers))
+        sources = {
+            path: evenly_spread(min(len(layers), len(theirs[path])), len(theirs[path]))
+            for path, layers in ours.items()
+            if layers
+        }
     fresh.update(_copied(teacher.weights, fresh, sources))
-    for place, source in enumerate(sources):
-        inner = _narrowed(teacher, source, shape.layers[place])
-        for name, value in inner.items():
-            slot = fresh.get(f"layers.{place}.{name}")
-            if slot is not None and value.shape == slot.shape:
-                fresh[f"layers.{place}.{name}"] = value
+    for path, chosen in sources.items():
+        for place, source in enumerate(chosen):
+            inner = _narrowed(teacher, f"{path}.{source}.", theirs[path][source], ours[path][place])
+            for name, value in inner.items():
+                slot = fresh.get(f"{path}.{place}.{name}")
+                if slot is not None and value.shape == slot.shape:
+                    fresh[f"{path}.{place}.{name}"] = value
     return replace(teacher, shape=shape, weights=fresh)
+
+
+def _stacks(shape: ModelShape) -> dict[str, tuple[LayerShape, ...]]:
+    """Return path -> layers of what reads and of what writes behind it."""
+    return {"layers": shape.layers, "decoder.layers": () if shape.decoder is None else shape.decoder.layers}
 
 
 def _longer_positions(teacher: Checkpoint, shape: ModelShape) -> dict[str, Tensor]:
@@ -170,57 +195,60 @@ def _longer_positions(teacher: Checkpoint, shape: ModelShape) -> dict[str, Tenso
     return {name: torch.cat([table, places.repeat(-(-missing // len(places)), 1)[:missing]])}
 
 
-def _copied(teacher: Weights, student: Weights, sources: Sequence[int]) -> dict[str, Tensor]:
+def _copied(teacher: Weights, student: Weights, sources: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
     """Return every weight of the student that the teacher has in the same size; tables may be shorter."""
     copied: dict[str, Tensor] = {}
     for name, slot in student.items():
         theirs = name
-        if name.startswith("layers."):
-            _, place, inner = name.split(".", 2)
-            if int(place) >= len(sources):
+        stack = next((path for path in ("layers", "decoder.layers") if name.startswith(f"{path}.")), None)
+        if stack is not None:
+            place, inner = name.removeprefix(f"{stack}.").split(".", 1)
+            chosen = sources.get(stack, ())
+            if int(place) >= len(chosen):
                 continue
-            theirs = f"layers.{sources[int(place)]}.{inner}"
+            theirs = f"{stack}.{chosen[int(place)]}.{inner}"
         value = teacher.get(theirs)
         if value is None:
             continue
-        if name.startswith("embeddings.") and value.ndim == 2 and len(value) > len(slot):
+        if "embeddings." in name and value.ndim == 2 and len(value) > len(slot):
             value = value[: len(slot)]
         if value.shape == slot.shape:
             copied[name] = value.clone()
     return copied
 
 
-def _narrowed(teacher: Checkpoint, source: int, wanted: LayerShape) -> dict[str, Tensor]:
-    """Return the attention and FFN weights of the teacher's layer `source` with the strongest heads and neurons."""
-    shape = teacher.shape.layers[source]
-    own = {
-        name.removeprefix(f"layers.{source}."): value
-        for name, value in teacher.weights.items()
-        if name.startswith(f"layers.{source}.")
-    }
+def _narrowed(teacher: Checkpoint, path: str, shape: LayerShape, wanted: LayerShape) -> dict[str, Tensor]:
+    """Return the attention and FFN weights of the teacher's layer at `path` with the strongest heads and neurons, where
+    the student has fewer.
+    """
+    own = {name.removeprefix(path): value for name, value in teacher.weights.items() if name.startswith(path)}
     narrowed: dict[str, Tensor] = {}
-    if wanted.ffn <= shape.ffn:
+    if wanted.ffn < shape.ffn:
         writers = ("ffn.up", "ffn.gate") if teacher.shape.gated else ("ffn.up",)
         strength = own["ffn.down.weight"].norm(dim=0)
         for name in writers:
             strength = strength * own[f"{name}.weight"].norm(dim=1)
         neurons = _strongest(strength, wanted.ffn)
         for name in writers:
-            narrowed[f"{name}.weight"] = own[f"{name}.weight"][neurons]
-            narrowed[f"{name}.bias"] = own[f"{name}.bias"][neurons]
+            narrowed |= _rows(own, name, neurons)
         narrowed["ffn.down.weight"] = own["ffn.down.weight"][:, neurons]
-    if wanted.heads <= shape.heads and wanted.head_size == shape.head_size:
+    if wanted.heads < shape.heads and wanted.head_size == shape.head_size and shape.kv_heads is None:
         value = own["attention.value.weight"].reshape(shape.heads, -1).norm(dim=1)
         output = own["attention.output.weight"].reshape(-1, shape.heads, shape.head_size).norm(dim=(0, 2))
         heads = _strongest(value * output, wanted.heads)
         columns = (heads[:, None] * shape.head_size + torch.arange(shape.head_size)).reshape(-1)
         for name in ("query", "key", "value"):
-            narrowed[f"attention.{name}.weight"] = own[f"attention.{name}.weight"][columns]
-            narrowed[f"attention.{name}.bias"] = own[f"attention.{name}.bias"][columns]
+            narrowed |= _rows(own, f"attention.{name}", columns)
         narrowed["attention.output.weight"] = own["attention.output.weight"][:, columns]
         if "attention.relative.weight" in own:
             narrowed["attention.relative.weight"] = own["attention.relative.weight"][:, heads]
     return {name: value.clone().contiguous() for name, value in narrowed.items()}
+
+
+def _rows(own: Weights, module: str, numbers: Tensor) -> dict[str, Tensor]:
+    """Return a linear layer's weight, and its bias where it has one, of these outputs alone."""
+    names = (f"{module}.{kind}" for kind in ("weight", "bias"))
+    return {name: own[name][numbers] for name in names if name in own}
 
 
 def _strongest(strength: Tensor, count: int) -> Tensor:
@@ -239,7 +267,7 @@ def _projected_tables(teacher: Weights, student: Weights) -> dict[str, Tensor]:
     if width > words.shape[1]:
         return {}
     if width == words.shape[1]:  # factorised: only the projection has another size
-        alike = _copied(teacher, student, ())
+        alike = _copied(teacher, student, {})
         return {name: value for name, value in alike.items() if name.startswith("embeddings.")}
     # Eigenvectors of E^T E are the right singular vectors of E; eigh sorts them by rising value.
     basis = torch.linalg.eigh(words.T @ words).eigenvectors[:, -width:].float()

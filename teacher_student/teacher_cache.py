@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 
 from models.checkpoint import Checkpoint
-from models.encoded import Encoded, members
+from models.content import members
+from models.encoded import Encoded
 from models.errors import BadFile, BadInput
 from models.evaluation import TOKENS_PER_BATCH, answer_offsets, place_answers, unpadded_batches
 from models.files import digest_of, sha256_bytes
@@ -28,6 +29,7 @@ FORMAT = 1
 RECORD = "record.json"
 LOGITS = "logits.npy"
 HIDDEN_BYTES = 2  # float16
+LOGIT_BYTES = 4  # float32
 HALF_LIMIT = float(np.finfo(np.float16).max)
 
 
@@ -206,7 +208,7 @@ def _compute(
     tick = progress("teacher outputs")
     done = 0
     with torch.inference_mode(), compute.autocast():
-        for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH):
+        for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH, likeness=data.likeness):
             features = network.features(**data.batch(rows).to(device).inputs)
             place_answers(logits, features.logits.float().cpu().numpy(), rows, starts)
             for layer in layers:

@@ -26,7 +26,7 @@ from teacher_student.training_state import Store, optimizer_tensors, restore_opt
 from teacher_student.word_gradient import WordGradient
 
 GIVE_BACK_STEPS = 50  # keeps a process near 1.3 GB that grew by 150 MB every 100 steps, at no measurable cost
-TABLES = ("embeddings.word", "embeddings.position", "embeddings.token_type")
+TABLES = tuple(f"{stack}embeddings.{kind}" for stack in ("", "decoder.") for kind in ("word", "position", "token_type"))
 
 
 class Objective(Protocol):
@@ -126,7 +126,7 @@ def fit(
         BadInput: no examples, nothing to train, or a loss that is no longer a number.
     """
     processes = Processes.join(schedule.compute)
-    plan = make_plan(data.lengths, schedule, seed=seed)
+    plan = make_plan(data.lengths, schedule, seed=seed, likeness=data.likeness)
     training = _Training(network, objective, data, schedule, plan, processes, seed)
     store = Store(scratch, training.fingerprint())
     training.restore(store)

@@ -22,6 +22,8 @@ class WordGradient:
     def __init__(self, network: Network) -> None:
         table = dict(network.embeddings.named_children()).get("word")
         self.table: nn.Embedding | None = None
+        if network.output is not None:  # every word is written with it, so its gradient has no zeros
+            table = None
         if isinstance(table, nn.Embedding) and table.weight.requires_grad and table.weight.device.type == "cpu":
             self.table = table
         self.dense: Tensor | None = None

@@ -77,13 +77,22 @@ def predict_command(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Answer texts or images with a bundle, as a device would."""
+    """Answer texts or images with a bundle, as a device would; one that writes gives what it writes."""
     from export.bundle import Bundle
+    from export.generator import Generator
     from models.task import THRESHOLD
 
+    opened = Bundle.open(bundle)
+    if opened.shape.output is not None:
+        written = Generator.open(bundle).write(texts)
+        if as_json:
+            _print([{"text": text} for text in written])
+        else:
+            typer.echo("\n".join(written))
+        return
     seconds = pairs * len(texts) if pairs is not None and len(pairs) == 1 else pairs
     least = THRESHOLD if threshold is None else threshold
-    answers = Bundle.open(bundle).predict(texts, seconds, threshold=least)
+    answers = opened.predict(texts, seconds, threshold=least)
     if as_json:
         _print([dict(answer.values) for answer in answers])
         return

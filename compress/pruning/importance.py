@@ -88,7 +88,7 @@ def score_units(
     totals = [np.zeros(place.units) for place in places]
     tick, done = progress("score heads and neurons"), 0
     with recorded([place.module for place in places]) as seen:
-        for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH):
+        for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH, likeness=data.likeness):
             gradients = _mask_gradients(network, data.batch(rows), target, places, seen)
             for total, gradient in zip(totals, gradients, strict=True):
                 total += (gradient.square() if criterion is Criterion.FISHER else gradient.abs()).sum(dim=0).numpy()

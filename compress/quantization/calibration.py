@@ -136,7 +136,7 @@ def _run(network: Network, data: Encoded, paths: list[str], observe: Observe, pr
     """Show `observe` what every layer of `paths` reads, batch by batch, without padding."""
     tick, done = progress("calibrate"), 0
     with _observed(network, paths, observe), torch.inference_mode():
-        for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH):
+        for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH, likeness=data.likeness):
             network(**data.batch(rows).inputs)
             done += len(rows)
             tick(done, len(data))

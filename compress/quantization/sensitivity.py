@@ -52,19 +52,22 @@ def sensitivities(
 
     The most sensitive comes first.
 
-    Within a batch the float model runs once, and each module only from its own layer on.
+    Within a batch the float model runs once, and each module only from its own layer on; where words are written, whose
+    logits are many, the whole model runs for each module, nothing is kept, and the score is left out.
     """
     network = checkpoint.network()
     paths = list(quantized.shape.int8_forms)
     rounded = quantized.network()
     modules = {path: rounded.get_submodule(path) for path in paths}
+    if checkpoint.shape.output is not None:
+        return _of_words(network, modules, data, task, progress)
     kl, mse = (dict.fromkeys(paths, 0.0) for _ in range(2))
     starts = answer_offsets(data, checkpoint.shape)
     exact = np.zeros((int(starts[-1]), checkpoint.shape.outputs), dtype=np.float32)
     answers = {path: np.zeros_like(exact) for path in paths}
     tick, done = progress("sensitivity"), 0
     with torch.inference_mode():
-        for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH):
+        for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH, likeness=data.likeness):
             inputs = data.batch(rows).inputs
             states = _states(network, inputs)
             truth = states[-1].flatten(0, -2)
@@ -91,6 +94,28 @@ def sensitivities(
         )
         for path in paths
     ]
+    return tuple(sorted(found, key=lambda one: (-one.kl, one.name)))
+
+
+def _of_words(
+    network: Network, modules: Mapping[str, nn.Module], data: Encoded, task: Task, progress: Progress
+) -> tuple[Sensitivity, ...]:
+    """Return what each module costs in the words that are expected."""
+    kl, mse = (dict.fromkeys(modules, 0.0) for _ in range(2))
+    tick, done = progress("sensitivity"), 0
+    with torch.inference_mode():
+        for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH, likeness=data.likeness):
+            inputs = data.batch(rows).inputs
+            truth = network(**inputs).flatten(0, -2)
+            for path, module in modules.items():
+                with _swapped(network, path, module):
+                    flat = network(**inputs).flatten(0, -2)
+                kl[path] += float(task.divergence(flat, truth, temperature=1.0))
+                mse[path] += float((flat - truth).square().mean(dim=1).sum())
+            done += len(rows)
+            tick(done, len(data))
+    count = max(1, int(data.offsets[-1]))
+    found = [Sensitivity(path, kl[path] / count, mse[path] / count, None) for path in modules]
     return tuple(sorted(found, key=lambda one: (-one.kl, one.name)))
 
 

@@ -271,7 +271,12 @@ def _stage(result: StageResult, teacher: StageResult) -> StageReport:
 
 
 def _accuracy(measured: Measurement) -> Accuracy:
-    return Accuracy(n=len(measured.scores), estimate=measured.estimate, low=measured.low, high=measured.high)
+    return Accuracy(
+        n=len(measured.scores),
+        estimate=measured.estimate,
+        low=measured.low,
+        high=measured.high,
+    )
 
 
 def _difference(teacher: Measurement, candidate: Measurement) -> Span:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -25,8 +26,8 @@ def plan(teacher: ModelShape, settings: DistillSettings) -> StudentPlan | ModelS
         return _as_asked(_of_its_own(teacher, settings.architecture), teacher, settings)
     asked = settings.layers
     layers = list(asked) if isinstance(asked, tuple) else kept_layers(settings, len(teacher.layers))
-    made = student_shape(teacher, layers=layers, ffn=settings.ffn)
-    return StudentPlan(_as_asked(made.shape, teacher, settings), made.sources)
+    made = student_shape(teacher, layers=layers, ffn=settings.ffn, decoder_layers=settings.decoder_layers)
+    return StudentPlan(_as_asked(made.shape, teacher, settings), made.sources, made.written)
 
 
 def _as_asked(shape: ModelShape, teacher: ModelShape, settings: DistillSettings) -> ModelShape:
@@ -87,13 +88,21 @@ def _of_its_own(teacher: ModelShape, settings: ArchitectureSettings) -> ModelSha
     head = teacher.head
     if head is not None and not head.labels and not head.projected:
         head = replace(head, width=settings.hidden_size)
+    layers = even_layers(settings.layers, hidden=settings.hidden_size, heads=settings.heads, ffn=settings.ffn)
+    scaled = teacher.embedding_scale == math.sqrt(teacher.hidden_size)
+    decoder = teacher.decoder
+    if decoder is not None:
+        writes = replace(layers[0], causal=True, cross_heads=settings.heads)
+        decoder = replace(decoder, layers=(writes,) * (settings.decoder_layers or len(layers)))
     return replace(
         teacher,
         head=head,
         hidden_size=settings.hidden_size,
-        layers=even_layers(settings.layers, hidden=settings.hidden_size, heads=settings.heads, ffn=settings.ffn),
+        layers=tuple(replace(layer, causal=teacher.layers[0].causal) for layer in layers),
+        decoder=decoder,
         activation=Activation(settings.activation),
         initializer_range=settings.initializer_range,
+        embedding_scale=math.sqrt(settings.hidden_size) if scaled else teacher.embedding_scale,
     )
 
 

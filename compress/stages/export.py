@@ -12,12 +12,15 @@ import numpy as np
 from compress.settings import ExportSettings
 from compress.stage import Context, Output, Stage
 from export.bundle import Contents, write_bundle
-from export.graph_file import graph_file
-from export.parity import bound_for, compare
+from export.graph_file import GraphFile, graph_file
+from export.parity import Parity, bound_for, compare
+from export.parity_writing import compare_writing, words_bound
+from export.runtime_steps import writer_sessions
 from export.session import Arrays
 from export.target import TARGETS
 from models.checkpoint import Checkpoint
 from models.encoded import Encoded
+from models.network import Network
 from models.progress import Progress
 
 PARITY_EXAMPLES = 256
@@ -50,17 +53,20 @@ def run(parent: Checkpoint, settings: ExportSettings, context: Context) -> Outpu
     graph = graph_file(network, TARGETS[settings.target])
     data = context.validation
     rows = spread(data, PARITY_EXAMPLES)
-    parity = compare(network, graph.data, _singles(data, rows, context.progress))
-    parity.check(bound_for(network))
-    contents = Contents(
-        shape=parent.shape,
-        reader=parent.reader,
-        graph=graph,
-        examples=[_single(data, row) for row in spread(data, settings.golden)],
-        parameters=parent.parameters,
-        projection=parent.projection(),
-    )
+    parity = _parity(network, graph, _singles(data, rows, context.progress))
+    contents = Contents.of(parent, graph, [_single(data, row) for row in spread(data, settings.golden)])
     return Output(NewBundle(contents), {"parity": asdict(parity)})
+
+
+def _parity(network: Network, graph: GraphFile, examples: Iterator[Arrays]) -> Parity:
+    if network.shape.output is None:
+        parity = compare(network, graph.data, examples)
+        parity.check(bound_for(network))
+        return parity
+    encoder = None if graph.encoder is None else graph.extra[graph.encoder]
+    parity = compare_writing(network, writer_sessions(network.shape, graph.data, encoder, threads=1), examples)
+    parity.check(words_bound(network))
+    return parity
 
 
 def milder(settings: ExportSettings, details: dict[str, Any]) -> None:

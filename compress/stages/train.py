@@ -26,6 +26,7 @@ def train(checkpoint: Checkpoint, settings: TrainSettings, context: Context) -> 
             progress=context.progress,
         ),
         schedule=schedule_of(settings),
+        smoothing=settings.label_smoothing,
     )
     return Output(trained, {"training": history.to_json()})
 

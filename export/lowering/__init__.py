@@ -9,7 +9,7 @@ from torch import nn
 from export.emit import GroupLowering, Lowering
 from export.lowering.activation import lower_gelu, lower_relu, lower_silu, lower_tanh
 from export.lowering.attention import lower_attention, lower_distance_bias
-from export.lowering.embeddings import lower_embedding, lower_embeddings
+from export.lowering.embeddings import lower_embedding, lower_embeddings, lower_word_output
 from export.lowering.feedforward import lower_feed_forward
 from export.lowering.heads import (
     lower_box_head,
@@ -33,7 +33,7 @@ from export.lowering.quantized import (
 )
 from models.block import Block
 from models.layers.attention import Attention, DistanceBias
-from models.layers.embeddings import Embeddings, SinusoidalPositions
+from models.layers.embeddings import Embeddings, SinusoidalPositions, WordOutput
 from models.layers.feedforward import FeedForward
 from models.layers.heads import (
     BoxHead,
@@ -57,6 +57,7 @@ LOWERINGS: Mapping[type[nn.Module], Lowering] = {
     FeedForward: lower_feed_forward,
     Embeddings: lower_embeddings,
     PatchEmbeddings: lower_patch_embeddings,
+    WordOutput: lower_word_output,
     nn.Embedding: lower_embedding,
     SinusoidalPositions: lower_embedding,
     QuantizedEmbedding: lower_quantized_embedding,

@@ -23,13 +23,13 @@ class Heads(NamedTuple):
 
 
 def lower_attention(module: Attention, emit: Emit, hidden: Value, places: Places, reader: Value | None) -> Value:
-    """Return (time, batch, hidden), or the output bias alone where no head is left.
+    """Return (time, batch, hidden), or what the output adds alone where no head is left.
 
     `hidden` is (time, batch, hidden). With `reader`, (readers, batch, hidden), only these tokens ask and get an answer;
     `places` are then those of what reads.
     """
     if module.heads == 0:
-        return emit.at("output").constant(module.output.bias, "bias")
+        return emit.alone(module, "output")
     if reader is None:
         query, key, value = emit.children(module, ("query", "key", "value"), hidden)
     else:
@@ -162,7 +162,7 @@ def _turn(module: Attention, emit: Emit, heads: Value, places: Places, name: str
 
 
 def _scores(module: Attention, emit: Emit, heads: Heads, *, blocks: bool = False) -> Value:
-    scale = 1 / math.sqrt(module.head_size)
+    scale = 1 / math.sqrt(module.head_size) if module.scale is None else module.scale
     if emit.target.microsoft:
         # The product reads both operands where they lie, so nothing is transposed in memory.
         return emit.microsoft(

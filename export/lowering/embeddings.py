@@ -1,12 +1,15 @@
-"""Word, position and token-type vectors, time first."""
+"""Word, position and token-type vectors, time first, and of what is written batch first; and the way back to words."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 from torch import nn
 
 from export.emit import Emit
 from export.values import Value
-from models.layers.embeddings import Embeddings, SinusoidalPositions
+from models.layers.embeddings import Embeddings, SinusoidalPositions, WordOutput
 from models.layers.quantized import QuantizedEmbedding
 
 
@@ -18,13 +21,65 @@ def lower_embedding(module: nn.Embedding | SinusoidalPositions, emit: Emit, indi
 def lower_embeddings(module: Embeddings, emit: Emit, ids: Value, kinds: Value | None = None) -> Value:
     """Return (time, batch, hidden) for `ids` and token types `kinds`, both (batch, time)."""
     ids = emit.node("Transpose", ids, role="ids_by_time", perm=[1, 0])
-    parts = [emit.child(module, "word", ids)]
+    parts = [_scaled(module, emit, emit.child(module, "word", ids))]
     if module.position is not None:
         parts.append(_positions(module, module.position, emit, ids))
     if kinds is not None:
         by_time = emit.node("Transpose", kinds, role="kinds_by_time", perm=[1, 0])
         parts.append(emit.child(module, "token_type", by_time))
-    normed = emit.child(module, "norm", parts[0] if len(parts) == 1 else emit.node("Sum", *parts, role="sum"))
+    return _finished(module, emit, parts)
+
+
+def written_embeddings(module: Embeddings, emit: Emit, words: Value, places: Value) -> Value:
+    """Return (batch, new, hidden) for rows of the word table `words` (batch, new, width) at `places` (batch or 1, new).
+
+    What is written is batch first: a step has one token of each text, and keys and values are kept by text.
+    """
+    parts = [_scaled(module, emit, words)]
+    if module.position is not None:
+        offset = emit.constant(np.array(module.position_offset, dtype=np.int64), "offset")
+        rows = places if module.position_offset == 0 else emit.node("Add", places, offset, role="position_ids")
+        parts.append(emit.child(module, "position", rows))
+    return _finished(module, emit, parts)
+
+
+def lower_word_output(module: WordOutput, emit: Emit, hidden: Value, table: Value | None) -> Value:
+    """Return logits (batch, new, words) for states (batch, new, hidden); `table` (words, hidden) are the rows of the
+    word table where these write.
+    """
+    if table is None:
+        logits = emit.child(module, "projection", scaled_states(module, emit, hidden))
+        return logits if module.bias is None else emit.node("Add", logits, _bias(module, emit), role="biased")
+    flat = emit.node("Flatten", hidden, role="flat_states", axis=2)  # (batch * new, hidden)
+    ends = [] if module.bias is None else [_bias(module, emit)]
+    product = emit.node("Gemm", flat, table, *ends, role="flat_logits", alpha=module.scale, transB=1)
+    before = emit.node("Shape", hidden, role="texts_and_tokens", start=0, end=2)
+    sizes = emit.node("Concat", before, emit.integers([-1], "words"), role="sizes", axis=0)
+    return emit.node("Reshape", product, sizes, role="logits")
+
+
+def scaled_states(module: WordOutput, emit: Emit, hidden: Value) -> Value:
+    """Return states as their product with the words takes them."""
+    return hidden if module.scale == 1.0 else _times(emit, hidden, module.scale, role="scaled_states")
+
+
+def _bias(module: WordOutput, emit: Emit) -> Value:
+    assert module.bias is not None
+    return emit.constant(module.bias, "bias")
+
+
+def _scaled(module: Embeddings, emit: Emit, words: Value) -> Value:
+    return words if module.scale == 1.0 else _times(emit, words, module.scale, role="scaled_words")
+
+
+def _times(emit: Emit, value: Value, scale: float, *, role: str) -> Value:
+    return emit.node("Mul", value, emit.constant(np.array(scale, dtype=np.float32), f"{role}_by"), role=role)
+
+
+def _finished(module: Embeddings, emit: Emit, parts: Sequence[Value]) -> Value:
+    """Return the sum, normalised and projected."""
+    summed = parts[0] if len(parts) == 1 else emit.node("Sum", *parts, role="sum")
+    normed = summed if module.norm is None else emit.child(module, "norm", summed)
     return normed if module.projection is None else emit.child(module, "projection", normed)
 
 

@@ -8,11 +8,11 @@ from models.layers.feedforward import FeedForward
 
 
 def lower_feed_forward(module: FeedForward, emit: Emit, hidden: Value) -> Value:
-    """Return down(activation(up(x))), with a gate down(activation(up(x)) * gate(x)), or the output bias alone where no
-    neuron is left.
+    """Return down(activation(up(x))), with a gate down(activation(up(x)) * gate(x)), or what the output adds alone
+    where no neuron is left.
     """
     if module.width == 0:
-        return emit.at("down").constant(module.down.bias, "bias")
+        return emit.alone(module, "down")
     if module.gate is None:
         return emit.child(module, "down", emit.child(module, "activation", emit.child(module, "up", hidden)))
     raised, gate = emit.children(module, ("up", "gate"), hidden)

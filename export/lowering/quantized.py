@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from export.emit import Emit
 from export.values import Value
@@ -21,6 +22,14 @@ class Activation(NamedTuple):
     levels: Value
     scale: Value
     zero_point: Value
+
+
+class Int8Weight(NamedTuple):
+    """What a quantized input is multiplied by: int8 levels (in, out), and scales and perhaps a bias (out,)."""
+
+    levels: Value
+    scale: Tensor
+    bias: Tensor | None
 
 
 def lower_quantized_linears(modules: Sequence[QuantizedLinear], emits: Sequence[Emit], hidden: Value) -> list[Value]:
@@ -51,19 +60,32 @@ def _quantize(module: QuantizedLinear, emit: Emit, hidden: Value) -> Activation:
     return Activation(emit.node("QuantizeLinear", hidden, scale, zero_point, role="levels"), scale, zero_point)
 
 
+def quantized_words(table: QuantizedEmbedding, emit: Emit, hidden: Value, bias: Tensor | None) -> Value:
+    """Return the products of states (..., width) with every row of a table, (..., rows), plus a bias.
+
+    The file holds the table once; ONNX Runtime turns it when a session starts.
+    """
+    activation = Activation(*emit.nodes("DynamicQuantizeLinear", hidden, roles=("levels", "scale", "zero_point")))
+    weight = emit.node("Transpose", emit.constant(table.weight, "weight"), role="weight_by_width", perm=[1, 0])
+    return _multiplied(emit, activation, Int8Weight(weight, table.weight_scale, bias))
+
+
 def _product(module: QuantizedLinear, emit: Emit, activation: Activation) -> Value:
-    weight = _weight(module, emit)
-    weight_scale = emit.constant(module.weight_scale, "weight_scale")
-    bias = emit.constant(module.bias, "bias")
+    return _multiplied(emit, activation, Int8Weight(_weight(module, emit), module.weight_scale, module.bias))
+
+
+def _multiplied(emit: Emit, activation: Activation, by: Int8Weight) -> Value:
+    weight_scale = emit.constant(by.scale, "weight_scale")
+    bias = None if by.bias is None else emit.constant(by.bias, "bias")
     levels, scale, zero_point = activation
     if emit.target.microsoft:
         return emit.microsoft(
-            "MatMulIntegerToFloat", levels, weight, scale, weight_scale, zero_point, None, bias, role="output"
+            "MatMulIntegerToFloat", levels, by.levels, scale, weight_scale, zero_point, None, bias, role="output"
         )
-    sums = emit.node("MatMulInteger", levels, weight, zero_point, role="sums")
+    sums = emit.node("MatMulInteger", levels, by.levels, zero_point, role="sums")
     both = emit.node("Mul", scale, weight_scale, role="scale_product")
     scaled = emit.node("Mul", emit.node("Cast", sums, role="float_sums", to=1), both, role="scaled")
-    return emit.node("Add", scaled, bias, role="output")
+    return scaled if bias is None else emit.node("Add", scaled, bias, role="output")
 
 
 def _weight(module: QuantizedLinear, emit: Emit) -> Value:

@@ -13,6 +13,7 @@ from torch.nn.functional import linear
 from models.kinds import Positions
 from models.layers.linear import make_linear
 from models.layers.norm import make_norm
+from models.layers.quantized import QuantizedEmbedding
 from models.shape import ModelShape, OutputShape
 
 
@@ -91,7 +92,8 @@ class Embeddings(nn.Module):
 
 class WordOutput(nn.Module):
     """Logits of words for the last states: their product with the rows of a word table (Press and Wolf 2017) or with a
-    matrix of its own, where the states were multiplied by a scale (Raffel et al. 2020), plus a bias.
+    matrix of its own, where the states were multiplied by a scale (Raffel et al. 2020), plus a bias. A table in int8
+    multiplies in int8: its product is the largest of a step.
     """
 
     def __init__(self, hidden_size: int, words: int, shape: OutputShape) -> None:
@@ -103,7 +105,13 @@ class WordOutput(nn.Module):
     def forward(self, hidden: Tensor, table: nn.Module) -> Tensor:
         """Return (..., words) for states (..., hidden_size); `table` is the word table that the writer reads."""
         scaled = hidden if self.scale == 1.0 else hidden * self.scale
-        logits = linear(scaled, rows_of(table)) if self.projection is None else self.projection(scaled)
+        logits: Tensor
+        if self.projection is not None:
+            logits = self.projection(scaled)
+        elif isinstance(table, QuantizedEmbedding):
+            logits = table.products(scaled)
+        else:
+            logits = linear(scaled, rows_of(table))
         return logits if self.bias is None else logits + self.bias
 
 

@@ -150,3 +150,11 @@ class QuantizedEmbedding(nn.Module):
     def forward(self, indices: Tensor) -> Tensor:
         """Return (..., width) float32 for whole-number `indices` (...)."""
         return self.weight[indices].float() * self.weight_scale[indices].unsqueeze(-1)
+
+    def products(self, hidden: Tensor) -> Tensor:
+        """Return (..., rows): the products of states (batch, ..., width) with every row, as a dynamic QuantizedLinear
+        computes them.
+        """
+        scale, zero_point = dynamic_range(hidden)
+        sums = integer_matmul(quantize_activation(hidden, scale, zero_point), zero_point, self.weight)
+        return sums.float() * (scale * self.weight_scale)

@@ -12,6 +12,7 @@ from models.choice import class_loss, likeliest, require_choice, softened_diverg
 from models.columns import Wanted
 from models.labels import class_targets, label_names
 from models.shape import HeadShape
+from models.targets import Writes
 from models.task import ACCURACY, Answer, Floats, Given, Logits, Metric, Targets
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class ImageClassification:
     metric: Metric = ACCURACY
     reading: str = "print(labels[str(int(logits[0].argmax()))])"
     shared: int = 0
+    writes: Writes = Writes.NOTHING
 
     def read(self, wanted: Wanted, split: str | None) -> Table:
         """Return the images, each with a label or all without."""
@@ -49,9 +51,9 @@ class ImageClassification:
         """Return the number of every row's class, int64 (rows,)."""
         return np.array(class_targets(table, labels), dtype=np.int64)
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
         """Return the cross-entropy, summed over labelled rows."""
-        return class_loss(logits, targets)
+        return class_loss(logits, targets, smoothing=smoothing)
 
     def divergence(self, student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
         """Return the divergence of softened outputs (Hinton et al. 2015), summed over rows."""

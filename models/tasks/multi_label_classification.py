@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 
+from models.choice import require_plain
 from models.columns import Wanted
 from models.errors import BadInput
 from models.labels import labels_of, unknown
 from models.shape import HeadShape
 from models.summary import Summary
+from models.targets import Writes
 from models.task import Answer, Floats, Given, Logits, Metric, PairedTest, Targets
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class MultiLabelClassification:
     )
     reading: str = "print([labels[str(number)] for number in np.flatnonzero(logits[0] > 0)])"
     shared: int = 0
+    writes: Writes = Writes.NOTHING
 
     def read(self, wanted: Wanted, split: str | None) -> Table:
         """Return the rows, each with its labels (none of them too) or all without."""
@@ -71,8 +74,9 @@ class MultiLabelClassification:
                 targets[row, numbers[label]] = 1.0
         return targets
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
         """Return the binary cross-entropy, the mean over labels summed over labelled rows."""
+        require_plain(smoothing, task=self.name)
         from torch.nn.functional import binary_cross_entropy_with_logits
 
         known = ~targets[:, 0].isnan()

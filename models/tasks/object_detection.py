@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from models.boxes import corners, right_at
-from models.choice import probabilities
+from models.choice import probabilities, require_plain
 from models.columns import Wanted
 from models.errors import BadInput
 from models.kinds import Activation, Reads
 from models.labels import labels_of, unknown
 from models.shape import BOX, HeadShape
 from models.summary import Summary
+from models.targets import Writes
 from models.task import Answer, Floats, Given, Logits, Metric, PairedTest, Targets
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class ObjectDetection:
         "        print(labels[str(scores.argmax())], box)"
     )
     shared: int = 0
+    writes: Writes = Writes.NOTHING
 
     def read(self, wanted: Wanted, split: str | None) -> Table:
         """Return the images, each with its objects (none of them too) or all without."""
@@ -91,10 +93,11 @@ class ObjectDetection:
                 targets[row, place] = numbers[kind], *box
         return targets
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
         """Return the loss of a batch, times its labelled rows."""
         from models.detection import detection_loss
 
+        require_plain(smoothing, task=self.name)
         known = ~targets[:, 0, 0].isnan()
         answers = logits.reshape(len(targets), -1, logits.shape[-1])[known]
         return detection_loss(answers, targets[known]) if len(answers) else logits.sum() * 0

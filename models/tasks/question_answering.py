@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple, final
 import numpy as np
 import numpy.typing as npt
 
+from models.choice import require_plain
 from models.columns import Wanted
 from models.errors import BadInput
 from models.kinds import Reads
 from models.shape import HeadShape
 from models.summary import Summary
-from models.targets import SpanTargets
+from models.targets import SpanTargets, Writes
 from models.task import Answer, Besides, Floats, Given, Logits, Metric, PairedTest, Targets
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class QuestionAnswering:
     )
     reading: str = "print(text.tokens[int(logits[0, :, 0].argmax()) : int(logits[0, :, 1].argmax()) + 1])"
     shared: int = 128
+    writes: Writes = Writes.NOTHING
 
     def read(self, wanted: Wanted, split: str | None) -> Table:
         """Return questions with their contexts, each with its answers or all without."""
@@ -93,10 +95,11 @@ class QuestionAnswering:
             spans.append(np.array(each, dtype=np.int64).reshape(-1, 2))
         return SpanTargets(list(spans))
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
         """Return the cross-entropy of the right start and the right end among all tokens of a window, summed over
         windows that are labelled.
         """
+        require_plain(smoothing, task=self.name)
         row = targets[:, 3].cumsum(dim=0) - 1  # (tokens,)
         known = targets[:, 0] >= 0
         total = logits.new_zeros(())

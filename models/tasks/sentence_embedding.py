@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 import numpy.typing as npt
 
+from models.choice import require_plain
 from models.columns import Wanted
 from models.errors import BadInput
 from models.shape import HeadShape
 from models.summary import Summary
+from models.targets import Writes
 from models.task import Answer, Besides, Floats, Given, Logits, Metric, PairedTest, Targets
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class SentenceEmbedding:
     )
     reading: str = "print(logits[0])"
     shared: int = 0
+    writes: Writes = Writes.NOTHING
 
     def read(self, wanted: Wanted, split: str | None) -> Table:
         """Return texts, those of a pair one after the other; what a text alone is labelled with means nothing."""
@@ -80,8 +83,9 @@ class SentenceEmbedding:
             found[row] = value if row % 2 else np.nan
         return found
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
         """Raise BadInput: what a row has learnt is not in its label."""
+        require_plain(smoothing, task=self.name)
         raise BadInput("sentence embeddings have no loss on labels", where="losses.labels", fix="Set its weight to 0.")
 
     def divergence(self, student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:

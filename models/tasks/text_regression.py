@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 
+from models.choice import require_plain
 from models.columns import Wanted
 from models.errors import BadInput
 from models.labels import labels_of
 from models.shape import HeadShape
 from models.summary import Summary
+from models.targets import Writes
 from models.task import Answer, Besides, Floats, Given, Logits, Metric, PairedTest, Targets
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class TextRegression:
     )
     reading: str = "print(float(logits[0, 0]))"
     shared: int = 0
+    writes: Writes = Writes.NOTHING
 
     def read(self, wanted: Wanted, split: str | None) -> Table:
         """Return the rows, each with a number or all without."""
@@ -71,8 +74,9 @@ class TextRegression:
                 raise BadInput(f"row {row} has the label {value!r}, which is no number", where=table.source)
         return np.array(table.labels, dtype=np.float32)
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
         """Return the squared error, summed over labelled rows."""
+        require_plain(smoothing, task=self.name)
         known = ~targets.isnan()
         return (logits[known, 0] - targets[known]).square().sum()
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple, final
 
 import numpy as np
 
-from models.choice import probabilities, softened_divergence
+from models.choice import probabilities, require_plain, softened_divergence
 from models.columns import Wanted, listed
 from models.errors import BadInput
 from models.kinds import Reads
 from models.labels import unknown
 from models.shape import HeadShape
 from models.summary import Summary
-from models.targets import WordTargets
+from models.targets import WordTargets, Writes
 from models.task import Answer, Floats, Given, Logits, Metric, PairedTest, Targets
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class TokenClassification:
     metric: Metric = Metric("span_f1", higher_is_better=True, paired_test=PairedTest.BOOTSTRAP, summary=Summary.F1)
     reading: str = "print([labels[str(int(number))] for number in logits[0].argmax(axis=1)])"
     shared: int = 0
+    writes: Writes = Writes.NOTHING
 
     def read(self, wanted: Wanted, split: str | None) -> Table:
         """Return rows of words, each with a tag or all without."""
@@ -96,8 +97,9 @@ class TokenClassification:
             rows.append(found)
         return WordTargets(rows)
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
         """Return the cross-entropy, summed over tokens of labelled words."""
+        require_plain(smoothing, task=self.name)
         from torch.nn.functional import cross_entropy
 
         return cross_entropy(logits, targets[..., 0], ignore_index=-1, reduction="sum")

@@ -16,7 +16,8 @@ from support.vocabularies import ALPHABET, KINDS, STRANGE, tokenizing_of, tokeni
 
 from compress.trimming.tokenizer import Trimmed, pieces_to_keep, trim_tokenizer
 from models.errors import BadFile, Unsupported
-from models.tokenizing import Tokenizing, train_byte_level_bpe
+from models.new_tokenizer import train_byte_level_bpe
+from models.tokenizing import Tokenizing
 
 LONG = 10_000
 texts = st.text(alphabet=ALPHABET + STRANGE + "  ", max_size=20)

@@ -25,9 +25,10 @@ from models.errors import BadFile, BadInput, CompressError, Mismatch
 from models.files import sha256_file
 from models.kinds import Int8Form, Reads
 from models.network import Network
+from models.new_tokenizer import train_byte_level_bpe
 from models.sentence_transformers import embedding_head
 from models.shape import HeadShape
-from models.tokenizing import Tokenizing, train_byte_level_bpe
+from models.tokenizing import Tokenizing
 
 EXAMPLES = [
     {"input_ids": np.array([ids]), "token_type_ids": np.array([kinds])}

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
+from support import writing_shapes
 from support.images import BOXES, image_shape
 from support.networks import EVEN, PRUNED, TURNED, WINDOWS, quantized_network, random_network, tiny_shape
 from torch import nn
@@ -36,7 +37,7 @@ from models.kinds import Activation, Int8Form, Norm, Positions, Reads
 from models.layers.activation import make_activation
 from models.layers.packed import PackedEmbedding, TwoBitEmbedding, pack_rows, pack_rows_in_two_bits
 from models.network import Network
-from models.shape import HeadShape, ImageShape, LayerShape, ModelShape, OutputShape, RelativeBias
+from models.shape import HeadShape, ImageShape, LayerShape, ModelShape, RelativeBias
 
 targets = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 FLOAT = parity.FLOAT_BOUND
@@ -316,14 +317,11 @@ def test_every_module_type_has_a_lowering() -> None:
     without = {nn.Dropout, nn.ModuleList, models.layers.quantized.FakeQuantizedLinear}
     without |= {models.layers.packed.FakeRoundedEmbedding, Network}  # a network is no part of another
     without |= {models.layers.patches.LearnedRows}  # what they hold is in the sum that an image's tokens begin with
-    without |= {models.layers.embeddings.WordOutput}  # what writes has no graph of one step
     assert _layer_types() - without == set(LOWERINGS) | set(GROUPS)
 
 
 def test_what_writes_is_refused_by_name() -> None:
-    network = random_network(
-        tiny_shape(tuple(replace(layer, causal=True) for layer in EVEN), head=None, output=OutputShape())
-    )
+    network = random_network(writing_shapes.SHAPES["gpt2"])
     with pytest.raises(Unsupported, match="a bert model: a model that writes has no ONNX form in one step"):
         lower(network, CPU)
 

@@ -11,10 +11,17 @@ from hypothesis.extra.numpy import arrays
 
 from export.emit import Emit
 from export.lowering import GROUPS, LOWERINGS
+from export.lowering.quantized import quantized_words
 from export.target import TARGETS, Target
 from export.values import Port, Value, build
 from models.kinds import Int8Form
-from models.layers.quantized import QuantizedLinear, dynamic_range, integer_matmul, quantize_activation
+from models.layers.quantized import (
+    QuantizedEmbedding,
+    QuantizedLinear,
+    dynamic_range,
+    integer_matmul,
+    quantize_activation,
+)
 
 ROWS = st.integers(1, 9)
 WIDTHS = st.integers(1, 70)
@@ -109,3 +116,22 @@ def test_a_quantized_layer_is_exact_to_float_rounding(
     (runtime,) = session(model).run(None, {"x": hidden.numpy()})
     native = layer(hidden).numpy()
     np.testing.assert_allclose(runtime, native, rtol=1e-5, atol=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), WIDTHS, WIDTHS, st.booleans(), st.sampled_from(list(TARGETS.values())))
+def test_words_written_by_an_int8_table_are_exact_to_float_rounding(
+    seed: int, words: int, width: int, biased: bool, target: Target
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    table = QuantizedEmbedding(words, width)
+    table.weight.copy_(torch.randint(-127, 128, (words, width), generator=generator))
+    table.weight_scale.copy_(torch.rand(words, generator=generator) * 0.01 + 1e-4)
+    bias = torch.randn(words, generator=generator) if biased else None
+    hidden = Value(Port("hidden", "float32", ("batch", "time", width)))
+    logits = quantized_words(table, Emit(target, LOWERINGS, GROUPS, "output"), hidden, bias)
+    model = build([hidden], {Port("logits", "float32", ("batch", "time", words)): logits}, opset=17, name="words")
+    states = torch.randn(1, 2, width, generator=generator) * 3
+    (runtime,) = session(model).run(None, {"hidden": states.numpy()})
+    native = table.products(states) + (0.0 if bias is None else bias)
+    np.testing.assert_allclose(runtime, native.numpy(), rtol=1e-5, atol=1e-5)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from models import token_cache
-from models.content import Tokens
+from models.content import Tokens, members
 from models.data import Table
-from models.encoded import Encoded, equal_lengths, length_buckets, members
+from models.encoded import Encoded, equal_lengths, length_buckets
 from models.errors import BadInput, Unsupported
 from models.labels import class_targets
 from models.token_cache import encode_table

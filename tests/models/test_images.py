@@ -21,9 +21,9 @@ from models.encoding import encode
 from models.errors import BadFile, BadInput
 from models.images import read_images
 from models.imaging import Imaging
+from models.new_tokenizer import train_byte_level_bpe
 from models.shape import ImageShape
 from models.tasks.image_classification import ImageClassification
-from models.tokenizing import train_byte_level_bpe
 
 TASK = ImageClassification()
 IMAGING = Imaging.of(ImageShape(8, 8, 4, channels=1))

@@ -40,8 +40,9 @@ EXAMPLES: dict[str, tuple[list[Any], tuple[str, ...]]] = {
 }
 # Whose rows are more than a text with its label.
 OF_PAIRS = ("sentence-embedding", "question-answering", "object-detection")
+WRITTEN = ("translation", "summarization", "text-generation")  # test_written_rows.py
 of_texts = pytest.mark.parametrize(
-    "task", [task for task in TASKS if task.name not in OF_PAIRS], ids=lambda task: task.name
+    "task", [task for task in TASKS if task.name not in (*OF_PAIRS, *WRITTEN)], ids=lambda task: task.name
 )
 
 
@@ -71,7 +72,7 @@ def drawn(task: Task, data: Encoded, seed: int = 0) -> torch.Tensor:
 
 
 def test_every_task_has_an_example_and_is_found_by_its_name() -> None:
-    assert {*EXAMPLES, *OF_PAIRS} == {task.name for task in TASKS}
+    assert {*EXAMPLES, *OF_PAIRS, *WRITTEN} == {task.name for task in TASKS}
     assert all(task_named(task.name) is task for task in TASKS)
     with pytest.raises(Unsupported, match="Did you mean 'text-regression'"):
         task_named("text-regresion")
@@ -173,6 +174,31 @@ def test_a_head_that_cannot_do_the_task_is_refused(task: Task) -> None:
     if task.name in ("text-classification", "image-classification", "text-regression"):
         with pytest.raises(BadInput, match="this head has"):
             task.check(HeadShape(("a", "b") if task.name == "text-regression" else ("a",)), where="teacher")
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_is_written_has_no_head(name: str) -> None:
+    task = task_named(name)
+    for refused in (
+        lambda: task.head_of(table(["a"] * 4)),
+        lambda: task.check(HeadShape(("a", "b")), where="teacher"),
+        lambda: task.answer([], (), Given("a", None, [])),
+    ):
+        with pytest.raises((BadInput, Unsupported), match=name):
+            refused()
+
+
+@pytest.mark.parametrize("name", ["text-classification", "image-classification"])
+def test_a_smoothed_target_is_shared_by_all_classes(name: str) -> None:
+    logits, targets = torch.randn(3, 4), torch.tensor([1, 0, -1])
+    wanted = 2 * cross_entropy(logits[:2], targets[:2], label_smoothing=0.2)
+    torch.testing.assert_close(task_named(name).loss(logits, targets, smoothing=0.2), wanted)
+
+
+@pytest.mark.parametrize("name", ["text-regression", "multi-label-classification", "token-classification"])
+def test_what_is_not_one_class_is_not_smoothed(name: str) -> None:
+    with pytest.raises(BadInput, match=f"the targets of {name} are not smoothed"):
+        task_named(name).loss(torch.zeros(1, 2), torch.zeros(1, 2), smoothing=0.1)
 
 
 def test_tasks_load_neither_torch_nor_tables() -> None:

@@ -11,7 +11,8 @@ from tokenizers.models import WordPiece
 from transformers import AutoTokenizer
 
 from models.errors import BadFile, BadInput
-from models.tokenizing import SPECIAL_TOKENS, Tokenizing, train_byte_level_bpe
+from models.new_tokenizer import SPECIAL_TOKENS, train_byte_level_bpe
+from models.tokenizing import Tokenizing
 
 TEACHER = Path(__file__).parents[2].parent / "shared" / "teachers" / "minilm-sst2"
 

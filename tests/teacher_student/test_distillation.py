@@ -14,10 +14,11 @@ from models.layers.quantized import FakeQuantizedLinear
 from models.network import Network
 from models.progress import silent
 from models.shape import HeadShape, LayerShape
-from teacher_student import distillation
+from teacher_student import objectives
 from teacher_student.compute import Compute
-from teacher_student.distillation import DistillationObjective, Reading, distill, kept_hidden
+from teacher_student.distillation import Reading, distill
 from teacher_student.losses import LossWeights
+from teacher_student.objectives import DistillationObjective, kept_hidden
 from teacher_student.schedule import Schedule
 from teacher_student.student import build_student, student_shape
 from teacher_student.teacher_cache import teacher_outputs
@@ -63,7 +64,7 @@ def test_hidden_states_that_are_too_many_are_computed_instead(make_model, lesson
     teacher, student = make_model(layers=4), make_model(layers=2, seed=1)
     terms = []
     for limit in (1e9, 0):
-        monkeypatch.setattr(distillation, "KEPT_BYTES", limit)
+        monkeypatch.setattr(objectives, "KEPT_BYTES", limit)
         objective = objective_for(teacher, student, lessons, EVERYTHING)
         assert bool(objective.outputs.hidden) == bool(limit)
         terms.append(objective(student.network(), lessons.train.batch(np.arange(10))))

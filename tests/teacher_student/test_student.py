@@ -4,7 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support.examples import tiny_tokenizing
+from support.writers import writer
 
+from models.checkpoint import Checkpoint
 from models.errors import BadInput
 from models.kinds import Int8Form
 from models.shape import HeadShape, LayerShape, RelativeBias
@@ -146,3 +149,34 @@ def test_dropout_is_set_everywhere(make_model):
     assert shape.dropout == shape.attention_dropout == 0.3
     assert isinstance(shape.head, HeadShape) and shape.head.dropout == 0.3
     assert with_dropout(make_model(), None).shape.dropout == 0.1
+
+
+@pytest.mark.parametrize("family", ["marian", "t5", "llama"])
+def test_a_student_that_writes_keeps_the_chosen_layers_of_both_stacks(family, tmp_path):
+    checkpoint = written_checkpoint(family, tmp_path)
+    shape = checkpoint.shape
+    behind = None if shape.decoder is None else (0, len(shape.decoder.layers) - 1)
+    plan = student_shape(shape, layers=(1,), decoder_layers=behind)
+    student = build_student(checkpoint, plan, seed=0)
+    assert len(student.shape.layers) == 1
+    ours, theirs = student.weights, checkpoint.weights
+    inner = [name.removeprefix("layers.1.") for name in theirs if name.startswith("layers.1.")]
+    assert inner and all(torch.equal(ours[f"layers.0.{name}"], theirs[f"layers.1.{name}"]) for name in inner)
+    for place, source in enumerate(behind or ()):
+        path = f"decoder.layers.{source}."
+        inner = [name.removeprefix(path) for name in theirs if name.startswith(path)]
+        assert any("cross" in name for name in inner)
+        assert all(torch.equal(ours[f"decoder.layers.{place}.{name}"], theirs[path + name]) for name in inner)
+    rest = [name for name in theirs if "layers." not in name]
+    assert all(torch.equal(ours[name], theirs[name]) for name in rest)
+    narrow = build_student(checkpoint, student_shape(shape, layers=1, ffn=8), seed=0)
+    assert narrow.weights["layers.0.ffn.down.weight"].shape[1] == 8
+    if behind is None:
+        with pytest.raises(BadInput, match="writes nothing behind a source"):
+            student_shape(shape, layers=1, decoder_layers=1)
+
+
+def written_checkpoint(family, folder):
+    writer(family).save_pretrained(folder)
+    tiny_tokenizing().save(folder)
+    return Checkpoint.load(folder)

@@ -11,8 +11,9 @@ from torch import nn
 from models.errors import BadInput
 from models.shape import HeadShape
 from models.tasks.text_classification import TextClassification
-from teacher_student.distillation import LabelObjective, fine_tune, scorer
+from teacher_student.distillation import fine_tune, scorer
 from teacher_student.losses import Term
+from teacher_student.objectives import LabelObjective
 from teacher_student.schedule import make_plan
 from teacher_student.training import fit
 from teacher_student.word_gradient import WordGradient

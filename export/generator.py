@@ -1,0 +1,104 @@
+"""Writing with a bundle: texts in, texts out, or a piece at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, final
+
+from export.bundle import Bundle
+from export.runtime_steps import RuntimeSteps, WriterSessions
+from models.errors import BadInput
+from models.generation import generate, starts, stream
+from models.generation_settings import Generation
+from models.tokenizing import Tokenizing
+
+UNCUT: Final = 1 << 24  # tokens: a text that is too long is refused, not cut
+
+
+@final
+@dataclass(frozen=True)
+class Generator:
+    """A model that writes, ready to run. Needs ONNX Runtime and tokenizers, not PyTorch.
+
+    Behind an encoder it reads a text and writes its answer; without one it goes on from a text, and what it gives is
+    what comes behind that. `settings` are those the model came with; a call may have its own.
+    """
+
+    sessions: WriterSessions
+    tokenizing: Tokenizing
+    settings: Generation
+
+    @staticmethod
+    def open(directory: Path, *, threads: int = 1) -> Generator:
+        """Return the generator of a bundle.
+
+        Raises:
+            BadFile: there is no valid bundle, or a file that it needs is missing.
+            BadInput: its model writes nothing.
+        """
+        bundle = Bundle.open(directory)
+        return Generator(bundle.writer(threads=threads), bundle.tokenizing, bundle.generation)
+
+    def write(
+        self, texts: Sequence[str], settings: Generation | None = None, *, seed: int = 0, batch: int = 1
+    ) -> list[str]:
+        """Return what is written for each text, `batch` of them at once.
+
+        One at a time a text does not depend on those beside it; in dynamic int8 it does where there are several.
+
+        Raises:
+            BadInput: a text is empty or too long, or the settings are not for this model.
+        """
+        how = self._checked(settings)
+        ids = self._read(texts)
+        written: list[str] = []
+        for start in range(0, len(ids), batch):
+            some = ids[start : start + batch]
+            steps, prompts = self._begun(some, how)
+            found = generate(steps, prompts, how, seed=seed + start)
+            written += [self._said(prompt, best[0].tokens) for prompt, best in zip(prompts, found, strict=True)]
+        return written
+
+    def stream(self, text: str, settings: Generation | None = None, *, seed: int = 0) -> Iterator[str]:
+        """Yield the pieces of what is written for a text as soon as they are known. Whoever stops reading stops the
+        writing.
+
+        Raises:
+            BadInput: as `write` raises, or for several beams, of which none is known before the end.
+        """
+        how = self._checked(settings)
+        steps, prompts = self._begun(self._read([text]), how)
+        spell = self.tokenizing.speller(() if self.sessions.encoder is not None else prompts[0])
+        for (token,) in stream(steps, prompts, how, seed=seed):
+            piece = "" if token is None or token in how.end else spell(token)
+            if piece:
+                yield piece
+
+    def _read(self, texts: Sequence[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self.tokenizing.encode(texts, max_length=UNCUT)]
+
+    def _begun(self, ids: list[list[int]], settings: Generation) -> tuple[RuntimeSteps, list[list[int]]]:
+        if self.sessions.encoder is None:
+            return RuntimeSteps(self.sessions), ids
+        return RuntimeSteps(self.sessions, ids), starts(settings, len(ids))
+
+    def _said(self, prompt: Sequence[int], tokens: Sequence[int]) -> str:
+        if self.sessions.encoder is not None:
+            return self.tokenizing.decoded([tokens])[0]
+        # A tokenizer may leave out the blank before the first word of a text, which here stands behind others.
+        before = self.tokenizing.decoded([prompt])[0]
+        return self.tokenizing.decoded([[*prompt, *tokens]])[0][len(before) :]
+
+    def _checked(self, settings: Generation | None) -> Generation:
+        how = self.settings if settings is None else _completed(settings, self.settings)
+        beyond = [token for token in how.end if token > self.tokenizing.highest_id]
+        if beyond:
+            raise BadInput(f"the tokenizer has no token {beyond[0]}, which would end a text", where="generation")
+        return how
+
+
+def _completed(settings: Generation, own: Generation) -> Generation:
+    """Return settings with the tokens that a model begins and ends with where they name none."""
+    return replace(settings, start=own.start if settings.start is None else settings.start, end=settings.end or own.end)

@@ -1,0 +1,82 @@
+"""What a text goes on with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+import numpy as np
+
+from models.choice import class_loss, softened_divergence
+from models.columns import Wanted
+from models.shape import HeadShape
+from models.summary import Summary
+from models.targets import NextTargets, Writes
+from models.task import Answer, Besides, Floats, Given, Logits, Metric, Outputs, PairedTest, Targets
+from models.writing import no_head, not_answered
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from models.data import Table
+    from models.encoded import Encoded
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TextGeneration:
+    """Cross-entropy of every token to train; its mean, in nats a token, to judge, and perplexity besides. Running text
+    is read in blocks. A point of the accuracy gate is 0.01 nats, that is, one percent of perplexity.
+    """
+
+    name: str = "text-generation"
+    metric: Metric = Metric(
+        "token_loss",
+        higher_is_better=False,
+        paired_test=PairedTest.BOOTSTRAP,
+        summary=Summary.PER_TOKEN,
+        besides=(Besides("perplexity", Summary.PERPLEXITY),),
+    )
+    reading: str = "print(int(logits[0, -1].argmax()))  # the number of the likeliest next token"
+    shared: int = 0
+    writes: Writes = Writes.ON
+
+    def read(self, wanted: Wanted, split: str | None) -> Table:
+        """Return documents of running text."""
+        from models.parallel import read_running
+
+        return read_running(wanted, split)
+
+    def head_of(self, table: Table) -> HeadShape:
+        """Raise BadInput: a model that writes has no head."""
+        return no_head(self.name, where=table.source)
+
+    def check(self, head: HeadShape, *, where: str) -> None:
+        """Raise BadInput: a model that writes has no head."""
+        no_head(self.name, where=where)
+
+    def targets(self, table: Table, labels: tuple[str, ...]) -> NextTargets:
+        """Return that every token is expected behind those before it."""
+        return NextTargets()
+
+    def loss(self, logits: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
+        """Return the cross-entropy, summed over tokens."""
+        return class_loss(logits, targets[..., 0], smoothing=smoothing)
+
+    def divergence(self, student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+        """Return the divergence of softened outputs (Hinton et al. 2015), summed over tokens."""
+        return softened_divergence(student, teacher, temperature=temperature)
+
+    def statistics(self, logits: Outputs, data: Encoded, labels: tuple[str, ...]) -> Floats:
+        """Return what the tokens of every row cost together, and how many there are, (rows, 2)."""
+        costs = np.add.reduceat(logits[:, 0], data.offsets[:-1])
+        return np.stack([costs, data.lengths], axis=1).astype(np.float64)
+
+    def predict(self, logits: Outputs, data: Encoded) -> Targets:
+        """Return what was given: it is no class."""
+        return logits
+
+    def answer(self, logits: Sequence[Logits], labels: tuple[str, ...], given: Given) -> Answer:
+        """Raise Unsupported: what is written is not made of logits."""
+        raise not_answered(self.name)
