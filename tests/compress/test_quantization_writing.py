@@ -38,14 +38,14 @@ def test_a_graph_in_int8_writes_what_the_network_writes(name: str, target: str) 
     network = in_int8(name).network()
     graph = graph_file(network, TARGETS[target])
     encoder = None if graph.encoder is None else graph.extra[graph.encoder]
-    sessions = writer_sessions(network.shape, graph.data, encoder, threads=1)
+    loaded = writer_sessions(network.shape, graph.data, encoder, threads=1)
     draw = np.random.default_rng(0)
     texts = [draw.integers(3, 50, draw.integers(1, 9)).tolist() for _ in range(TEXTS)]
     behind = encoder is not None
     same = [
         np.equal(
             written(NativeSteps(network, [text] if behind else None), text, behind=behind),
-            written(RuntimeSteps(sessions, [text] if behind else None), text, behind=behind),
+            written(RuntimeSteps(loaded, [text] if behind else None), text, behind=behind),
         ).mean()
         for text in texts
     ]
