@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import numpy as np
 from torch import Tensor, nn
 
 from export import values
+from export.folding import Folds
 from export.target import Target
 from export.values import MICROSOFT, Array, Attribute, Value
 from models.errors import Unsupported
@@ -59,12 +60,13 @@ class Blocks:
 @final
 @dataclass(frozen=True, slots=True)
 class Emit:
-    """Emits nodes for the module at `path`."""
+    """Emits nodes for the module at `path`; `folds` is what its weights hold besides their own."""
 
     target: Target
     lowerings: Mapping[type[nn.Module], Lowering]
     groups: Mapping[type[nn.Module], GroupLowering]
     path: str = ""
+    folds: Folds = field(default_factory=Folds)
 
     def at(self, name: str) -> Emit:
         """Return the emitter of the submodule `name`."""
@@ -108,6 +110,14 @@ class Emit:
             operator, inputs, domain=MICROSOFT, attributes=attributes, roles=(role,), path=self.path
         )
         return result
+
+    def rows(self, rows: Tensor) -> Tensor:
+        """Return a linear layer's weight (out, in), or the scales (out,) of its rows, with what is folded into them."""
+        return self.folds.rows(self.path, rows)
+
+    def bias(self, bias: Tensor) -> Tensor:
+        """Return the bias (out,) of a linear layer or a norm with what is folded into it."""
+        return self.folds.bias(self.path, bias)
 
     def constant(self, value: Tensor | Array, role: str) -> Value:
         """Return a constant of the module; a tensor is taken as it is, without a copy where it is contiguous."""

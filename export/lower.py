@@ -6,6 +6,7 @@ import onnx
 import torch
 
 from export.emit import Emit
+from export.folding import folds_of
 from export.lowering import GROUPS, LOWERINGS
 from export.lowering.network import answer_of, by_batch, states_of
 from export.target import Target
@@ -47,7 +48,7 @@ def lower(network: Network, target: Target) -> onnx.ModelProto:
     """
     inputs = {port.name: Value(port) for port in input_ports(network)}
     mask, read = inputs.get(MASK), [value for name, value in inputs.items() if name != MASK]
-    emit = Emit(target, LOWERINGS, GROUPS)
+    emit = Emit(target, LOWERINGS, GROUPS, folds=folds_of(network))
     with torch.no_grad():
         states = states_of(network, emit, mask, *read)
         outputs = {output_port(network): answer_of(network, emit, states, mask)}

@@ -7,7 +7,10 @@ import numpy as np
 from export.emit import Emit, Places
 from export.places import places_of
 from export.values import Value
+from models.layers.norm import ElementwiseNorm
 from models.network import Block, Network
+
+WRITERS = {"attention": "output", "ffn": "down"}
 
 
 def lower_block(module: Block, emit: Emit, hidden: Value, places: Places, first: Value | None) -> Value:
@@ -21,12 +24,27 @@ def lower_block(module: Block, emit: Emit, hidden: Value, places: Places, first:
     inner = emit.child(module, "attention_norm", hidden) if before else hidden
     reader = None if first is None else _first(emit, inner, "reader")
     kept = hidden if first is None else (reader if inner is hidden else _first(emit, hidden, "residual"))
-    summed = emit.node("Sum", kept, emit.child(module, "attention", inner, places, reader), role="attended")
-    if module.pre_norm:
-        raised = emit.child(module, "ffn", emit.child(module, "ffn_norm", summed))
-        return emit.node("Sum", summed, raised, role="output")
-    normed = emit.child(module, "attention_norm", summed)
-    return emit.child(module, "ffn_norm", emit.node("Sum", normed, emit.child(module, "ffn", normed), role="fed"))
+    attended = _joined(module, emit, "attention", kept, emit.child(module, "attention", inner, places, reader))
+    read = emit.child(module, "ffn_norm", attended) if module.pre_norm else attended
+    return _joined(module, emit, "ffn", attended, emit.child(module, "ffn", read))
+
+
+def _joined(module: Block, emit: Emit, name: str, kept: Value, written: Value) -> Value:
+    """Return the stream after a sublayer: what is kept and what is written, and the norm where it comes after.
+
+    A norm that only scales and shifts is in the writer's weights: what is kept is scaled and nothing else is left of it
+    (export.folding). A sublayer without heads or neurons is in the weights of what comes before.
+    """
+    sublayer, after = emit.at(name), f"{name}_norm"
+    norm = None if module.pre_norm else module.get_submodule(after)
+    gone = sublayer.path in emit.folds.gone
+    role = {"attention": "attended", "ffn": "output" if module.pre_norm else "fed"}[name]
+    if isinstance(norm, ElementwiseNorm) and sublayer.at(WRITERS[name]).path in emit.folds.scales:
+        part = emit.at(after)
+        scaled = part.node("Mul", kept, part.constant(norm.weight, "weight"), role="kept")
+        return emit.node("Sum", scaled, written, role=role)
+    summed = kept if gone else emit.node("Sum", kept, written, role=role)
+    return summed if norm is None else emit.child(module, after, summed)
 
 
 def answer_of(module: Network, emit: Emit, hidden: Value, mask: Value | None) -> Value:
