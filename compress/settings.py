@@ -135,6 +135,14 @@ class DistillSettings(LessonSettings):
     architecture: ArchitectureSettings | None = Field(
         None, description="A student of this size instead; it keeps the teacher's tokenizer."
     )
+    activation: Literal["gelu", "relu"] | None = Field(
+        None, description="Activation of the FFN; relu is the quickest to compute; the teacher's if left out."
+    )
+    norm: Literal["elementwise"] | None = Field(
+        None,
+        description="`elementwise` scales and shifts instead of normalising (NoNorm), fitted to the teacher's norms; "
+        "theirs are kept if left out.",
+    )
     losses: LossSettings = Field(default_factory=LossSettings, description="What the student learns from.")
     dropout: Share | None = Field(None, description="Dropout while training; the teacher's if left out.")
     attention: Literal["full", "window", "linear"] | None = Field(
@@ -155,6 +163,12 @@ class DistillSettings(LessonSettings):
             raise ValueError("window and global_tokens need attention: window")
         if self.attention is None and self.attention_layers:
             raise ValueError("attention_layers needs attention")
+        return self
+
+    @model_validator(mode="after")
+    def _an_architecture_says_its_own(self) -> DistillSettings:
+        if self.architecture is not None and self.activation is not None:
+            raise ValueError("an architecture has its own activation: give architecture.activation")
         return self
 
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from compress.lessons import lessons_of, schedule_of, weights_of
 from compress.settings import ArchitectureSettings, DistillSettings
 from compress.stage import Context, Output, Stage
 from models.bert_encoder import even_layers
 from models.checkpoint import Checkpoint
+from models.encoded import Batch, Encoded
 from models.shape import Activation, ModelShape
 from teacher_student.distillation import distill
+from teacher_student.norms import with_elementwise_norms
 from teacher_student.student import StudentPlan, build_student, student_shape, with_attention, with_dropout
 
+FITTED_ROWS, FITTED_TOKENS = 256, 8192  # at most, to fit the two numbers that a norm has for each channel
 WINDOW, GLOBAL_TOKENS = 64, 1  # where a window is asked for, and not how wide
 
 
@@ -28,7 +33,9 @@ def plan(teacher: ModelShape, settings: DistillSettings) -> StudentPlan | ModelS
 
 
 def _read_as_asked(shape: ModelShape, settings: DistillSettings) -> ModelShape:
-    """Return the shape with the attention and the positions that the settings ask for."""
+    """Return the shape with the activation, the attention and the positions that the settings ask for."""
+    if settings.activation is not None:
+        shape = replace(shape, activation=Activation(settings.activation))
     if settings.positions is not None:
         shape = replace(shape, max_positions=settings.positions + shape.position_offset)
     if settings.attention is None:
@@ -54,7 +61,7 @@ def kept_layers(settings: DistillSettings, layers: int) -> int:
 
 def run(parent: Checkpoint, settings: DistillSettings, context: Context) -> Output[Checkpoint]:
     """Return the trained student. It is built out of `parent`, and learns from the original teacher."""
-    student = build_student(parent, plan(parent.shape, settings), seed=context.seed)
+    student = made(parent, settings, context)
     trained, history = distill(
         context.teacher,
         with_dropout(student, settings.dropout),
@@ -63,6 +70,19 @@ def run(parent: Checkpoint, settings: DistillSettings, context: Context) -> Outp
         schedule=schedule_of(settings),
     )
     return Output(trained, {"training": history.to_json(), "teacher_layers": len(context.teacher.shape.layers)})
+
+
+def made(parent: Checkpoint, settings: DistillSettings, context: Context) -> Checkpoint:
+    """Return the student as it is before training."""
+    student = build_student(parent, plan(parent.shape, settings), seed=context.seed)
+    return student if settings.norm is None else with_elementwise_norms(student, _some(context.train, context.seed))
+
+
+def _some(data: Encoded, seed: int) -> Batch:
+    """Return rows drawn from `seed`, so many that they have FITTED_TOKENS tokens with padding, or one."""
+    rows = data.drawn(FITTED_ROWS, seed=seed)
+    few = max(1, FITTED_TOKENS // int(rows.lengths.max()))
+    return rows.batch(np.arange(min(few, len(rows))))
 
 
 def milder(settings: DistillSettings, details: dict[str, Any]) -> DistillSettings | None:
