@@ -132,6 +132,11 @@ class DistillSettings(LessonSettings):
         3, description="How many of the teacher's layers the student keeps, what share of them, or which (from 0)."
     )
     ffn: Count | None = Field(None, description="FFN neurons per layer; the teacher's if left out.")
+    hidden_size: Annotated[int, Field(ge=32, multiple_of=32)] | None = Field(
+        None,
+        description="Width of the residual stream, in steps of 32: the channels that matter most are kept; all "
+        "if left out.",
+    )
     architecture: ArchitectureSettings | None = Field(
         None, description="A student of this size instead; it keeps the teacher's tokenizer."
     )
@@ -167,8 +172,9 @@ class DistillSettings(LessonSettings):
 
     @model_validator(mode="after")
     def _an_architecture_says_its_own(self) -> DistillSettings:
-        if self.architecture is not None and self.activation is not None:
-            raise ValueError("an architecture has its own activation: give architecture.activation")
+        for key in ("activation", "hidden_size"):
+            if self.architecture is not None and getattr(self, key) is not None:
+                raise ValueError(f"an architecture has its own {key}: give architecture.{key}")
         return self
 
 
@@ -191,6 +197,11 @@ class PruneSettings(Settings):
     rounds: Count = Field(4, description="Steps in which the target is approached.")
     examples: Count = Field(2048, description="Training examples that heads and neurons are scored on.")
     ffn_multiple: Count = Field(64, description="Kept FFN widths are multiples of this.")
+    sublayers: Literal["kept", "removable"] = Field(
+        "kept",
+        description="`removable`: attention or an FFN goes whole wherever that loses least for its cost; `kept`: only "
+        "where the target cannot be met else.",
+    )
     compensate: bool = Field(
         True, description="After each cut the output projections make up for what was removed, by least squares."
     )

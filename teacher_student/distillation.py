@@ -22,7 +22,7 @@ from models.progress import Progress, silent
 from models.shape import ModelShape
 from models.summary import contributions
 from models.task import Task
-from teacher_student.layer_map import layer_map
+from teacher_student.hidden_states import hidden_pairs, kept_hidden, nearest_projection, relation_input
 from teacher_student.losses import (
     LossWeights,
     Term,
@@ -36,10 +36,10 @@ from teacher_student.losses import (
 )
 from teacher_student.processes import Processes
 from teacher_student.schedule import Schedule
-from teacher_student.teacher_cache import HIDDEN_BYTES, TeacherOutputs, teacher_outputs
+from teacher_student.teacher_cache import TeacherOutputs, teacher_outputs
 from teacher_student.training import History, fit
 
-KEPT_BYTES = 4 * 2**30  # of hidden states that may be kept on disk; more are computed anew for every batch
+FIRST_ROWS, FIRST_TOKENS = 256, 8192  # at most, that projections of hidden states are fitted to before training
 Reader = Callable[..., TeacherOutputs]  # (checkpoint, data, numbers of hidden states) -> its outputs
 States = Callable[[int], Tensor]  # number into Features.hidden -> (tokens, width)
 
@@ -135,6 +135,20 @@ class DistillationObjective:
                 weights.relation_heads, student.layers[-1].attention_width, teacher.shape.layers[-1].attention_width
             )
 
+    def begin(self, network: Network, data: Encoded, *, seed: int) -> None:
+        """Let the projections of hidden states begin where they take the network's nearest to the teacher's, on a few
+        rows of `data`: drawn ones would pull a student away from what it has of the teacher.
+        """
+        if not isinstance(self.learned, nn.ModuleList) or len(data) == 0:
+            return
+        rows = np.random.default_rng(seed).permutation(len(data))[:FIRST_ROWS]
+        batch = data.batch(rows[: max(1, FIRST_TOKENS // int(data.lengths[rows].max()))])
+        with torch.no_grad():
+            hidden, teacher = network.features(**batch.inputs).hidden, self._teacher_states(batch, batch.mask)
+            for one, (ours, theirs) in zip(self.learned, self.pairs, strict=True):
+                weight, bias = nearest_projection(hidden[ours][batch.mask], teacher(theirs))
+                one.load_state_dict({"weight": weight, "bias": bias})
+
     def __call__(self, network: Network, batch: Batch) -> Mapping[str, Term]:
         """Return the parts of the loss by their names in LossWeights."""
         weights, mask = self.weights, batch.mask
@@ -194,28 +208,6 @@ class DistillationObjective:
         return Term(torch.stack([part.total for part in parts]).sum(), parts[0].size)
 
 
-def hidden_pairs(weights: LossWeights, student: ModelShape, teacher: ModelShape) -> tuple[tuple[int, int], ...]:
-    """Return which hidden states are compared, as (student's, teacher's); none when the loss leaves them out."""
-    if not weights.hidden:
-        return ()
-    return layer_map(weights.layer_map, student=len(student.layers), teacher=len(teacher.layers))
-
-
-def relation_input(teacher: ModelShape) -> int:
-    """Return the number of the hidden state that the teacher's last layer reads."""
-    return len(teacher.layers) - 1
-
-
-def kept_hidden(weights: LossWeights, student: ModelShape, teacher: ModelShape, *, tokens: int) -> tuple[int, ...]:
-    """Return the numbers of the teacher's hidden states that are kept of so many tokens: all that a loss needs, or none
-    where they would take more than KEPT_BYTES.
-    """
-    needed = {theirs for _, theirs in hidden_pairs(weights, student, teacher)}
-    needed |= {relation_input(teacher)} if weights.relations else set()
-    size = len(needed) * tokens * teacher.hidden_size * HIDDEN_BYTES
-    return tuple(sorted(needed)) if size <= KEPT_BYTES else ()
-
-
 def _block(network: Network, index: int) -> Block:
     block = network.layers[index]
     assert isinstance(block, Block)
@@ -254,6 +246,7 @@ def distill(
     outputs_of = _reader(lessons, schedule)
     objective = _objective(teacher, student, lessons, weights, outputs_of)
     network = _trainable(student, schedule)
+    objective.begin(network, lessons.train, seed=lessons.seed)
     history = fit(
         network,
         objective=objective,

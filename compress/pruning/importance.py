@@ -1,4 +1,4 @@
-"""How much a network would lose without each head and each FFN neuron: gradients on masks that are all ones."""
+"""How much a network would lose without each head, FFN neuron or channel: gradients on masks that are all ones."""
 
 from __future__ import annotations
 
@@ -73,25 +73,75 @@ def score_units(
     Raises:
         BadInput: a quantized model, a model without a head, or no rows.
     """
-    if checkpoint.shape.int8 or checkpoint.shape.head is None or len(data) == 0:
-        raise BadInput("only a float classifier with examples can be scored", where="prune", fix="Quantize last.")
-    rows = np.sort(np.random.default_rng(seed).permutation(len(data))[:examples])
-    labelled = bool(data.labelled[rows].all())
-    target = _task_loss(task) if labelled else _projected_logits(torch.Generator().manual_seed(seed))
+    rows, target = _prepared(checkpoint, data, task, examples=examples, seed=seed)
     network = checkpoint.network()
     places = list(_sublayers(network))
     totals = [np.zeros(place.units) for place in places]
-    tick, done = progress("score heads and neurons"), 0
     with _recorded(places) as inputs:
-        for batch_rows in unpadded_batches(data.lengths[rows], batch_tokens=TOKENS_PER_BATCH):
-            for total, gradient in zip(
-                totals, _mask_gradients(network, data.batch(rows[batch_rows]), target, places, inputs), strict=True
-            ):
+        for batch in _batches(data, rows, progress("score heads and neurons")):
+            for total, gradient in zip(totals, _mask_gradients(network, batch, target, places, inputs), strict=True):
                 total += (gradient.square() if criterion is Criterion.FISHER else gradient.abs()).sum(dim=0).numpy()
-            done += len(batch_rows)
-            tick(done, len(rows))
     give_back()
     return Scores(tuple(totals[0::2]), tuple(totals[1::2]))
+
+
+def score_channels(
+    checkpoint: Checkpoint, data: Encoded, task: Task, *, examples: int, seed: int, progress: Progress = silent
+) -> Values:
+    """Return the Fisher scores (hidden,) of the residual stream's channels, on rows and with a loss as `score_units`.
+
+    A channel's mask stands wherever the stream is read: behind the embeddings and behind every norm or, where norms
+    come before, behind everything that is added to the stream. An example's gradient is the sum over these places.
+
+    Raises:
+        BadInput: a quantized model, a model without a head, or no rows.
+    """
+    rows, target = _prepared(checkpoint, data, task, examples=examples, seed=seed)
+    network = checkpoint.network()
+    names = ("attention.output", "ffn.down") if checkpoint.shape.pre_norm else ("attention_norm", "ffn_norm")
+    layers = range(len(checkpoint.shape.layers))
+    modules = [network.embeddings, *(network.get_submodule(f"layers.{k}.{name}") for k in layers for name in names)]
+    total = np.zeros(checkpoint.shape.hidden_size)
+    seen: list[Tensor] = []
+    hooks = [one.register_forward_hook(lambda module, given, written: seen.append(written)) for one in modules]
+    try:
+        for batch in _batches(data, rows, progress("score channels")):
+            seen.clear()
+            loss = target(network(**batch.inputs), batch)
+            gradients = torch.autograd.grad(loss, seen)
+            each = [(one.detach() * own).double().sum(dim=1) for one, own in zip(seen, gradients, strict=True)]
+            total += torch.stack(each).sum(dim=0).square().sum(dim=0).numpy()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    give_back()
+    return total
+
+
+def _prepared(
+    checkpoint: Checkpoint, data: Encoded, task: Task, *, examples: int, seed: int
+) -> tuple[npt.NDArray[np.int64], Target]:
+    """Return the rows that are scored on, and the loss: the task's own, or random projections of the logits where one
+    of these rows has no label.
+
+    Raises:
+        BadInput: a quantized model, a model without a head, or no rows.
+    """
+    if checkpoint.shape.int8 or checkpoint.shape.head is None or len(data) == 0:
+        raise BadInput("only a float classifier with examples can be scored", where="prune", fix="Quantize last.")
+    rows = np.sort(np.random.default_rng(seed).permutation(len(data))[:examples])
+    if bool(data.labelled[rows].all()):
+        return rows, _task_loss(task)
+    return rows, _projected_logits(torch.Generator().manual_seed(seed))
+
+
+def _batches(data: Encoded, rows: npt.NDArray[np.int64], tick: Callable[[int, int], None]) -> Iterator[Batch]:
+    """Yield these rows in batches of one length."""
+    done = 0
+    for chosen in unpadded_batches(data.lengths[rows], batch_tokens=TOKENS_PER_BATCH):
+        yield data.batch(rows[chosen])
+        done += len(chosen)
+        tick(done, len(rows))
 
 
 def _sublayers(network: Network) -> Iterator[_Sublayer]:

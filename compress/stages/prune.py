@@ -128,9 +128,9 @@ def _round(
         )
         costs = _costs_of(target.costs, model)
         if last and settings.speedup is not None:
-            found = _confirmed(parent, model, scores, costs, target, settings.speedup, clock)
+            found = _confirmed(parent, model, scores, costs, target, settings, clock)
         else:
-            choice = search(scores, costs, target.budgets[number - 1], unit=target.unit)
+            choice = _searched(scores, costs, target.budgets[number - 1], target, settings)
             found = choice.plan, cut(model, choice.plan), _told(choice, target, model)
         return _compensated(model, found, number, settings, context)
 
@@ -190,6 +190,10 @@ def _costs_of(costs: Costs, model: Checkpoint) -> Costs:
     )
 
 
+def _searched(scores: Scores, costs: Costs, budget: float, target: Target, settings: PruneSettings) -> Choice:
+    return search(scores, costs, budget, unit=target.unit, removable=settings.sublayers == "removable")
+
+
 def _told(choice: Choice, target: Target, model: Checkpoint) -> dict[str, Any]:
     plan = choice.plan
     key = "predicted_speedup" if target.unit == "ms" else "predicted_sparsity"
@@ -208,7 +212,7 @@ def _confirmed(
     scores: Scores,
     costs: Costs,
     target: Target,
-    wanted: float,
+    settings: PruneSettings,
     clock: Clock,
 ) -> Cut:
     """Return the cut model whose measured speed-up meets the wanted one with the least loss of importance.
@@ -216,11 +220,11 @@ def _confirmed(
     The table predicts sublayers one by one; what they cost together is measured on the emitted graphs, and the budget
     corrected by the error, at most twice. Where no try meets the target the fastest is returned.
     """
-    correction = 1.0
+    wanted, correction = settings.speedup or 1.0, 1.0
     tried: list[tuple[float, Choice, Checkpoint]] = []
     for _ in range(1 + CORRECTIONS):
         corrected = max(target.budgets[-1] * correction, costs.least) if tried else target.budgets[-1]
-        choice = search(scores, costs, corrected, unit=target.unit)
+        choice = _searched(scores, costs, corrected, target, settings)
         candidate = cut(model, choice.plan)
         if any(candidate.shape == earlier.shape for _, _, earlier in tried):
             break

@@ -23,10 +23,7 @@ def lower_block(module: Block, emit: Emit, hidden: Value, places: Places, first:
     before = module.pre_norm and module.attention_norm is not None
     inner = emit.child(module, "attention_norm", hidden) if before else hidden
     reader = None if first is None else _first(emit, inner, "reader")
-    if reader is None:
-        kept = hidden
-    else:
-        kept = reader if inner is hidden else _first(emit, hidden, "residual")
+    kept = hidden if reader is None else reader if inner is hidden else _first(emit, hidden, "residual")
     attended = _joined(module, emit, "attention", kept, emit.child(module, "attention", inner, places, reader))
     read = emit.child(module, "ffn_norm", attended) if module.pre_norm else attended
     return _joined(module, emit, "ffn", attended, emit.child(module, "ffn", read))

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from support.examples import random_rows, tiny_checkpoint, tiny_context
 from support.networks import EFFICIENT, tiny_shape
 
+from compress.pruning.latency_table import Clock
 from compress.quantization.schemes import forms_of, quantize
 from compress.recipe import make_recipe
 from compress.settings import ArchitectureSettings, DistillSettings
@@ -87,6 +88,9 @@ def test_a_student_of_its_own_size_reads_as_asked() -> None:
         {"attention_layers": (0,)},
         {"attention": "window", "window": 0},
         {"architecture": {}, "activation": "relu"},
+        {"architecture": {}, "hidden_size": 32},
+        {"hidden_size": 0},
+        {"hidden_size": 40},
     ],
 )
 def test_keys_that_would_do_nothing_are_refused(asked: dict[str, Any]) -> None:
@@ -164,14 +168,29 @@ def test_the_activation_is_the_teacher_s_or_what_is_asked() -> None:
     assert shape_of(TEACHER, architecture=own).activation is Activation.RELU
 
 
-def test_a_student_for_the_runtime_learns_and_is_exported(tmp_path: Path) -> None:
+@pytest.mark.parametrize("width", [None, 32])
+def test_a_student_for_the_runtime_learns_and_is_exported(
+    width: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.set_num_threads(1)
-    teacher = tiny_checkpoint()
+    timed: list[int] = []
+
+    def speedup(clock: Clock, parent: Checkpoint, candidate: Checkpoint) -> float:
+        timed.extend([parent.shape.hidden_size, candidate.shape.hidden_size])
+        return 1.25
+
+    monkeypatch.setattr(Clock, "speedup", speedup)
+    teacher = tiny_checkpoint(hidden_size=64)
     context = tiny_context(tmp_path, teacher, train=random_rows(64, labels=0))
     brief = {"layers": 2, "epochs": 8, "batch_size": 8, "learning_rate": 1e-3, "dropout": 0.0}
-    settings = DistillSettings(**brief, activation="relu", norm="elementwise", losses={"mse": 1.0, "hidden": 1.0})
-    student = DISTILL.run(teacher, settings, context).product
+    losses = {"mse": 1.0, "hidden": 1.0}
+    settings = DistillSettings(**brief, hidden_size=width, activation="relu", norm="elementwise", losses=losses)
+    student, told = (output := DISTILL.run(teacher, settings, context)).product, output.details
     assert (student.shape.activation, student.shape.norm) == (Activation.RELU, Norm.ELEMENTWISE)
+    assert student.shape.hidden_size == (width or 64)
+    assert timed == ([] if width is None else [64, 32])
+    gain = {"before": 64, "after": 32, "measured_speedup": 1.25}
+    assert told.get("hidden_size") == (None if width is None else gain)
     batch = random_rows(32).batch(np.arange(32))
 
     def distance(checkpoint: Checkpoint) -> float:
@@ -179,7 +198,7 @@ def test_a_student_for_the_runtime_learns_and_is_exported(tmp_path: Path) -> Non
             wanted, found = (one.network()(**batch.inputs) for one in (teacher, checkpoint))
         return float((found - wanted).square().mean())
 
-    assert 0 < distance(student) < distance(made(teacher, settings, context))
+    assert 0 < distance(student) < distance(made(teacher, settings, context)[0])
     for deployed, bound in ((student, FLOAT_BOUND), (quantize(student, forms_of(student)), INT8_BOUND)):
         calls = [random_rows(8).batch(np.array([row])).inputs for row in range(8)]
         arrays = [{name: value.numpy() for name, value in call.items()} for call in calls]
@@ -191,5 +210,5 @@ def test_the_same_teacher_makes_the_same_student(tmp_path: Path) -> None:
     teacher = tiny_checkpoint()
     context = tiny_context(tmp_path, teacher, train=random_rows(300, labels=0))
     settings = DistillSettings(layers=2, norm="elementwise")
-    one, other = (made(teacher, settings, context) for _ in range(2))
+    one, other = (made(teacher, settings, context)[0] for _ in range(2))
     assert all(torch.equal(weight, other.weights[name]) for name, weight in one.weights.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from models.checkpoint import Checkpoint
 from models.encoded import Batch
 from models.layers.norm import ElementwiseNorm
 from models.shape import HeadShape, Norm, Reads
-from teacher_student.norms import fitted_line, with_elementwise_norms
+from teacher_student.norms import fitted_line, refitted_norms, with_elementwise_norms
 
 ROWS = np.arange(24)
 
@@ -97,3 +98,40 @@ def test_images_have_norms_too() -> None:
     batch = Batch({"pixel_values": pixels}, mask, torch.zeros(4), torch.arange(4))
     student = with_elementwise_norms(teacher, batch)
     assert student.network()(pixels).isfinite().all()
+
+
+def cut_down(whole: Checkpoint, kept: list[int]) -> Checkpoint:
+    """Return the checkpoint with these channels of the stream and of the head, in every weight that has them."""
+    shape = replace(whole.shape, hidden_size=len(kept))
+    slots = Checkpoint.new(shape, whole.reader, seed=0).weights
+    weights = {}
+    for name, weight in whole.weights.items():
+        for axis, size in enumerate(slots[name].shape):
+            weight = weight if size == weight.shape[axis] else weight.index_select(axis, torch.tensor(kept))
+        weights[name] = weight
+    return Checkpoint(shape, weights, whole.reader)
+
+
+@pytest.mark.parametrize("changes", [{}, {"pre_norm": True, "norm": Norm.RMS}, {"embedding_size": 32}])
+def test_norms_of_fewer_channels_write_what_they_wrote(changes: dict[str, Any]) -> None:
+    whole, kept = tiny_checkpoint(head=HeadShape(("a", "b"), normed=True), **changes), list(range(20))
+    narrow = cut_down(whole, kept)
+    fitted = refitted_norms(narrow, whole, rows(), stream=kept, dense=kept)
+    assert fitted.shape == narrow.shape
+    for name, weight in narrow.weights.items():
+        refitted = "norm." in name and "norm" not in changes and (name != "embeddings.norm.weight" or changes == {})
+        if "embedding_size" in changes and name.startswith("embeddings.norm"):
+            torch.testing.assert_close(fitted.weights[name], weight)  # of a width of its own
+        elif name.startswith("embeddings.norm") or not refitted:
+            assert refitted != torch.equal(fitted.weights[name], weight), name
+
+    def off(one: Checkpoint) -> float:
+        found: list[Tensor] = []
+        for model in (one, whole):
+            network = model.network()
+            norm = network.get_submodule("layers.0.ffn_norm")
+            norm.register_forward_hook(lambda module, given, written: found.append(written[rows().mask][:, :20]))
+            network(**rows().inputs)
+        return float((found[0] - found[1]).square().mean())
+
+    assert off(fitted) < off(narrow) if "norm" not in changes else off(fitted) == off(narrow)
