@@ -133,8 +133,8 @@ class Checkpoint:
         config = _config(family, shape)
         if config is None:
             raise Unsupported(
-                f"the {family.name} format of Hugging Face has the family's own attention, one size for all layers, "
-                "and no int8",
+                f"the {family.name} format of Hugging Face has the family's own attention and norms, one size for "
+                "all layers, and no int8",
                 where="this model",
                 fix="Keep it in our own format, or export it to ONNX.",
             )

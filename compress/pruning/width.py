@@ -20,7 +20,7 @@ from models.encoded import Encoded
 from models.errors import BadInput, Mismatch
 from models.network import Network
 from models.progress import Progress, silent
-from models.shape import ModelShape
+from models.shape import ModelShape, Positions
 
 DENSE = "head.dense"
 IN = 1  # axis of a linear layer's weight that is read along
@@ -81,7 +81,7 @@ def narrowed(
     up to `examples` rows of `data`. Norms then average over fewer channels: see teacher_student.norms.
 
     Raises:
-        BadInput: a quantized model, or one whose answer is the stream itself.
+        BadInput: a quantized model, or one of which `narrow_shape` says why not.
         Mismatch: the dependency graph leaves out a weight that must be cut, or cuts others.
     """
     cuts = cuts_of(checkpoint)
@@ -90,7 +90,7 @@ def narrowed(
         name.removesuffix(".weight"): cut.channels
         for name, own in cuts.items()
         for cut in own
-        if cut.axis == IN and not name.startswith("embeddings.")
+        if cut.axis == IN and not name.startswith("embeddings.") and checkpoint.weights[name].numel()
     }
     known = curvature(checkpoint, list(readers), data, examples=examples, seed=seed, progress=progress)
     weights: dict[str, Tensor] = dict(checkpoint.weights)
@@ -99,7 +99,7 @@ def narrowed(
         weights[f"{path}.weight"], weights[f"{path}.bias"] = updated(*before, kept[inputs], known[path])
     for name, own in cuts.items():
         for cut in own:
-            if cut.axis != IN or name.startswith("embeddings."):
+            if cut.axis != IN or name.removesuffix(".weight") not in readers:
                 weights[name] = weights[name].index_select(cut.axis, torch.tensor(kept[cut.channels])).contiguous()
     narrow = Checkpoint(narrow_shape(checkpoint.shape, len(channels.stream)), weights, checkpoint.reader)
     narrow.network()  # loads strictly: every size is what the shape says
@@ -110,14 +110,16 @@ def narrow_shape(shape: ModelShape, hidden_size: int) -> ModelShape:
     """Return the shape with another width of the stream.
 
     Raises:
-        BadInput: the answer is the stream itself, so that its width is the answer's.
+        BadInput: the answer is the stream itself, so that its width is the answer's, or positions are computed for the
+            width.
     """
+    reason = None
     if shape.head is None or not shape.head.labels:
-        raise BadInput(
-            "what this model answers is as wide as its residual stream",
-            where="student",
-            fix="Leave hidden_size out.",
-        )
+        reason = "what this model answers is as wide as its residual stream"
+    elif shape.positions is Positions.SINUSOIDAL and shape.embedding_size is None:
+        reason = "this model's positions are sines of its own width"
+    if reason is not None:
+        raise BadInput(f"{reason}, so it cannot be narrowed", where="student", fix="Leave hidden_size out.")
     return replace(shape, hidden_size=hidden_size)
 
 
@@ -130,7 +132,7 @@ def cuts_of(checkpoint: Checkpoint) -> dict[str, list[Cut]]:
     not ascending where few channels are kept.
 
     Raises:
-        BadInput: a quantized model, or one whose answer is the stream itself.
+        BadInput: a quantized model, or one of which `narrow_shape` says why not.
         Mismatch: the graph leaves out a weight that must be cut, or holds another.
     """
     if checkpoint.shape.int8:

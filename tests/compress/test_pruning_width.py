@@ -18,7 +18,7 @@ from compress.quantization.schemes import forms_of, quantize
 from models.checkpoint import Checkpoint
 from models.errors import BadInput, Mismatch
 from models.imaging import Imaging
-from models.shape import HeadShape, LayerShape, ModelShape, Norm, Reads, RelativeBias
+from models.shape import HeadShape, LayerShape, ModelShape, Norm, Positions, Reads, RelativeBias
 from models.tasks.text_classification import TextClassification
 
 TASK = TextClassification()
@@ -64,6 +64,8 @@ def test_the_graph_finds_every_weight_of_the_stream(name: str) -> None:
     for path, weight in checkpoint.weights.items():
         axes = [axis for axis, size in enumerate(weight.shape) if size != narrower[path].shape[axis]]
         assert [cut.axis for cut in cuts.get(path, [])] == axes, path
+    if checkpoint.shape.image is None:
+        assert logits(narrow(checkpoint, tuple(range(0, 32, 3)))).isfinite().all()
 
 
 def test_a_stream_whose_other_channels_are_silent_stays_what_it_was() -> None:
@@ -166,6 +168,8 @@ def test_what_cannot_be_narrowed_is_refused() -> None:
     embedding = tiny_checkpoint(head=HeadShape((), reads=Reads.MEAN, width=32))
     with pytest.raises(BadInput, match="as wide as its residual stream"):
         cuts_of(embedding)
+    with pytest.raises(BadInput, match="sines of its own width"):
+        cuts_of(tiny_checkpoint(positions=Positions.SINUSOIDAL))
 
 
 def test_a_graph_that_leaves_a_weight_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
