@@ -181,7 +181,7 @@ def test_a_student_for_the_runtime_learns_and_is_exported(
 
     monkeypatch.setattr(Clock, "speedup", speedup)
     teacher = tiny_checkpoint(hidden_size=64)
-    context = tiny_context(tmp_path, teacher, train=random_rows(64, labels=0))
+    context = tiny_context(tmp_path, teacher, train=(rows := random_rows(128, labels=0)))
     brief = {"layers": 2, "epochs": 8, "batch_size": 8, "learning_rate": 1e-3, "dropout": 0.0}
     losses = {"mse": 1.0, "hidden": 1.0}
     settings = DistillSettings(**brief, hidden_size=width, activation="relu", norm="elementwise", losses=losses)
@@ -191,7 +191,7 @@ def test_a_student_for_the_runtime_learns_and_is_exported(
     assert timed == ([] if width is None else [64, 32])
     gain = {"before": 64, "after": 32, "measured_speedup": 1.25}
     assert told.get("hidden_size") == (None if width is None else gain)
-    batch = random_rows(32).batch(np.arange(32))
+    batch = rows.batch(np.arange(64))
 
     def distance(checkpoint: Checkpoint) -> float:
         with torch.inference_mode():
