@@ -4,7 +4,7 @@
 
 Texts are drawn from the file; some of them ask, and all others are searched by the cosine of their embeddings. Recall
 at k is the share of the teacher's k nearest texts that are among the bundle's k nearest, with the 95 % interval of a
-bootstrap over the texts that ask. Above it stands how near both are to each other.
+bootstrap over the texts that ask. Above it stands how near both are to each other, where they have the same width.
 """
 
 from __future__ import annotations
@@ -75,11 +75,10 @@ def main() -> None:
     texts = drawn(table, given.texts + given.queries, seed=given.seed)
     np.random.default_rng(given.seed).shuffle(texts)
     ours, theirs = (embeddings_of(source, texts, cache=given.cache) for source in (given.bundle, given.teacher))
-    cosines = (ours * theirs).sum(axis=1)
-    print(
-        f"{given.queries} texts ask, {len(texts) - given.queries} are searched; cosine with the teacher: mean "
-        f"{cosines.mean():.4f}, lowest of 99 % {np.quantile(cosines, 0.01):.4f}\n"
-    )
+    print(f"{given.queries} texts ask, {len(texts) - given.queries} are searched\n")
+    if ours.shape == theirs.shape:
+        cosines = (ours * theirs).sum(axis=1)
+        print(f"cosine with the teacher: mean {cosines.mean():.4f}, lowest of 99 % {np.quantile(cosines, 0.01):.4f}\n")
     print("| k | recall of the teacher's k nearest | 95 % interval |\n|---|---|---|")
     for k in NEAREST:
         interval = bootstrap_mean(recalls(ours, theirs, queries=given.queries, k=k), confidence=0.95, sides=2)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from compress.settings import ArchitectureSettings
 from models.bert_encoder import even_layers
+from models.checkpoint import shape_of
 from models.data import Table
 from models.errors import BadInput
 from models.files import digest_of, new_directory
 from models.imaging import Imaging
 from models.reading import Reader
-from models.shape import Activation, HeadShape, ImageShape, ModelShape
+from models.shape import Activation, HeadShape, ModelShape
 from models.tokenizing import Tokenizing, train_byte_level_bpe
 
 Made = tuple[ModelShape, Reader]
@@ -48,6 +50,7 @@ def text_shape(settings: ArchitectureSettings, tokenizing: Tokenizing, head: Hea
         type_vocab_size=1 if settings.family == "roberta" else 2,
         activation=Activation(settings.activation),
         norm_eps=NORM_EPS,
+        initializer_range=settings.initializer_range,
         pad_token_id=pad,
         head=replace(head, dropout=DROPOUT),
     )
@@ -58,7 +61,7 @@ def _of_texts(settings: ArchitectureSettings, table: Table, head: HeadShape, cac
         raise BadInput(
             f"a {settings.family} reads texts, and the rows are images",
             where="train.architecture.family",
-            fix="Known of images: vit.",
+            fix=f"Known of images: {', '.join(READ_IMAGES)}.",
         )
     tokenizing = _new_tokenizer(table, settings, cache)
     return text_shape(settings, tokenizing, head), tokenizing
@@ -79,27 +82,34 @@ def _new_tokenizer(table: Table, settings: ArchitectureSettings, cache: Path) ->
 def _of_images(settings: ArchitectureSettings, table: Table, head: HeadShape, cache: Path) -> Made:
     if table.images is None:
         raise BadInput(f"a {settings.family} reads images, and the rows are texts", where="train.architecture.family")
-    side = settings.image_size
-    image = ImageShape(side, side, settings.patch_size, settings.channels)
-    shape = ModelShape(
-        family=settings.family,
-        vocab_size=0,
-        hidden_size=settings.hidden_size,
-        layers=even_layers(settings.layers, hidden=settings.hidden_size, heads=settings.heads, ffn=settings.ffn),
-        max_positions=image.tokens,
-        activation=Activation(settings.activation),
-        norm_eps=NORM_EPS,
-        pre_norm=True,
-        dropout=0.0,
-        attention_dropout=0.0,
-        head=head,
-        image=image,
-    )
-    return shape, Imaging.of(image)
+    shape = replace(shape_of(_vit_keys(settings), where="train.architecture"), head=head)
+    assert shape.image is not None
+    return shape, Imaging.of(shape.image)
+
+
+def _vit_keys(settings: ArchitectureSettings) -> dict[str, Any]:
+    """Return the settings in the keys of ViT's configs, which those of the other families of images have too."""
+    return {
+        "model_type": settings.family,
+        "hidden_size": settings.hidden_size,
+        "num_hidden_layers": settings.layers,
+        "num_attention_heads": settings.heads,
+        "intermediate_size": settings.ffn,
+        "hidden_act": settings.activation,
+        "layer_norm_eps": NORM_EPS,
+        "initializer_range": settings.initializer_range,
+        "image_size": settings.image_size,
+        "patch_size": settings.patch_size,
+        "num_channels": settings.channels,
+        "num_detection_tokens": settings.detection_tokens,
+        "use_mid_position_embeddings": False,
+    }
 
 
 _FAMILIES: Mapping[str, Callable[[ArchitectureSettings, Table, HeadShape, Path], Made]] = {
     "bert": _of_texts,
     "roberta": _of_texts,
     "vit": _of_images,
+    "yolos": _of_images,
 }
+READ_IMAGES = tuple(name for name, make in _FAMILIES.items() if make is _of_images)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.recording import Recorded, recorded
 from models.checkpoint import Checkpoint
-from models.encoded import Batch, Encoded
+from models.encoded import Encoded
 from models.evaluation import unpadded_batches
 from models.memory import give_back
 from models.network import Network
@@ -45,19 +45,14 @@ def curvature(
     of one random projection of the logits per example (Hutchinson 1989) with respect to what the layer writes for it.
     They are taken on up to `examples` rows of `data`, drawn from `seed`; labels are not read.
     """
-    rows = np.sort(np.random.default_rng(seed).permutation(len(data))[:examples])
-    generator = torch.Generator().manual_seed(seed)
     network = checkpoint.network()
     layers = [_linear(network, path) for path in paths]
     totals = [torch.zeros(one.in_features + 1, one.in_features + 1, dtype=torch.float64) for one in layers]
-    tick, done = progress("curvature"), 0
-    for batch_rows in unpadded_batches(data.lengths[rows], batch_tokens=TOKENS_PER_BATCH):
-        batch = data.batch(rows[batch_rows])
-        for total, weighted in zip(totals, _weighted(network, batch, layers, generator), strict=True):
-            total += (weighted.t() @ weighted).double()
-        done += len(batch_rows)
-        tick(done, len(rows))
-    give_back()
+    with recorded(layers) as seen:
+        for target in _targets(network, data.drawn(examples, seed=seed), seed=seed, progress=progress):
+            for total, weighted in zip(totals, _weighted(target, layers, seen), strict=True):
+                total += (weighted.t() @ weighted).double()
+            seen.clear()
     return dict(zip(paths, totals, strict=True))
 
 
@@ -69,26 +64,19 @@ def table_curvature(
 
     Changing a row by dw changes an answer to second order by dw^T (g g^T) dw, with g the gradient of a token.
     """
-    rows = np.sort(np.random.default_rng(seed).permutation(len(data))[:examples])
-    generator = torch.Generator().manual_seed(seed)
     network = checkpoint.network()
     table = network.get_submodule(path)
-    total, read = torch.zeros(0, 0, dtype=torch.float64), list[Tensor]()
-    hook = table.register_forward_hook(lambda module, given, written: read.append(written))
-    tick, done = progress("curvature"), 0
-    try:
-        for batch_rows in unpadded_batches(data.lengths[rows], batch_tokens=TOKENS_PER_BATCH):
-            logits = network(**data.batch(rows[batch_rows]).inputs)
-            target = (logits * torch.randn(logits.shape, generator=generator)).sum()
-            gradient = torch.autograd.grad(target, read.pop())[0].flatten(0, -2)
-            moments = (gradient.t() @ gradient).double()
-            total = total + moments if len(total) else moments
-            done += len(batch_rows)
-            tick(done, len(rows))
-    finally:
-        hook.remove()
-    give_back()
+    total = torch.zeros((), dtype=torch.float64)
+    with recorded([table]) as seen:
+        for target in _targets(network, data.drawn(examples, seed=seed), seed=seed, progress=progress):
+            gradient = torch.autograd.grad(target, seen[table][1])[0].flatten(0, -2)
+            total = total + (gradient.t() @ gradient).double()
     return total
+
+
+def projected(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Return v . logits, summed over the examples, with v drawn from N(0, I) for each (Hutchinson 1989)."""
+    return (logits * torch.randn(logits.shape, generator=generator)).sum()
 
 
 def damped(moments: Tensor, share: float) -> Tensor:
@@ -107,26 +95,25 @@ def _linear(network: Network, path: str) -> nn.Linear:
     return module
 
 
-def _weighted(network: Network, batch: Batch, layers: list[nn.Linear], generator: torch.Generator) -> Iterator[Tensor]:
+def _targets(network: Network, data: Encoded, *, seed: int, progress: Progress) -> Iterator[Tensor]:
+    """Yield the projected logits of every batch, once the network has run on it."""
+    generator = torch.Generator().manual_seed(seed)
+    tick, done = progress("curvature"), 0
+    for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH):
+        yield projected(network(**data.batch(rows).inputs), generator)
+        done += len(rows)
+        tick(done, len(data))
+    give_back()
+
+
+def _weighted(target: Tensor, layers: Sequence[nn.Linear], seen: Recorded) -> Iterator[Tensor]:
     """Yield what each layer reads for every token, with a 1 appended, times the token's |g|: (tokens, in + 1)."""
-    seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-
-    def keep(module: nn.Module, given: tuple[Tensor, ...], written: Tensor) -> None:
-        seen[module] = (given[0].detach(), written)
-
-    hooks = [module.register_forward_hook(keep) for module in layers]
-    try:
-        logits = network(**batch.inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    target = (logits * torch.randn(logits.shape, generator=generator)).sum()
     live = [module for module in layers if module in seen]
     gradients = dict(zip(live, torch.autograd.grad(target, [seen[module][1] for module in live]), strict=True))
     for module in layers:
         if module not in seen:  # it runs for no token: nothing is left of its sublayer
             yield torch.zeros(0, module.in_features + 1)
             continue
-        read = seen[module][0].flatten(0, -2)
+        read = seen[module][0].detach().flatten(0, -2)
         size = gradients[module].flatten(0, -2).norm(dim=1, keepdim=True)
         yield torch.cat([read, torch.ones_like(size)], dim=1) * size

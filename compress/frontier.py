@@ -16,6 +16,7 @@ from compress.pipeline import (
     Made,
     Run,
     concluded,
+    is_made,
     judged,
     make_root,
     make_stage,
@@ -26,7 +27,7 @@ from compress.recipe import Recipe, make_recipe, merged
 from compress.record import RunResult, StageResult
 from compress.sources import FOREIGN
 from compress.stages import DISTILL, EXPORT, PRUNE, TRIM
-from compress.trials import Trial, Trials
+from compress.trials import Clock, Trial, Trials
 from models.errors import BadInput, Unreachable
 from models.files import digest_of
 from models.progress import Progress, silent
@@ -69,17 +70,18 @@ def search(
         CompressError: as the stages, the data and the files raise.
     """
     settings = _settings(recipe)
-    deadline = time.monotonic() + 60 * settings.minutes
+    began = time.monotonic()
     judging = recipe.model_copy(update={"gates": goals(settings, recipe.gates.of(TRIM.name).agreement)})
     with opened(judging, out=out, cache=cache, progress=progress, on_stage=on_stage, wanted_by="a search") as state:
         root = make_root(state)
         teacher = judged(state, root, TEACHER, None)
         trials = Trials(settings, name=_study(state, root), directory=state.ledger.directory, seed=recipe.seed)
-
+        clock = Clock(trials, began=began)
+        state = replace(state, progress=clock.watched(state.progress))
         share = trials.remembered(f"share-{_trained(state, root)}", lambda: share_for(state, root))
 
         def grown_from(trial: Trial) -> Growth:
-            return grow(_of(state, trial, share), root, teacher, settings, trial=trial, deadline=deadline)
+            return grow(_of(state, trial, share), root, teacher, settings, trial=trial, clock=clock)
 
         grown = [grown_from(trial) for trial in trials.finished()]
         while not any(growth.late for growth in grown) and (trial := trials.next()) is not None:
@@ -105,7 +107,7 @@ def goals(settings: SearchSettings, agreement: AgreementGate) -> GateSettings:
 
 
 def grow(
-    state: Run, root: Made, teacher: StageResult, settings: SearchSettings, *, trial: Trial, deadline: float
+    state: Run, root: Made, teacher: StageResult, settings: SearchSettings, *, trial: Trial, clock: Clock
 ) -> Growth:
     """Return the levels of one family, each pruned from the one before and finished into a bundle."""
     points: list[StageResult] = []
@@ -118,6 +120,7 @@ def grow(
     folder = state.ledger.directory / trial.folder
     levels = 0
     for result, anew, took in _points(state, root, teacher, folder, prefix):
+        clock.keep()
         points.append(result)
         computed += [result.stage] * anew
         if _changed(result):
@@ -129,7 +132,7 @@ def grow(
             return ended(f"{result.stage} is as fast and as small as asked")
         if levels >= settings.levels:
             return ended(f"{levels} levels were asked for")
-        if time.monotonic() + took > deadline:
+        if took is not None and clock.seconds + took > 60 * settings.minutes:
             return ended(f"the next level would not end within {settings.minutes:g} minutes", late=True)
     return ended("nothing more can be removed")
 
@@ -147,9 +150,10 @@ def choose(points: Sequence[StageResult], settings: SearchSettings) -> StageResu
 
 def _points(
     state: Run, root: Made, teacher: StageResult, folder: Path, prefix: str
-) -> Iterator[tuple[StageResult, bool, float]]:
+) -> Iterator[tuple[StageResult, bool, float | None]]:
     """Yield what was measured of the trimmed model, where there are texts from elsewhere to judge it on, and of every
-    level until nothing is left to remove; whether anything was computed for it; and the seconds of its level alone.
+    level until nothing is left to remove; whether anything was computed for it; and how many seconds the next level
+    may take, None where it is there already.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parent, recipe, anew, level = root, state.recipe, False, 0
@@ -166,21 +170,25 @@ def _points(
     assert recipe.prune is not None
     cuts = _trains(recipe)  # else what is not cut at all is the mildest level
     while True:
-        began = time.monotonic()
+        began, took = time.monotonic(), 0.0
         if cuts:
             level += 1
             try:
                 parent = make_stage(state, folder / f"{level}-prune", PRUNE, recipe.prune, parent)
             except Unreachable:
                 return
+            took = _told_seconds(parent)
         made, anew, cuts = parent, anew or parent.computed, True
         for stage in FINISHING:
             settings = getattr(recipe, stage.name)
             if settings is not None:
                 made = make_stage(state, folder / f"{level}-{stage.name}", stage, settings, made)
                 anew |= made.computed
+                took += _told_seconds(made)
         result = judged(state, made, EXPORT.name, teacher, name=f"{prefix}level-{level}")
-        yield result, anew, time.monotonic() - began
+        took += time.monotonic() - began
+        there = is_made(state, folder / f"{level + 1}-{PRUNE.name}", PRUNE, recipe.prune, parent)
+        yield result, anew, None if there else took
         anew = False
 
 
@@ -188,6 +196,11 @@ def _trains(recipe: Recipe) -> bool:
     """Return whether anything is trained, so that a level may be better than the model that it was cut from."""
     assert recipe.prune is not None
     return recipe.distill is not None or recipe.prune.recovery.epochs > 0 or recipe.prune.round_epochs > 0
+
+
+def _told_seconds(made: Made) -> float:
+    """Return how long an artifact took that this call has not computed, which its own clock sees nothing of."""
+    return 0.0 if made.computed else float(made.record.details["seconds"])
 
 
 def _settings(recipe: Recipe) -> SearchSettings:

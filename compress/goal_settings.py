@@ -111,7 +111,8 @@ class SearchSettings(Settings):
         None, gt=0.0, description="Most MB of the bundle; the most accurate level that is so small is taken."
     )
     minutes: Annotated[float, Field(gt=0.0)] = Field(
-        60.0, description="No level is begun that would end later than this after the start of the call."
+        60.0,
+        description="No level is begun that would end after so many minutes at work, all calls of a search together.",
     )
     fit: bool = Field(
         True, description="Shorten trainings that would take longer than the minutes, and lengthen those on few texts."

@@ -88,6 +88,7 @@ def evaluate_model(source: str, look: Look, *, progress: Progress = silent) -> d
         "estimate": measured.estimate,
         "low": measured.low,
         "high": measured.high,
+        **_besides(measured),
     }
     if look.teacher is not None:
         facts["teacher"] = _difference(measured, _measured(_subject(look.teacher, look, progress), look, progress))
@@ -169,11 +170,17 @@ def _measured(subject: Subject, look: Look, progress: Progress) -> Measurement:
         )
 
 
+def _besides(measured: Measurement) -> dict[str, Any]:
+    figures = {one.name: one.model_dump(exclude={"name"}) for one in measured.besides}
+    return {"besides": figures} if figures else {}
+
+
 def _difference(candidate: Measurement, teacher: Measurement) -> dict[str, Any]:
     interval = gain_interval(teacher, candidate, sides=2)
     facts = {
         "estimate": teacher.estimate,
         "difference": {"estimate": interval.estimate, "low": interval.low, "high": interval.high},
+        **_besides(teacher),
     }
     if teacher.paired_test != "proportions":
         return facts

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from compress.bootstrap import summary_interval
 from compress.goal_settings import MeasureSettings
 from compress.machine import calls, environment, timed_rows
-from compress.record import Latency, Measurement
+from compress.record import Figure, Latency, Measurement
 from compress.statistics import metric_interval
 from export.bundle import Bundle
 from export.latency import LatencyComparison
@@ -28,9 +28,10 @@ from models.evaluation import evaluate_logits
 from models.progress import Progress, silent
 from models.shape import LayerShape, ModelShape
 from models.summary import Summary, contributions
-from models.task import Task
+from models.task import Besides, PairedTest, Task
 
 GRAPH = "model.onnx"
+BESIDE_RESAMPLES = 2_000  # of what decides nothing: a fifth of the time
 
 
 @final
@@ -146,6 +147,7 @@ def measure(
         estimate=float(scores.mean()),
         low=interval.low,
         high=interval.high,
+        besides=[_beside(one, statistics) for one in metric.besides],
         bytes=size,
         parameters=probe.product.parameters,
         latency=None if comparison is None else _latency(comparison, candidate=True),
@@ -180,6 +182,7 @@ def measure_agreement(
             "summary": Summary.MEAN,
             "statistics": [],
             "scores": scores.tolist(),
+            "besides": [],
             "predictions": answers.tolist(),
             "targets": expected.tolist(),
             "estimate": interval.estimate,
@@ -190,6 +193,15 @@ def measure_agreement(
             "truncated": subject.data.truncated,
         }
     )
+
+
+def _beside(besides: Besides, statistics: npt.NDArray[np.float64]) -> Figure:
+    own = statistics[:, besides.first :]
+    if besides.summary is Summary.MEAN:
+        interval = metric_interval(own[:, 0], paired_test=PairedTest.BOOTSTRAP.value)
+    else:
+        interval = summary_interval(besides.summary, own, resamples=BESIDE_RESAMPLES)
+    return Figure(name=besides.name, estimate=interval.estimate, low=interval.low, high=interval.high)
 
 
 def _finite_logits(subject: Subject, progress: Progress) -> npt.NDArray[np.float32]:

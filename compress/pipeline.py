@@ -212,6 +212,15 @@ def make_stage(state: Run, directory: Path, stage: Stage[Any, Any], settings: Se
     return make(state, directory, origin, work)
 
 
+def is_made(state: Run, directory: Path, stage: Stage[Any, Any], settings: Settings, parent: Made) -> bool:
+    """Return whether `make_stage` would find the artifact finished."""
+    try:
+        record = read_record(directory)
+    except BadFile:
+        return False
+    return record.key == origin_of(state, stage.name, settings.model_dump(mode="json"), parent.record).key
+
+
 def context_of(
     state: Run, stage: str, parent: Checkpoint, teacher: Checkpoint, scratch: Path, *, draw: str = ""
 ) -> Context:

@@ -27,6 +27,23 @@ from models.errors import BadFile, BadInput, nearest
 MAX_RECIPE_BYTES = 1 << 20
 
 
+# What only words have, with the value that asks for nothing; and the passes that its copies are a part of.
+WORDS_ALONE: Mapping[str, Any] = {
+    "data.foreign": None,
+    "data.max_length": None,
+    "trim": None,
+    "distill.copies": 0,
+    "distill.embeddings": "float",
+    "prune.recovery.copies": 0,
+    "prune.recovery.embeddings": "float",
+    "quantize.compensate": False,
+}
+PASSES = {
+    "distill.copies": ("distill.epochs",),
+    "prune.recovery.copies": ("prune.recovery.epochs", "prune.round_epochs"),
+}
+
+
 class Recipe(Settings):
     """One run: the teacher, the data, the stages that are asked for, and their gates."""
 
@@ -108,6 +125,37 @@ def merged(value: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
         else:
             result[head] = item
     return result
+
+
+def of_words_alone(recipe: Recipe) -> list[str]:
+    """Return the keys of what a recipe asks for that only words have."""
+    given = recipe.model_dump(mode="json")
+    return [key for key, nothing in WORDS_ALONE.items() if _at(given, key, nothing) != nothing]
+
+
+def without_words(recipe: Recipe, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the overrides by which a recipe does without what only words have, but for the keys that were `asked` for;
+    the passes over changed copies of texts go to what they were copies of.
+    """
+    given = recipe.model_dump(mode="json")
+    left: dict[str, Any] = {}
+    for key in of_words_alone(recipe):
+        if any(own == key or own.startswith(f"{key}.") for own in asked):
+            continue
+        left[key] = WORDS_ALONE[key]
+        for passes in PASSES.get(key, ()):
+            if passes not in asked:
+                left[passes] = _at(given, passes, 0) * (1 + _at(given, key, 0))
+    return left
+
+
+def _at(value: Mapping[str, Any], dotted: str, absent: Any) -> Any:
+    """Return what stands at a dotted key, or `absent` where a stage on the way is not there."""
+    head, _, rest = dotted.partition(".")
+    inner = value[head]
+    if not rest:
+        return inner
+    return absent if inner is None else _at(inner, rest, absent)
 
 
 def keys(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -74,6 +74,15 @@ class Latency(Record):
     threads: int = Field(ge=1, description="threads the runtime was given")
 
 
+class Figure(Record):
+    """A figure that is told beside the metric, with its interval; no gate judges it."""
+
+    name: str = Field(min_length=1, description="its name, such as macro_f1")
+    estimate: float = Field(description="the figure")
+    low: float = Field(description="lower end of its 95 % two-sided interval")
+    high: float = Field(description="upper end of its 95 % two-sided interval")
+
+
 class Measurement(Record):
     """What an artifact does on a data set and on a machine."""
 
@@ -94,6 +103,9 @@ class Measurement(Record):
     estimate: float = Field(description="the metric")
     low: float = Field(description="lower end of the metric's 95 % two-sided interval")
     high: float = Field(description="upper end of the metric's 95 % two-sided interval")
+    besides: list[Figure] = Field(
+        default_factory=list, description="figures told beside the metric; no gate judges them"
+    )
     bytes: int = Field(ge=0, description="size on disk of what is shipped")
     parameters: int = Field(ge=0, description="numbers in the weights")
     latency: Latency | None = Field(description="this model's latency; null where it was not timed")

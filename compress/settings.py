@@ -103,14 +103,19 @@ class ArchitectureSettings(Settings):
     heads: Count = Field(4, description="Attention heads per layer.")
     ffn: Count = Field(1024, description="FFN neurons per layer.")
     positions: Count = Field(512, description="Longest text, in tokens.")
-    family: Literal["bert", "roberta", "vit"] = Field(
-        "roberta", description="Whose checkpoint format it is kept in; vit reads images."
+    family: Literal["bert", "roberta", "vit", "yolos"] = Field(
+        "roberta",
+        description="Whose checkpoint format it is kept in; vit reads images, and yolos finds objects in them.",
     )
     activation: Literal["gelu", "relu"] = Field("gelu", description="Activation of the FFN.")
+    initializer_range: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.02, description="Deviation of the weights that are drawn; narrow networks learn sooner from 1 / sqrt(width)."
+    )
     vocab_size: Count = Field(8000, description="Size of the byte-level BPE vocabulary that is trained.")
     image_size: Count = Field(32, description="Height and width that images are resized to, in pixels.")
     patch_size: Count = Field(4, description="Height and width of the squares that an image is cut into, in pixels.")
     channels: Count = Field(3, description="1 reads images in grey, 3 in colour.")
+    detection_tokens: Count = Field(100, description="Most objects that are found in an image.")
 
 
 class TrainSettings(ScheduleSettings):
@@ -160,6 +165,9 @@ class DistillSettings(LessonSettings):
     )
     positions: Count | None = Field(
         None, description="Longest text in tokens; where the teacher has fewer, its positions are repeated."
+    )
+    dimensions: Count | None = Field(
+        None, description="Numbers of a sentence embedding: the teacher's main directions (PCA); all if left out."
     )
 
     @model_validator(mode="after")

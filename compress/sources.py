@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import compress
-from compress.architectures import new_network
-from compress.recipe import Recipe
+from compress.architectures import READ_IMAGES, new_network
+from compress.recipe import Recipe, of_words_alone
 from compress.record import DataRecord
 from compress.settings import DataSettings
 from export.bundle import Bundle
@@ -22,7 +22,8 @@ from models.errors import BadInput
 from models.files import digest_of, new_directory, sha256_file
 from models.progress import Progress, silent
 from models.reading import tokenizer_of
-from models.shape import CLASSIFICATION
+from models.sentence_transformers import module_directories
+from models.shape import CLASSIFICATION, ModelShape
 from models.task import Task
 from models.tasks import task_named
 from models.zoo import standard_library
@@ -200,8 +201,23 @@ def _teachers_task(recipe: Recipe) -> str:
     """Return what the teacher's own head does; a classifier where it has none, or none that labels can teach."""
     if recipe.teacher is None or (recipe.train is not None and recipe.train.architecture is not None):
         return CLASSIFICATION
-    head = read_shape(embedded_teacher() if recipe.teacher == EMBEDDED else local_directory(recipe.teacher)).head
+    head = _teachers_shape(recipe.teacher).head
     return CLASSIFICATION if head is None or (recipe.train is not None and not head.labels) else head.task
+
+
+def reads_images(recipe: Recipe) -> bool:
+    """Return whether the model that a recipe starts from reads images.
+
+    Raises:
+        BadInput, BadFile, Unsupported: as the description of a checkpoint raises.
+    """
+    if recipe.train is not None and recipe.train.architecture is not None:
+        return recipe.train.architecture.family in READ_IMAGES
+    return recipe.teacher is not None and _teachers_shape(recipe.teacher).image is not None
+
+
+def _teachers_shape(source: str) -> ModelShape:
+    return read_shape(embedded_teacher() if source == EMBEDDED else local_directory(source))
 
 
 def _tables(settings: DataSettings, task: Task, cache: Path) -> dict[str, Table]:
@@ -231,19 +247,8 @@ def _foreign(settings: DataSettings, cache: Path) -> dict[str, Table]:
 
 def _check_words(recipe: Recipe, base: Checkpoint) -> None:
     """Raise BadInput where a recipe asks for what only words have, and the model reads something else."""
-    recovery = None if recipe.prune is None else recipe.prune.recovery
-    lessons = {"distill": recipe.distill, "prune.recovery": recovery}
-    wanted: dict[str, object] = {
-        "data.foreign": recipe.data.foreign,
-        "data.max_length": recipe.data.max_length,
-        "trim": recipe.trim,
-    }
-    for name, settings in lessons.items():
-        if settings is not None:
-            wanted |= {f"{name}.copies": settings.copies, f"{name}.embeddings": settings.embeddings != "float"}
-    for name, asked in wanted.items():
-        if asked:
-            tokenizer_of(base.reader, wanted_by=name)
+    for name in of_words_alone(recipe):
+        tokenizer_of(base.reader, wanted_by=name)
 
 
 def _check_pairs(extra: Table, train: Table | None) -> None:
@@ -283,6 +288,12 @@ def _ensemble(recipe: Recipe, base: Checkpoint) -> tuple[tuple[Checkpoint, ...],
     """Return the teachers besides the first, and the digest of the files they were read from."""
     directories = [local_directory(source) for source in recipe.ensemble]
     teachers = tuple(Checkpoint.load(directory) for directory in directories)
+    if teachers and base.shape.head is not None and base.shape.head.boxes:
+        raise BadInput(
+            "what one token of a teacher finds, another's finds with another token, so there is no mean of theirs",
+            where=recipe.ensemble[0],
+            fix="Give one teacher.",
+        )
     for source, teacher in zip(recipe.ensemble, teachers, strict=True):
         if (teacher.shape.labels, teacher.shape.outputs) != (base.shape.labels, base.shape.outputs):
             raise BadInput(
@@ -295,7 +306,8 @@ def _ensemble(recipe: Recipe, base: Checkpoint) -> tuple[tuple[Checkpoint, ...],
 
 def tree_digest(directory: Path) -> str:
     """Return the digest of a checkpoint directory's files, its own record left out."""
-    files = sorted(file for pattern in CHECKPOINT_FILES for file in directory.glob(pattern))
+    weights = {file for place in module_directories(directory) for file in place.glob("*.safetensors")}
+    files = sorted({file for pattern in CHECKPOINT_FILES for file in directory.glob(pattern)} | weights)
     names = {file.relative_to(directory).as_posix(): file for file in files}
     return digest_of({name: sha256_file(file) for name, file in names.items() if name != "artifact.json"})
 

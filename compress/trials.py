@@ -1,9 +1,10 @@
-"""Which families a search grows: the recipe's own, then what Optuna proposes from the space."""
+"""Which families a search grows: the recipe's own, then what Optuna proposes from the space; and for how long."""
 
 from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, final
@@ -15,9 +16,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from compress.goal_settings import SearchSettings
 from models.errors import BadInput
 from models.files import digest_of
+from models.progress import Progress
 
 FILE = "search.db"
 WORKER = "worker"
+KEEP_EVERY_S = 20.0  # seconds at work are written down
 PROPOSALS = 100  # Optuna may propose again what was tried; after so many repeats the space counts as used up
 
 
@@ -31,6 +34,39 @@ class Trial(NamedTuple):
     def folder(self) -> str:
         """Return the name of its directory, the same whenever the same keys are tried."""
         return f"family-{digest_of(dict(self.keys))[:8]}" if self.keys else "family"
+
+
+@final
+class Clock:
+    """How long a search has been at work, over all the calls that it took; it is written down with its trials."""
+
+    def __init__(self, trials: Trials, *, began: float) -> None:
+        """Go on from what was written down, in a call that `began` at this value of `time.monotonic`."""
+        self.trials, self.began, self.before, self.kept = trials, began, trials.spent, trials.spent
+
+    @property
+    def seconds(self) -> float:
+        """Return the seconds at work up to now."""
+        return self.before + time.monotonic() - self.began
+
+    def keep(self) -> None:
+        """Write the seconds down."""
+        self.kept = self.trials.spent = self.seconds
+
+    def watched(self, progress: Progress) -> Progress:
+        """Return a progress that also writes the seconds down, now and then: a search may be killed at any time."""
+
+        def begin(label: str) -> Callable[[int, int], None]:
+            tick = progress(label)
+
+            def told(done: int, total: int) -> None:
+                tick(done, total)
+                if self.seconds - self.kept >= KEEP_EVERY_S:
+                    self.keep()
+
+            return told
+
+        return begin
 
 
 @final
@@ -71,6 +107,19 @@ class Trials:
                 return float(study.user_attrs[name])
         self.study.set_user_attr(name, make())
         return float(self.study.user_attrs[name])
+
+    @property
+    def spent(self) -> float:
+        """Return how many seconds searches in this directory have been at work on the study."""
+        return float(self.study.user_attrs.get(self._spent, 0.0))
+
+    @spent.setter
+    def spent(self, seconds: float) -> None:
+        self.study.set_user_attr(self._spent, seconds)
+
+    @property
+    def _spent(self) -> str:
+        return f"spent-{digest_of(self.worker)[:12]}"
 
     def next(self) -> Trial | None:
         """Return the next family to grow, or None when there were enough."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 
 from export.manifest import (
@@ -33,7 +34,7 @@ from models.progress import Progress, silent
 from models.reading import Arrays, Reader, load_reader, tokenizer_of
 from models.sentence_transformers import write_modules
 from models.shape import ModelShape
-from models.task import Answer, Given, Task
+from models.task import THRESHOLD, Answer, Given, Task
 from models.tasks import task_named
 from models.tokenizing import Tokenizing
 
@@ -53,7 +54,9 @@ _PACKAGES: Final = ("compress-transformers", "onnx", "onnxruntime", "torch")
 @final
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Everything a bundle is written from; `examples` are inputs for `golden.json`, each a batch of one."""
+    """Everything a bundle is written from; `examples` are inputs for `golden.json`, each a batch of one. `projection`
+    is what `Checkpoint.projection` returns.
+    """
 
     shape: ModelShape
     reader: Reader
@@ -62,6 +65,7 @@ class Contents:
     parameters: int
     lineage: Sequence[Mapping[str, Any]] = ()
     measurements: Mapping[str, Any] | None = None
+    projection: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
 @final
@@ -129,9 +133,12 @@ class Bundle:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(inside(self.directory, name), target)
 
-    def predict(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Answer]:
+    def predict(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, threshold: float = THRESHOLD
+    ) -> list[Answer]:
         """Return one answer per text, or per text and its pair; longer texts are cut to what the positions allow, or
-        read in windows where the task says so. To a model of images, a text is the path of one.
+        read in windows where the task says so. To a model of images, a text is the path of one. What may be left out
+        of an answer, an object or one of several labels, is named from the probability `threshold` on.
 
         Raises:
             BadInput: the model has no head, the texts cannot be encoded, or a file holds no image.
@@ -144,7 +151,11 @@ class Bundle:
         seconds: Sequence[str | None] = [None] * len(texts) if pairs is None else pairs
         read = self.reader.read(texts, pairs, max_length=longest, shared=task.shared)
         return [
-            task.answer([self._logits(one.inputs) for one in windows], self.shape.labels, Given(text, pair, windows))
+            task.answer(
+                [self._logits(one.inputs) for one in windows],
+                self.shape.labels,
+                Given(text, pair, windows, threshold),
+            )
             for text, pair, windows in zip(texts, seconds, read, strict=True)
         ]
 
@@ -178,7 +189,7 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
         write_bytes(inside(directory, name), data)
     contents.reader.compact().save(directory)
     write_json(directory / CONFIG_FILE, _config(shape))
-    write_modules(directory, shape)
+    write_modules(directory, shape, contents.projection)
     session = open_session(directory / graph.name, threads=1)
     of_int8 = INT8_VECTOR_TOLERANCE if shape.head is not None and shape.head.normalized else INT8_TOLERANCE
     tolerance = of_int8 if shape.int8 else FLOAT_TOLERANCE

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
 from torch import Tensor, nn
 
 from export import values
-from export.folding import Folds
 from export.target import Target
 from export.values import MICROSOFT, Array, Attribute, Value
 from models.errors import Unsupported
 
-# A lowering takes its module, its emitter and the module's inputs, and returns the module's output.
-Lowering = Callable[..., Value]
+# A lowering takes its module, its emitter and the module's inputs, and returns the module's output, or several.
+Lowering = Callable[..., "Value | tuple[Value, ...]"]
 # Linear layers that read the same values are lowered together: modules, emitters, input -> one output each.
 GroupLowering = Callable[[Sequence[Any], "Sequence[Emit]", Value], Sequence[Value]]
 
@@ -28,7 +27,8 @@ class Places:
 
     `mask` (batch, 1, 1 or readers, time), if any, is added to the scores, and `present` (time, batch, 1, 1) is 1 for a
     token and 0 for padding. `distances` (readers, time) are clipped to where a bias for distances ends. `along` and
-    `across` (time, 1, 1, size) turn queries and keys. With `blocks` a window is read in these.
+    `across` (time, 1, 1, size) turn queries and keys. With `blocks` a window is read in these. `readers` are the tokens
+    that read, where not all do.
     """
 
     mask: Value | None
@@ -37,6 +37,7 @@ class Places:
     along: Value | None = None
     across: Value | None = None
     blocks: Blocks | None = None
+    readers: slice | None = None
 
 
 @final
@@ -60,30 +61,35 @@ class Blocks:
 @final
 @dataclass(frozen=True, slots=True)
 class Emit:
-    """Emits nodes for the module at `path`; `folds` is what its weights hold besides their own."""
+    """Emits nodes for the module at `path`."""
 
     target: Target
     lowerings: Mapping[type[nn.Module], Lowering]
     groups: Mapping[type[nn.Module], GroupLowering]
     path: str = ""
-    folds: Folds = field(default_factory=Folds)
 
     def at(self, name: str) -> Emit:
         """Return the emitter of the submodule `name`."""
         return replace(self, path=f"{self.path}.{name}" if self.path else name)
 
     def child(self, module: nn.Module, name: str, *inputs: Value | Places | None) -> Value:
-        """Return the output of the submodule called `name`.
+        """Return the one output of the submodule called `name`.
 
         Raises:
             Unsupported: there is no lowering for its type.
         """
+        (output,) = self.outputs(module, name, *inputs)
+        return output
+
+    def outputs(self, module: nn.Module, name: str, *inputs: Value | Places | None) -> tuple[Value, ...]:
+        """Return all outputs of the submodule called `name`; raises as `child`."""
         part = module.get_submodule(name)
         if type(part) in self.groups:
-            return self.groups[type(part)]([part], [self.at(name)], _given(inputs[0]))[0]
+            return tuple(self.groups[type(part)]([part], [self.at(name)], _given(inputs[0])))
         if type(part) not in self.lowerings:
             raise Unsupported(f"there is no ONNX form of a {type(part).__name__}", where=self.at(name).path)
-        return self.lowerings[type(part)](part, self.at(name), *inputs)
+        found = self.lowerings[type(part)](part, self.at(name), *inputs)
+        return (found,) if isinstance(found, Value) else found
 
     def children(self, module: nn.Module, names: Sequence[str], hidden: Value) -> list[Value]:
         """Return the outputs of linear submodules that all read `hidden`: together where they are of one type."""
@@ -110,14 +116,6 @@ class Emit:
             operator, inputs, domain=MICROSOFT, attributes=attributes, roles=(role,), path=self.path
         )
         return result
-
-    def rows(self, rows: Tensor) -> Tensor:
-        """Return a linear layer's weight (out, in), or the scales (out,) of its rows, with what is folded into them."""
-        return self.folds.rows(self.path, rows)
-
-    def bias(self, bias: Tensor) -> Tensor:
-        """Return the bias (out,) of a linear layer or a norm with what is folded into it."""
-        return self.folds.bias(self.path, bias)
 
     def constant(self, value: Tensor | Array, role: str) -> Value:
         """Return a constant of the module; a tensor is taken as it is, without a copy where it is contiguous."""

@@ -2,101 +2,100 @@
 
 A norm that only scales and shifts, behind the sum of what is kept and what a sublayer writes, is kept * weight plus
 written * weight + bias, and the second part is what the sublayer's last linear layer writes with its rows scaled and
-its bias changed: exact in float, and in int8 too, where the rows' scales are in float. A sublayer of which nothing is
-left writes its bias alone, which what comes before it can add instead.
+its bias changed: in float, and in int8 too, where the rows' scales are in float. A sublayer of which nothing is left
+writes its bias alone, which what wrote the stream before it can add instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple, final
+from copy import deepcopy
+from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from models.layers.embeddings import Embeddings
 from models.layers.norm import ElementwiseNorm
+from models.layers.patches import PatchEmbeddings
+from models.layers.quantized import QuantizedLinear
 from models.network import Block, Network
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class Folds:
-    """By module path: what a linear layer's output is multiplied by (`scales`), what is added to the output of a linear
-    layer or a norm then (`shifts`), and the sublayers that leave no node in the graph (`gone`).
+class KeptScale(nn.Module):
+    """What a folded norm leaves to compute: what is kept * weight, to which is added what its sublayer writes."""
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+
+
+class _Holder(NamedTuple):
+    """A weight of a module, something that is added to the whole stream."""
+
+    module: nn.Module
+    name: str
+
+
+def folded(network: Network) -> Network:
+    """Return a network that writes the same with fewer operators, as far as there are any to save; what it has in
+    common with the given one it shares.
     """
-
-    scales: Mapping[str, Tensor] = field(default_factory=dict)
-    shifts: Mapping[str, Tensor] = field(default_factory=dict)
-    gone: frozenset[str] = frozenset()
-
-    def rows(self, path: str, rows: Tensor) -> Tensor:
-        """Return the weight (out, in) of the linear layer at `path`, or the scales (out,) of its rows, as emitted."""
-        scale = self.scales.get(path)
-        return rows if scale is None else rows * scale.reshape(-1, *[1] * (rows.ndim - 1))
-
-    def bias(self, path: str, bias: Tensor) -> Tensor:
-        """Return the bias (out,) of the linear layer or norm at `path`, as emitted."""
-        scale, shift = self.scales.get(path), self.shifts.get(path)
-        scaled = bias if scale is None else bias * scale
-        return scaled if shift is None else scaled + shift
+    tensors = (*network.parameters(), *network.buffers())
+    network = deepcopy(network, {id(one): one for one in tensors})
+    _move_left_biases(network)
+    for block in _blocks(network):
+        if not block.pre_norm:
+            _fold(block, "attention_norm", block.attention.output if block.attention.heads else None)
+            _fold(block, "ffn_norm", block.ffn.down if block.ffn.width else None)
+    return network
 
 
-class _Sublayer(NamedTuple):
-    """Attention or an FFN: its path, its last linear layer's, and that one's bias where nothing else is left; and the
-    norm that follows, with its path, where one does.
-    """
-
-    path: str
-    writer: str
-    left: Tensor | None
-    norm: nn.Module | None
-    norm_path: str
-
-
-def folds_of(network: Network) -> Folds:
-    """Return what the weights of a network's graph hold besides their own."""
-    scales: dict[str, Tensor] = {}
-    shifts: dict[str, Tensor] = {}
-    gone: set[str] = set()
-    before = _of_embeddings(network)  # what the stream was written by last, if that has a bias
-    sublayers = list(_sublayers(network))
-    for one in sublayers:
-        if one.left is not None and before is not None:
-            shifts[before] = shifts[before] + one.left if before in shifts else one.left
-            gone.add(one.path)
-        if one.norm is not None:
-            before = one.norm_path if _shifts(one.norm) else None
-        elif one.left is None:
-            before = one.writer
-    for one in sublayers:
-        if isinstance(one.norm, ElementwiseNorm) and one.left is None:
-            later = shifts.pop(one.norm_path, None)
-            scales[one.writer] = one.norm.weight
-            shifts[one.writer] = one.norm.bias if later is None else one.norm.bias + later
-    return Folds(scales, shifts, frozenset(gone))
-
-
-def _of_embeddings(network: Network) -> str | None:
-    embeddings = network.embeddings
-    if not isinstance(embeddings, Embeddings):
-        return None
-    if embeddings.projection is not None:
-        return "embeddings.projection"
-    return "embeddings.norm" if _shifts(embeddings.norm) else None
-
-
-def _shifts(norm: nn.Module) -> bool:
-    return isinstance(norm, (nn.LayerNorm, ElementwiseNorm))
-
-
-def _sublayers(network: Network) -> Iterator[_Sublayer]:
-    for index, block in enumerate(network.layers):
-        assert isinstance(block, Block)
-        for name, last, empty, norm in (
-            ("attention", "output", block.attention.heads == 0, block.attention_norm),
-            ("ffn", "down", block.ffn.width == 0, block.ffn_norm),
+def _move_left_biases(network: Network) -> None:
+    """Let what was added to the stream last add what sublayers without heads or neurons write, where it has a bias."""
+    holder = _of_embeddings(network.embeddings)
+    for block in _blocks(network):
+        for writer, empty, norm in (
+            (block.attention.output, block.attention.heads == 0, block.attention_norm),
+            (block.ffn.down, block.ffn.width == 0, block.ffn_norm),
         ):
-            path = f"layers.{index}.{name}"
-            left = block.get_parameter(f"{name}.{last}.bias") if empty else None
-            yield _Sublayer(path, f"{path}.{last}", left, None if block.pre_norm else norm, f"{path}_norm")
+            if empty and holder is not None:
+                _set(holder, getattr(holder.module, holder.name) + writer.bias)
+                _set(_Holder(writer, "bias"), torch.zeros_like(writer.bias))
+            if not block.pre_norm:
+                holder = _shift_of(norm)
+            elif not empty:
+                holder = _Holder(writer, "bias")
+
+
+def _fold(block: Block, name: str, writer: nn.Module | None) -> None:
+    """Let the writer do its part of a norm that only scales and shifts."""
+    norm = block.get_submodule(name)
+    if not isinstance(norm, ElementwiseNorm) or not isinstance(writer, (nn.Linear, QuantizedLinear)):
+        return
+    rows = _Holder(writer, "weight_scale" if isinstance(writer, QuantizedLinear) else "weight")
+    _set(rows, torch.einsum("r...,r->r...", getattr(writer, rows.name), norm.weight))
+    _set(_Holder(writer, "bias"), writer.bias * norm.weight + norm.bias)
+    block.set_submodule(name, KeptScale(norm.weight.detach()), strict=True)
+
+
+def _of_embeddings(embeddings: nn.Module) -> _Holder | None:
+    if isinstance(embeddings, PatchEmbeddings):
+        return _Holder(embeddings.position, "weight")
+    assert isinstance(embeddings, Embeddings)
+    return _shift_of(embeddings.norm) if embeddings.projection is None else _Holder(embeddings.projection, "bias")
+
+
+def _shift_of(norm: nn.Module | None) -> _Holder | None:
+    return _Holder(norm, "bias") if isinstance(norm, (nn.LayerNorm, ElementwiseNorm)) else None
+
+
+def _blocks(network: Network) -> list[Block]:
+    return [block for block in network.layers if isinstance(block, Block)]
+
+
+def _set(place: _Holder, value: Tensor) -> None:
+    """Put a tensor of its own in place of one that the given network has too."""
+    parameter = isinstance(getattr(place.module, place.name), nn.Parameter)
+    setattr(place.module, place.name, nn.Parameter(value, requires_grad=False) if parameter else value)

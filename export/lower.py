@@ -6,15 +6,17 @@ import onnx
 import torch
 
 from export.emit import Emit
-from export.folding import folds_of
+from export.folding import folded
 from export.lowering import GROUPS, LOWERINGS
-from export.lowering.network import answer_of, by_batch, states_of
+from export.lowering.network import answers_of, by_batch, states_of
+from export.session import ANSWER
 from export.target import Target
 from export.values import Port, Value, build
 from models.network import Network
+from models.shape import BOX
 
 IDS, MASK, KINDS, PIXELS = "input_ids", "attention_mask", "token_type_ids", "pixel_values"
-LOGITS, EMBEDDING, HIDDEN = "logits", "sentence_embedding", "hidden_states"
+LOGITS, BOXES, EMBEDDING, HIDDEN = *ANSWER, "sentence_embedding", "hidden_states"
 STATES = "last_hidden_state"  # what sentence-transformers pools itself
 
 
@@ -29,29 +31,34 @@ def input_ports(network: Network) -> list[Port]:
     return [Port(name, "int64", ("batch", "time")) for name in names]
 
 
-def output_port(network: Network) -> Port:
-    """Return the first output of the network's graph: logits (batch, labels), logits of tokens (batch, time, labels),
-    embeddings (batch, width) or, without a head, hidden states.
+def output_ports(network: Network) -> list[Port]:
+    """Return the outputs of the network's graph: logits (batch, labels), logits of tokens (batch, time, labels), logits
+    and boxes (batch, tokens, ...), embeddings (batch, width) and the states (batch, time, hidden) that they were made
+    of or, without a head, hidden states.
     """
     shape = network.shape
+    if shape.head is not None and shape.head.boxes:
+        each: tuple[str | int, ...] = ("batch", shape.answers or 0)
+        return [Port(LOGITS, "float32", (*each, shape.outputs - BOX)), Port(BOXES, "float32", (*each, BOX))]
     places = ("batch",) if shape.head is not None and not shape.answers_tokens else ("batch", "time")
     name = HIDDEN if shape.head is None else LOGITS if shape.labels else EMBEDDING
-    return Port(name, "float32", (*places, shape.outputs))
+    states = [Port(STATES, "float32", ("batch", "time", shape.hidden_size))] if name == EMBEDDING else []
+    return [Port(name, "float32", (*places, shape.outputs)), *states]
 
 
 def lower(network: Network, target: Target) -> onnx.ModelProto:
-    """Return the checked ONNX model that computes `network.forward` in evaluation mode; where that is an embedding, its
-    second output are the states (batch, time, hidden) that it was made of.
+    """Return the checked ONNX model that computes `network.forward` in evaluation mode.
 
     Raises:
         Unsupported: a module has no ONNX form.
     """
     inputs = {port.name: Value(port) for port in input_ports(network)}
     mask, read = inputs.get(MASK), [value for name, value in inputs.items() if name != MASK]
-    emit = Emit(target, LOWERINGS, GROUPS, folds=folds_of(network))
+    emit = Emit(target, LOWERINGS, GROUPS)
     with torch.no_grad():
+        network = folded(network)
         states = states_of(network, emit, mask, *read)
-        outputs = {output_port(network): answer_of(network, emit, states, mask)}
-        if output_port(network).name == EMBEDDING:
-            outputs[Port(STATES, "float32", ("batch", "time", network.shape.hidden_size))] = by_batch(emit, states)
+        ports, answers = output_ports(network), answers_of(network, emit, states, mask)
+        others = [by_batch(emit, states)] if ports[0].name == EMBEDDING else []
+        outputs = dict(zip(ports, (*answers, *others), strict=True))
     return build(list(inputs.values()), outputs, opset=target.opset, name=network.shape.family)

@@ -18,7 +18,7 @@ from torch import Tensor
 from export.emit import Blocks, Emit, Places
 from export.values import Value
 from models.layers.rotary import waves
-from models.shape import LayerShape, ModelShape
+from models.shape import EVERY_TOKEN, FIRST_TOKEN, LayerShape, ModelShape
 
 # From four windows on blocks are faster than a mask, at 12 heads of 32 features: docs/decisions/0014.
 MASKED_WINDOWS = 4
@@ -28,16 +28,18 @@ FARTHEST = 1 << 40  # farther than any token
 
 def places_of(shape: ModelShape, emit: Emit, hidden: Value, mask: Value | None) -> Iterator[Places]:
     """Yield for every layer what its attention knows of places, for states (time, batch, hidden) and the mask (batch,
-    time) if there may be padding; what layers have in common is computed once. Where the head reads the first token
-    alone, the last layer's are its own.
+    time) if there may be padding; what layers have in common is computed once. Where the head reads few tokens, the
+    last layer's are its own.
     """
     text = _Text(shape, emit, hidden, mask)
     made: dict[object, Places] = {}
     for index, layer in enumerate(shape.layers):
-        alone = shape.reads_first and index == len(shape.layers) - 1
-        key = (layer.window, layer.global_tokens, layer.linear, layer.rotary, layer.head_size, alone)
+        readers = shape.readers if index == len(shape.layers) - 1 else EVERY_TOKEN
+        key = (layer.window, layer.global_tokens, layer.linear, layer.rotary, layer.head_size, str(readers))
         if key not in made:
-            made[key] = text.first(layer) if alone else text.all(layer)
+            # What reads alone but is not the first reads as if it stood anywhere.
+            places = text.first(layer) if readers == FIRST_TOKEN else text.all(layer)
+            made[key] = replace(places, readers=None if readers == EVERY_TOKEN else readers)
         yield made[key]
 
 

@@ -19,7 +19,7 @@ Written for the target `{target}`: {layers} layers, {parameters:,} weights, labe
 ```python
 {code}
 session = onnxruntime.InferenceSession("{model}", providers=["CPUExecutionProvider"])
-logits = session.run(None, {{port.name: arrays[port.name] for port in session.get_inputs()}})[0]
+logits, *others = session.run(None, {{port.name: arrays[port.name] for port in session.get_inputs()}})
 {reading}
 ```
 
@@ -38,7 +38,7 @@ _FILES: Final = {
     "preprocessor_config.json": "how an image becomes what the model reads",
     "config.json": "labels and sizes, in the keys of Hugging Face",
     "golden.json": "inputs with the outputs they must give",
-    "modules.json": "what sentence-transformers reads first, with `1_Pooling` and `sentence_bert_config.json`",
+    "modules.json": "what sentence-transformers reads first, then `sentence_bert_config.json` and the folders it names",
     "manifest.json": "digests, inputs and outputs, lineage and measurements",
 }
 _TEXTS: Final = """\

@@ -16,6 +16,7 @@ from models.errors import BadFile, BadInput
 Arrays = Mapping[str, NDArray[Any]]
 Floats = NDArray[np.float32]
 ERRORS_ONLY = 3
+ANSWER = ("logits", "pred_boxes")  # outputs that are one answer together
 
 
 def open_session(model: Path | bytes, *, threads: int) -> onnxruntime.InferenceSession:
@@ -60,19 +61,22 @@ def feeds(session: onnxruntime.InferenceSession, arrays: Arrays) -> dict[str, ND
 
 
 def run(session: onnxruntime.InferenceSession, arrays: Arrays) -> Floats:
-    """Return the session's first output for named arrays (batch, ...), of which some may be left out as in `feeds`.
+    """Return the session's first output for named arrays (batch, ...), of which some may be left out as in `feeds`;
+    behind it, on the last axis, what is one answer with it.
 
     Raises:
         BadInput: the runtime refuses the values, such as an id beyond the table.
     """
     given = feeds(session, arrays)
+    names = [port.name for port in session.get_outputs()]
+    parts = [name for name in ANSWER if name in names] if names[0] in ANSWER else names[:1]
     try:
-        (output,) = session.run([session.get_outputs()[0].name], given)
+        outputs = session.run(parts, given)
     except _RUNTIME_ERRORS as error:
         name, value = next(iter(given.items()))
         where = f"{name} of shape {value.shape}"
         raise BadInput(f"ONNX Runtime refuses the input ({_first_line(error)})", where=where) from error
-    return np.asarray(output, dtype=np.float32)
+    return np.asarray(outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=-1), dtype=np.float32)
 
 
 def _first_line(error: Exception) -> str:

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from models.differences import differences, uneven
 from models.errors import BadFile, BadInput, Unsupported, nearest
 from models.families import FAMILIES
 from models.family import Family
 from models.files import inside, read_object, write_json
+from models.fused import in_parts, joined
 from models.imaging import PROCESSOR_FILE
 from models.network import Network
 from models.reading import Reader, load_reader, tokenizer_of
-from models.sentence_transformers import MODULES_FILE, embedding_head, encoder_directory, write_modules
+from models.sentence_transformers import (
+    MODULES_FILE,
+    dense_directory,
+    embedding_head,
+    encoder_directory,
+    write_modules,
+)
 from models.shape import HeadShape, Int8Form, ModelShape
 from models.tensor_file import write_tensors
 from models.tokenizing import Tokenizing
-from models.weights import Names
 
 FORMAT = 1
 SHAPE_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth", "model.ckpt", "tf_model.h5")
+# What leads to an embedding, and what sentence-transformers calls it.
+PROJECTION = {"head.projection.weight": "linear.weight", "head.projection.bias": "linear.bias"}
 CONVERT = (
     "Only safetensors are read, because pickled files can run code. Convert it where you trust it: "
     "AutoModelForSequenceClassification.from_pretrained(SOURCE).save_pretrained(NEW)."
@@ -75,12 +86,20 @@ class Checkpoint:
                 counted[f"{path}.weight"] = len(self.weights[f"{path}.weight"]) * self.shape.embedding_width
         return sum(counted.values())
 
+    def projection(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Return `weight` (width, hidden) and `bias` (width) of what leads to an embedding, where there is one."""
+        return {
+            name.rpartition(".")[2]: self.weights[name].contiguous().numpy()
+            for name in PROJECTION
+            if name in self.weights
+        }
+
     @staticmethod
     def load(source: str | Path, *, head: HeadShape | None = None, seed: int = 0) -> Checkpoint:
         """Return the checkpoint in a directory (ours or Hugging Face's) or behind a hub name `org/name`.
 
         With `head` the model gets one for its labels and its task: the checkpoint's own where it fits, else a new one
-        drawn from `seed`.
+        of the family's form, drawn from `seed`.
 
         Raises:
             BadInput: there is no such directory or hub model.
@@ -89,6 +108,7 @@ class Checkpoint:
         """
         directory = local_directory(source)
         shape = read_shape(directory)
+        head = None if head is None else _family(shape.family).new_head(head, shape)
         weights = (
             _read_weights(directory)
             if (directory / SHAPE_FILE).exists()
@@ -96,7 +116,8 @@ class Checkpoint:
         )
         if head is not None:
             own = shape.head
-            alike = own if own is not None and own.labels and own.tokens == head.tokens else head
+            fits = own is not None and bool(own.labels) and (own.tokens, own.boxes) == (head.tokens, head.boxes)
+            alike = own if own is not None and fits else head
             shape = replace(shape, head=replace(alike, labels=head.labels, task=head.task))
         weights = _complete(shape, weights, new_head=head is not None, seed=seed, where=str(directory))
         reader = load_reader(encoder_directory(directory), shape)
@@ -124,31 +145,28 @@ class Checkpoint:
         gives embeddings also what sentence-transformers reads.
 
         Raises:
-            Unsupported: the family's format cannot say this shape (pruned, quantized, or another norm), or has one
-                weight for what differs here.
+            Unsupported: the family's format cannot say this shape (pruned, quantized, or another norm: what it cannot
+                say is named), or has one weight for what differs here.
         """
         family = _family(self.shape.family)
         embeds = self.shape.head is not None and not self.shape.labels
         shape = replace(self.shape, head=None) if embeds else self.shape
         config = _config(family, shape)
-        if config is None:
-            raise Unsupported(
-                f"the {family.name} format of Hugging Face has the family's own attention and norms, one size for "
-                "all layers, and no int8",
-                where="this model",
-                fix="Keep it in our own format, or export it to ONNX.",
-            )
         axes = family.axes_of(shape)
         names = family.names.write(
-            {name: value.reshape(axes.get(name, value.shape)) for name, value in self.weights.items()},
+            {
+                name: value.reshape(axes.get(name, value.shape))
+                for name, value in self.weights.items()
+                if name not in PROJECTION
+            },
             prefix=family.prefix if shape.head else "",
             tokens=shape.answers_tokens,
             task=shape.head.task if shape.head else None,
             same=torch.equal,
         )
         write_json(directory / "config.json", config)
-        write_tensors(directory / WEIGHTS_FILE, _joined(family.names, names), metadata={"format": "pt"})
-        write_modules(directory, self.shape)
+        write_tensors(directory / WEIGHTS_FILE, joined(family.names, names), metadata={"format": "pt"})
+        write_modules(directory, self.shape, self.projection())
         self.reader.save(directory)
 
 
@@ -179,12 +197,15 @@ def read_shape(directory: Path) -> ModelShape:
     if (directory / SHAPE_FILE).exists():
         return _our_shape(directory)
     encoder = encoder_directory(directory)
-    config = read_object(encoder / "config.json")
-    where = str(encoder / "config.json")
+    shape = shape_of(read_object(encoder / "config.json"), where=str(encoder / "config.json"))
+    head = embedding_head(directory, hidden_size=shape.hidden_size)
+    return shape if head is None else replace(shape, head=head)
+
+
+def shape_of(config: Mapping[str, Any], *, where: str) -> ModelShape:
+    """Return the shape that a Hugging Face config states; `where` names it. Raises as `read_shape`."""
     try:
-        shape = _family_of(config, encoder).shape_of(config)
-        head = embedding_head(directory, hidden_size=shape.hidden_size)
-        return shape if head is None else replace(shape, head=head)
+        return _family_of(config, where).shape_of(config)
     except KeyError as error:
         raise BadFile(f"lacks the setting {error}", where=where) from None
     except (TypeError, ValueError) as error:
@@ -215,18 +236,32 @@ def _family(name: str) -> Family:
     return next(family for family in FAMILIES if family.name == name)
 
 
-def _config(family: Family, shape: ModelShape) -> dict[str, Any] | None:
-    """Return the config that says exactly this shape, or None where the family's format cannot."""
-    if not shape.layers:
-        return None
-    try:
-        config = family.config_of(shape)
-        return config if family.shape_of(config) == shape else None
-    except (BadInput, Unsupported):
-        return None
+def _config(family: Family, shape: ModelShape) -> dict[str, Any]:
+    """Return the config that says exactly this shape.
+
+    Raises:
+        Unsupported: the family's format cannot; what it cannot say is named.
+    """
+    if shape.layers:
+        try:
+            config = family.config_of(shape)
+            back = family.shape_of(config)
+        except (BadInput, Unsupported) as error:
+            unsaid = uneven(shape) or error.what
+        else:
+            if back == shape:
+                return config
+            unsaid = differences(shape, back)
+    else:
+        unsaid = "it has no layers"
+    raise Unsupported(
+        f"the {family.name} format of Hugging Face cannot say what this model is: {unsaid}",
+        where="this model",
+        fix="Keep it in our own format, or export it to ONNX.",
+    )
 
 
-def _family_of(config: Mapping[str, Any], directory: Path) -> Family:
+def _family_of(config: Mapping[str, Any], where: str) -> Family:
     kind = str(config.get("model_type", ""))
     for family in FAMILIES:
         if kind in family.model_types:
@@ -234,7 +269,7 @@ def _family_of(config: Mapping[str, Any], directory: Path) -> Family:
     known = sorted(kind for family in FAMILIES for kind in family.model_types)
     raise Unsupported(
         f"model_type {kind!r} is not a supported family",
-        where=str(directory / "config.json"),
+        where=where,
         fix=f"Supported: {', '.join(known)}.{nearest(kind, known)}",
     )
 
@@ -259,10 +294,13 @@ def _read_hugging_face(directory: Path, shape: ModelShape, *, wanted: HeadShape 
     layout = family.layout_of(read_object(encoder / "config.json"))
     parts = {
         name: part
-        for fused, value in _read_weights(encoder).items()
-        for name, part in _in_parts(value, family.names.parts(fused))
+        for whole, value in _read_weights(encoder).items()
+        for name, part in in_parts(whole, value, family.names)
     }
-    found = family.names.read(parts, names, where=str(encoder), layout=layout)
+    wanted_there = [name for name in names if name not in PROJECTION]
+    found = family.names.read(parts, wanted_there, where=str(encoder), layout=layout)
+    if reading.head is not None and reading.head.projected:
+        found |= _read_projection(directory, width=reading.head.width)
     zero = {name: torch.zeros(slot.shape) for name, slot in names.items() if layout.is_zero(name)}
     own = _unshared({**found, **zero})
     for name, axes in family.axes_of(reading).items():
@@ -271,22 +309,11 @@ def _read_hugging_face(directory: Path, shape: ModelShape, *, wanted: HeadShape 
     return own
 
 
-def _in_parts(value: Tensor, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-    """Yield the rows of a fused weight for each of its names, the weight itself where there is one."""
-    if len(names) == 1:
-        yield names[0], value
-    elif value.ndim == 0 or len(value) % len(names):
-        raise BadFile(f"a weight of {tuple(value.shape)} has no {len(names)} equal parts", where=names[0])
-    else:
-        yield from zip(names, (part.clone() for part in value.chunk(len(names))), strict=True)
-
-
-def _joined(names: Names, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a checkpoint's weights with the parts of fused ones put together."""
-    together: dict[str, list[Tensor]] = {}
-    for name in sorted(weights):  # the parts are numbered by one digit
-        together.setdefault(names.whole(name), []).append(weights[name])
-    return {name: torch.cat(parts) if len(parts) > 1 else parts[0] for name, parts in together.items()}
+def _read_projection(directory: Path, *, width: int) -> dict[str, Tensor]:
+    """Return the linear layer behind the pooling; one without a bias has zeros."""
+    dense = dense_directory(directory)
+    theirs = {"linear.bias": torch.zeros(width), **({} if dense is None else _read_weights(dense))}
+    return {ours: theirs[name] for ours, name in PROJECTION.items() if name in theirs}
 
 
 def _unshared(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 def require_choice(head: HeadShape, *, asked: str, of: str, where: str) -> None:
     """Raise BadInput where a head gives nothing to choose from; `asked` is the task, `of` what is classified."""
-    if len(head.labels) < 2 or head.tokens:
+    if len(head.labels) < 2 or head.tokens or head.boxes:
         raise BadInput(
             f"a classifier of {of}s needs two labels, and this head has {len(head.labels)} for each "
-            f"{'token' if head.tokens else of}",
+            f"{'token' if head.tokens else 'box' if head.boxes else of}",
             where=where,
             fix=head.unlike(asked),
         )
@@ -39,8 +39,9 @@ def top_labels(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
 
 
 def top_is_right(logits: npt.NDArray[np.float32], targets: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return 1 where the top label is the target, else 0; (rows, 1)."""
-    return np.asarray(top_labels(logits) == targets, dtype=np.float64)[:, None]
+    """Return 1 where the top label is the target, else 0, and both classes' numbers; (rows, 3)."""
+    given = top_labels(logits)
+    return np.stack([given == targets, given, targets], axis=1).astype(np.float64)
 
 
 def likeliest(logits: npt.NDArray[np.float32], labels: Sequence[str]) -> tuple[str, dict[str, float]]:

@@ -43,7 +43,7 @@ class Columns(NamedTuple):
 
 class Wanted(NamedTuple):
     """A file or hub data set, and the columns that were asked for; the others are found by name, the first among those
-    of a `kind`: text or image.
+    of a `kind`: text or image, the label among `labels`.
     """
 
     source: str
@@ -51,6 +51,7 @@ class Wanted(NamedTuple):
     pair: str | None = None
     label: str | None = None
     kind: str = "text"
+    labels: tuple[str, ...] = LABEL_COLUMNS
 
 
 def listed(names: Sequence[str]) -> str:
@@ -83,7 +84,7 @@ def choose_columns(columns: Sequence[str], wanted: Wanted) -> Columns:
             fix=f"Say which one holds the {wanted.kind} (--text).{hint}",
         )
     label = label or next(
-        (lower[name] for name in LABEL_COLUMNS if name in lower and lower[name] not in (text, pair)), None
+        (lower[name] for name in wanted.labels if name in lower and lower[name] not in (text, pair)), None
     )
     chosen = Columns(text, pair, label)
     doubled = sorted(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import NamedTuple, Protocol, final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +18,40 @@ Mask = npt.NDArray[np.bool_]
 MOVED = 8  # an image is shifted by up to this part of its size
 
 
+class Moves(NamedTuple):
+    """How images are moved: from how far left and above, as shares of them, each is seen, and whether it is mirrored
+    then; (n,) each.
+    """
+
+    left: npt.NDArray[np.float64]
+    above: npt.NDArray[np.float64]
+    mirrored: Mask
+
+    def of_boxes(self, objects: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return objects (n, most, 5), of which those whose kind is not negative have a box of centre, width and
+        height, where they are then; what is cut off is no more, and nothing that was is of the kind -1.
+        """
+        centre = objects[..., 1:3] - np.stack([self.left, self.above], axis=1)[:, None]
+        centre[..., 0] = np.where(self.mirrored[:, None], 1 - centre[..., 0], centre[..., 0])
+        half = objects[..., 3:] / 2
+        first, last = (centre - half).clip(0, 1), (centre + half).clip(0, 1)
+        seen = (objects[..., :1] >= 0) & (last > first).all(axis=-1, keepdims=True)
+        kinds = np.where(seen | np.isnan(objects[..., :1]), objects[..., :1], -1)
+        boxes = np.concatenate([(first + last) / 2, last - first], axis=-1)
+        moved: npt.NDArray[np.float32] = np.concatenate([kinds, np.where(seen, boxes, 0)], axis=-1).astype(np.float32)
+        return moved
+
+
 class Content(Protocol):
     """Rows of one kind, whose tokens lie one row after another."""
 
-    def inputs(self, rows: Rows, tokens: Rows, mask: Mask) -> dict[str, Tensor]:
+    def moves(self, rows: int) -> Moves | None:
+        """Return how so many rows are moved this time, where they are."""
+
+    def inputs(self, rows: Rows, tokens: Rows, mask: Mask, moves: Moves | None = None) -> dict[str, Tensor]:
         """Return what a network reads of `rows`, by the names of its inputs. `tokens` are the places of their tokens,
-        and `mask` (rows, time) says where these stand when rows are padded to the longest.
+        and `mask` (rows, time) says where these stand when rows are padded to the longest. Images are seen as `moves`
+        say.
         """
 
     def taken(self, rows: Rows, tokens: Rows) -> Content:
@@ -46,9 +74,21 @@ class Pixels:
     imaging: Imaging
     moved: bool = False
 
-    def inputs(self, rows: Rows, tokens: Rows, mask: Mask) -> dict[str, Tensor]:
+    def moves(self, rows: int) -> Moves | None:
+        """Return places and mirrors of so many images; None where images stay as they are. This is what is usual for
+        small images (He et al. 2016, section 4.2).
+        """
+        if not self.moved:
+            return None
+        height, width = self.values.shape[2:]
+        down, across = height // MOVED, width // MOVED
+        top, left = (torch.randint(0, 2 * most + 1, (rows,)).numpy() for most in (down, across))
+        mirrored = torch.rand(rows).numpy() < 0.5
+        return Moves((left - across) / width, (top - down) / height, mirrored)
+
+    def inputs(self, rows: Rows, tokens: Rows, mask: Mask, moves: Moves | None = None) -> dict[str, Tensor]:
         """Return `pixel_values`, float32 (batch, channels, height, width)."""
-        values = _moved(self.values[rows]) if self.moved else self.values[rows]
+        values = self.values[rows] if moves is None else _moved(self.values[rows], moves)
         return {"pixel_values": torch.from_numpy(self.imaging.normalised(values))}
 
     def taken(self, rows: Rows, tokens: Rows) -> Pixels:
@@ -61,17 +101,17 @@ class Pixels:
         return Pixels(np.concatenate([part.values for part in parts]), self.imaging)
 
 
-def _moved(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return images cut out of themselves with a black frame, at places of their own, every second one mirrored on
-    average: what is usual for small images (He et al. 2016, section 4.2).
-    """
+def _moved(values: npt.NDArray[np.uint8], moves: Moves) -> npt.NDArray[np.uint8]:
+    """Return images cut out of themselves with a black frame, at places of their own, some of them mirrored."""
     count, _, height, width = values.shape
     down, across = height // MOVED, width // MOVED
     framed = np.pad(values, ((0, 0), (0, 0), (down, down), (across, across)))
-    top, left = (torch.randint(0, 2 * most + 1, (count,)).numpy() for most in (down, across))
+    top, left = (
+        np.rint(part * size).astype(np.int64) + most
+        for part, size, most in ((moves.above, height, down), (moves.left, width, across))
+    )
     rows, columns = top[:, None] + np.arange(height), left[:, None] + np.arange(width)
-    mirrored = torch.rand(count).numpy() < 0.5
-    columns = np.where(mirrored[:, None], columns[:, ::-1], columns)
+    columns = np.where(moves.mirrored[:, None], columns[:, ::-1], columns)
     each = np.arange(count)[:, None, None]
     moved: npt.NDArray[np.uint8] = framed[each, :, rows[:, :, None], columns[:, None, :]].transpose(0, 3, 1, 2)
     return moved
@@ -88,7 +128,10 @@ class Tokens:
     second: npt.NDArray[np.int32]
     pad_token_id: int = 0
 
-    def inputs(self, rows: Rows, tokens: Rows, mask: Mask) -> dict[str, Tensor]:
+    def moves(self, rows: int) -> None:
+        """Return None: texts are not moved."""
+
+    def inputs(self, rows: Rows, tokens: Rows, mask: Mask, moves: Moves | None = None) -> dict[str, Tensor]:
         """Return `input_ids`, `attention_mask` (1 = token, 0 = padding on the right) and `token_type_ids`, each (batch,
         time) int64.
         """

@@ -265,9 +265,11 @@ def _from_hub(wanted: Wanted, split: str) -> tuple[Columns, pa.Table, list[str] 
             fix="Check the name, the split and the network, or give a file.",
         ) from error
     columns = choose_columns(dataset.column_names, wanted)
-    feature = dataset.features[columns.label] if columns.label else None
-    feature = getattr(feature, "feature", feature)  # of a list
-    names = list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
+    features = [dataset.features[columns.label]] if columns.label else []
+    for _ in range(2):  # of a list, of a record, or of a list of either
+        features = [getattr(one, "feature", one) for one in features]
+        features = [part for one in features for part in (one.values() if isinstance(one, dict) else [one])]
+    names = next((list(one.names) for one in features if isinstance(one, datasets.ClassLabel)), None)
     table = dataset.select_columns(columns.names).with_format("arrow")[:]
     return columns, table, names, digest_of([wanted.source, split, dataset._fingerprint])
 

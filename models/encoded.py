@@ -48,8 +48,10 @@ class Encoded:
     """A data set of n rows, encoded.
 
     `content`: what the rows hold; `offsets` int64 (n + 1): where the tokens of each row start; `targets` (n, ...): what
-    the task expects, whole numbers with -1 for unlabelled rows or floats with NaN, or with `by_token` int64 (tokens, k)
-    of all rows: the class of every token, -1 where there is none, 1 where a word begins, and what else a task needs;
+    the task expects, whole numbers with -1 for unlabelled rows or floats with NaN; of boxes (n, most, 5) a kind, -1
+    where there are no more, and a box of centre, width and height as shares of the image; or with `by_token` int64
+    (tokens, k) of all rows: the class of every token, -1 where there is none, 1 where a word begins, and what else a
+    task needs;
     `truncated`: how many rows were cut to the longest length allowed; `digest`: of everything that the arrays depend
     on.
 
@@ -83,7 +85,7 @@ class Encoded:
 
     @property
     def moved(self) -> Encoded:
-        """Return the same images, shifted and mirrored anew whenever they are read.
+        """Return the same images, shifted and mirrored anew whenever they are read, with the boxes in them.
 
         Raises:
             BadInput: the rows are no images.
@@ -136,8 +138,11 @@ class Encoded:
             targets[mask] = self.targets[tokens]
         else:
             targets = np.array(self.targets[chosen])
+        moves = self.content.moves(len(chosen))
+        if moves is not None and targets.ndim == 3:
+            targets = moves.of_boxes(targets)
         return Batch(
-            inputs=self.content.inputs(chosen, tokens, mask),
+            inputs=self.content.inputs(chosen, tokens, mask, moves),
             mask=torch.from_numpy(mask),
             targets=torch.from_numpy(targets),
             indices=torch.from_numpy(np.array(chosen)),
@@ -150,6 +155,16 @@ def members(offsets: Rows, rows: Rows) -> Rows:
     before = np.cumsum(lengths) - lengths
     places: Rows = np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(offsets[rows] - before, lengths)
     return places
+
+
+def same_tokens(one: Encoded, other: Encoded) -> bool:
+    """Return whether two encodings of rows are of the same tokens, whatever read them and up to which length."""
+    if one.digest == other.digest:
+        return True
+    ours, theirs = one.content, other.content
+    if not isinstance(ours, Tokens) or not isinstance(theirs, Tokens) or not np.array_equal(one.offsets, other.offsets):
+        return False
+    return np.array_equal(ours.ids, theirs.ids) and np.array_equal(ours.second, theirs.second)
 
 
 def length_buckets(lengths: Rows, *, batch_size: int, seed: int | None) -> list[Rows]:
@@ -188,9 +203,19 @@ def joined(parts: Sequence[Encoded]) -> Encoded:
     return Encoded(
         content=parts[0].content.joined([part.content for part in parts[1:]]),
         offsets=np.concatenate([*offsets, starts[-1:]]).astype(np.int64),
-        targets=np.concatenate([part.targets for part in parts]),
+        targets=np.concatenate(_equally_wide([part.targets for part in parts])),
         truncated=sum(part.truncated for part in parts),
         digest=digest_of([part.digest for part in parts]),
         by_token=parts[0].by_token,
         spans=np.concatenate([part.spans for part in parts]),
     )
+
+
+def _equally_wide(targets: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    """Return the targets, all with as many places for the things in a row as the widest has; the last place of a row is
+    an empty one, and is repeated.
+    """
+    if targets[0].ndim < 3:
+        return list(targets)
+    most = max(one.shape[1] for one in targets)
+    return [np.pad(one, ((0, 0), (0, most - one.shape[1]), (0, 0)), mode="edge") for one in targets]

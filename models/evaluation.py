@@ -10,6 +10,7 @@ from models.encoded import Encoded, equal_lengths
 from models.memory import give_back
 from models.network import Network
 from models.progress import Progress, silent
+from models.shape import ModelShape
 
 TOKENS_PER_BATCH = 4096  # enough to fill the cores; the widest activation then stays under 100 MB
 
@@ -26,9 +27,10 @@ def unpadded_batches(lengths: npt.NDArray[np.int64], *, batch_tokens: int) -> li
     return batches
 
 
-def answer_offsets(data: Encoded, *, tokens: bool) -> npt.NDArray[np.int64]:
-    """Return (rows + 1,) where the answers to each row start: one answer a row, or one a token."""
-    return np.asarray(data.offsets) if tokens else np.arange(len(data) + 1, dtype=np.int64)
+def answer_offsets(data: Encoded, shape: ModelShape) -> npt.NDArray[np.int64]:
+    """Return (rows + 1,) where the answers to each row start: as many a row as the shape says, or one a token."""
+    each = shape.answers
+    return np.asarray(data.offsets) if each is None else np.arange(len(data) + 1, dtype=np.int64) * each
 
 
 def place_answers(
@@ -37,7 +39,7 @@ def place_answers(
     rows: npt.NDArray[np.int64],
     offsets: npt.NDArray[np.int64],
 ) -> None:
-    """Write the logits of rows of one length, (rows, labels) or (rows, time, labels), where `offsets` says."""
+    """Write the logits of rows of one length, (rows, labels) or (rows, answers, labels), where `offsets` says."""
     each = logits.reshape(len(rows), -1, logits.shape[-1])
     answers[offsets[rows][:, None] + np.arange(each.shape[1])] = each
 
@@ -47,12 +49,12 @@ def evaluate_logits(
 ) -> npt.NDArray[np.float32]:
     """Return float32 logits (answers, labels) in the order of the rows, computed in evaluation mode and full precision.
 
-    There is one answer for each row, or one for each of its tokens where the head answers tokens. The network is used
-    where it is (on its own device) and given back in the mode it came in.
+    There is one answer for each row, several where the head has several, or one for each token where it answers tokens.
+    The network is used where it is (on its own device) and given back in the mode it came in.
     """
     device = next(network.buffers(), next(network.parameters(), torch.empty(0))).device
     tick = progress("evaluate")
-    offsets = answer_offsets(data, tokens=network.shape.answers_tokens)
+    offsets = answer_offsets(data, network.shape)
     outputs: npt.NDArray[np.float32] | None = None
     training = network.training
     network.eval()

@@ -13,6 +13,13 @@ Config = Mapping[str, Any]
 TOKENS = "token-classification"
 QUESTIONS = "question-answering"
 IMAGES = "image-classification"
+OBJECTS = "object-detection"
+# Whose classes of `transformers` are called otherwise than those of heads that answer texts, or tokens.
+ARCHITECTURES = {
+    QUESTIONS: "ForQuestionAnswering",
+    IMAGES: "ForImageClassification",
+    OBJECTS: "ForObjectDetection",
+}
 ANSWERS = Row("^qa_outputs.{p}", "head.output.{p}", optional=True, tokens=True, task=QUESTIONS)
 PROBLEMS = {"regression": "text-regression", "multi_label_classification": "multi-label-classification"}
 
@@ -23,7 +30,8 @@ class Family:
 
     `shape_of` raises BadInput for a setting that the network does not have. `prefix` stands before the encoder's names
     when a classifier is written. `layout_of` says what a config has to say about names, and `axes_of` gives, by our
-    names, the axes of the weights that have others there than here.
+    names, the axes of the weights that have others there than here. `new_head` gives the form that a head with labels
+    has in the family, for the one that a task asks for and a model of this shape.
     """
 
     name: str
@@ -34,6 +42,7 @@ class Family:
     prefix: str
     layout_of: Callable[[Config], Layout] = lambda config: Layout()
     axes_of: Callable[[ModelShape], Mapping[str, tuple[int, ...]]] = lambda shape: {}
+    new_head: Callable[[HeadShape, ModelShape], HeadShape] = lambda head, shape: head
 
 
 def labels_of(config: Config) -> tuple[str, ...]:
@@ -94,8 +103,5 @@ def architecture_of(shape: ModelShape, name: str) -> str:
     """Return the class of `transformers` that reads a model of this shape, `name` being the family's."""
     if shape.head is None:
         return f"{name}Model"
-    if shape.head.task == QUESTIONS:
-        return f"{name}ForQuestionAnswering"
-    if shape.head.task == IMAGES:
-        return f"{name}ForImageClassification"
-    return f"{name}ForTokenClassification" if shape.head.tokens else f"{name}ForSequenceClassification"
+    other = "ForTokenClassification" if shape.head.tokens else "ForSequenceClassification"
+    return name + ARCHITECTURES.get(shape.head.task, other)

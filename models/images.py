@@ -183,17 +183,28 @@ def _of_column(wanted: Wanted, split: str | None, folder: Path | None) -> Table:
     labels = None
     if columns.label is not None:
         labels = labels_in(table[columns.label], columns.label, wanted.source, names, several=False)
+    images = images_in(table[columns.text].to_pylist(), columns.text, wanted.source, folder)
+    return Table([], None, labels, wanted.source, digest_of([digest, *columns]), images)
+
+
+def images_in(cells: Sequence[Any], name: str, source: str, folder: Path | None) -> list[Image]:
+    """Return the images in the cells of a column; those that are paths in a file are looked for in its folder.
+
+    Raises:
+        BadInput: a cell holds none.
+        BadFile: an unsafe path.
+    """
     images = []
-    for row, value in enumerate(table[columns.text].to_pylist(), start=1):
+    for row, value in enumerate(cells, start=1):
         content = _content(value, folder)
         if content is None:
             raise BadInput(
-                f"row {row} has no image in the column '{columns.text}'",
-                where=wanted.source,
+                f"row {row} has no image in the column '{name}'",
+                where=source,
                 fix="An image is the bytes of a file, or a record of `bytes` and `path`.",
             )
-        images.append(Image(f"{wanted.source}, row {row}", content))
-    return Table([], None, labels, wanted.source, digest_of([digest, *columns]), images)
+        images.append(Image(f"{source}, row {row}", content))
+    return images
 
 
 def _content(value: Any, folder: Path | None) -> bytes | Path | None:

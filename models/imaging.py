@@ -42,9 +42,12 @@ class Image(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """An image as a network reads it: `pixels` float32 (channels, height, width)."""
+    """An image as a network reads it: `pixels` float32 (channels, height, width), and the `size` it came in, width and
+    height.
+    """
 
     pixels: Floats
+    size: tuple[int, int]
 
     @property
     def inputs(self) -> dict[str, Floats]:
@@ -110,6 +113,8 @@ class Imaging:
         image = shape.image
         if image is None:
             return "the model reads texts, not images"
+        if shape.head is not None and shape.head.boxes and self.resize != (self.height, self.width):
+            return "the middle is cut out of images, and boxes are shares of whole ones that are resized"
         if (image.channels, image.height, image.width) == (self.channels, self.height, self.width):
             return None
         ours, theirs = (f"{one.height} x {one.width} pixels of {one.channels} channels" for one in (self, image))
@@ -148,8 +153,8 @@ class Imaging:
         """
         if pairs is not None:
             raise BadInput("images have no second text", where="--pair")
-        pixels = [self.pixels(Image(text, Path(text).expanduser())) for text in texts]
-        return [[Picture(self.normalised(one[None])[0])] for one in pixels]
+        opened = [opened_image(Image(text, Path(text).expanduser())) for text in texts]
+        return [[Picture(self.normalised(self._shown(one)[None])[0], one.size)] for one in opened]
 
     def normalised(self, pixels: Pixels) -> Floats:
         """Return what a network reads, float32, for pixels (images, channels, height, width)."""
@@ -164,17 +169,24 @@ class Imaging:
         Raises:
             BadInput: there is no such file, or it is no image that can be read.
         """
+        return self._shown(opened_image(image))
+
+    def _shown(self, image: Opened) -> Pixels:
         from PIL import Image as Pillow
 
-        opened = _opened(image).convert(MODES[self.channels])
+        opened = image.convert(MODES[self.channels])
         if self.resize is not None:
             opened = opened.resize(_size(self.resize, opened.size), Pillow.Resampling(self.resample))
         array = np.asarray(opened, dtype=np.uint8).reshape(opened.height, opened.width, self.channels)
         return _middle(array.transpose(2, 0, 1), self.height, self.width)
 
 
-def _opened(image: Image) -> Opened:
-    """Return a decoded image, upright."""
+def opened_image(image: Image) -> Opened:
+    """Return an image upright, its pixels decoded when they are needed.
+
+    Raises:
+        BadInput: there is no such file, or it is no image that can be read.
+    """
     from PIL import Image as Pillow
     from PIL import ImageOps, UnidentifiedImageError
 
@@ -223,14 +235,19 @@ def _check_channels(image: ImageShape) -> None:
 def _imaging(value: Mapping[str, Any], image: ImageShape, *, where: str) -> Imaging:
     """Return what a `preprocessor_config.json` says; what the absence of a key means is ViT's."""
     _check_channels(image)
-    if value.get("do_pad"):
+    size = value.get("size", {"height": 224, "width": 224})
+    # What finds objects is given images of any size, whose shape is kept; a network here reads all in one size.
+    fitted = "max_size" in value or (isinstance(size, Mapping) and "longest_edge" in size)
+    if value.get("do_pad") and not fitted:
         raise Unsupported("images that are padded", where=where)
-    resize = _resize(value.get("size", {"height": 224, "width": 224})) if value.get("do_resize", True) else None
+    resize = _resize(size) if value.get("do_resize", True) else None
+    if fitted:
+        resize = (image.height, image.width)
     cropped = bool(value.get("do_center_crop", False))
-    size = _resize(value.get("crop_size", {"height": 224, "width": 224})) if cropped else resize
-    if isinstance(size, int) and cropped:
-        size = (size, size)
-    height, width = size if isinstance(size, tuple) else (image.height, image.width)
+    shown = _resize(value.get("crop_size", {"height": 224, "width": 224})) if cropped else resize
+    if isinstance(shown, int) and cropped:
+        shown = (shown, shown)
+    height, width = shown if isinstance(shown, tuple) else (image.height, image.width)
     normal = bool(value.get("do_normalize", True))
     mean, std = (
         _each(value.get(key, HALF) if normal else plain, image.channels)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from models.errors import BadInput
-from models.layers.attention import EVERY_TOKEN, FIRST_TOKEN, Attention, DistanceBias, padding_mask
+from models.layers.attention import Attention, DistanceBias, padding_mask
 from models.layers.embeddings import Embeddings
 from models.layers.feedforward import FeedForward
 from models.layers.heads import make_head
@@ -15,7 +15,7 @@ from models.layers.norm import make_norm
 from models.layers.packed import PackedEmbedding, TwoBitEmbedding
 from models.layers.patches import LearnedRows, PatchEmbeddings
 from models.layers.quantized import QuantizedEmbedding, QuantizedLinear
-from models.shape import TABLES, Int8Form, ModelShape
+from models.shape import EVERY_TOKEN, TABLES, Int8Form, ModelShape
 
 
 class Features(NamedTuple):
@@ -34,6 +34,7 @@ class Block(nn.Module):
         super().__init__()
         layer = shape.layers[index]
         self.pre_norm = shape.pre_norm
+        self.places = LearnedRows(shape.max_positions, shape.hidden_size) if layer.places else None
         self.attention = Attention(shape.hidden_size, layer, dropout=shape.attention_dropout, relative=shape.relative)
         self.attention_norm = make_norm(shape.norm, shape.hidden_size, shape.norm_eps) if layer.normed else None
         self.ffn = FeedForward(shape.hidden_size, layer.ffn, shape.activation, gated=shape.gated)
@@ -42,25 +43,34 @@ class Block(nn.Module):
 
     def attention_input(self, hidden: Tensor) -> Tensor:
         """Return what the query, key and value projections read, for the block's input `hidden`."""
+        return self._normed(self._placed(hidden))
+
+    def _placed(self, hidden: Tensor) -> Tensor:
+        return hidden if self.places is None else hidden + self.places()
+
+    def _normed(self, hidden: Tensor) -> Tensor:
         return self.attention_norm(hidden) if self.pre_norm and self.attention_norm is not None else hidden
 
     def attention_sum(self, hidden: Tensor, mask: Tensor | None, *, readers: slice = EVERY_TOKEN) -> Tensor:
         """Return (batch, readers, hidden_size): the block's input and what attention adds to it; as in `forward`."""
-        inner = self.attention_input(hidden)
+        hidden = self._placed(hidden)
+        inner = self._normed(hidden)
         return hidden[:, readers] + self.dropout(self.attention(inner, mask, readers=readers))  # type: ignore[no-any-return]
 
     def after_attention(self, summed: Tensor) -> Tensor:
         """Return the stream between the sublayers, for the sum that attention ends in."""
-        return summed if self.pre_norm or self.attention_norm is None else self.attention_norm(summed)
+        if self.pre_norm:
+            return summed
+        assert self.attention_norm is not None  # only a pre-norm layer may be without it
+        return self.attention_norm(summed)  # type: ignore[no-any-return]
 
     def ffn_sum(self, stream: Tensor) -> Tensor:
         """Return (batch, readers, hidden_size): the stream between the sublayers and what the FFN adds to it."""
-        before = self.pre_norm or self.attention_norm is None
-        return stream + self.dropout(self.ffn(self.ffn_norm(stream) if before else stream))  # type: ignore[no-any-return]
+        return stream + self.dropout(self.ffn(self.ffn_norm(stream) if self.pre_norm else stream))  # type: ignore[no-any-return]
 
     def after_ffn(self, summed: Tensor) -> Tensor:
         """Return the block's output, for the sum that the FFN ends in."""
-        return summed if self.pre_norm or self.attention_norm is None else self.ffn_norm(summed)
+        return summed if self.pre_norm else self.ffn_norm(summed)
 
     def forward(self, hidden: Tensor, mask: Tensor | None, *, readers: slice = EVERY_TOKEN) -> Tensor:
         """Return (batch, readers, hidden_size): the tokens of `readers`, each of which attends to all.
@@ -91,7 +101,7 @@ class Network(nn.Module):
                 shape.head,
                 norm=shape.norm,
                 eps=shape.norm_eps,
-                prefix=image.prefix if image else 0,
+                image=image,
             )
         )
         if not next(self.parameters()).is_meta:  # else the weights are about to be read
@@ -149,20 +159,20 @@ class Network(nn.Module):
         token_type_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
     ) -> Tensor:
-        """Return logits (batch, labels), of a head that answers tokens (batch, time, labels), embeddings (batch,
-        hidden) of a head without labels, or hidden states (batch, time, hidden) where there is no head.
+        """Return logits (batch, labels), of a head that answers tokens (batch, time, labels), of one with boxes
+        (batch, tokens behind the patches, labels + 1 + 4), embeddings (batch, width) of a head without labels, or
+        hidden states (batch, time, hidden) where there is no head.
 
         `input_ids` and `token_type_ids` are whole numbers (batch, time); `attention_mask` holds 1 for tokens and 0 for
         padding on the right. A network of images is given `pixel_values` alone, normalised (batch, channels, height,
         width).
 
-        Where the head reads the first token alone, the last layer computes no other: exact in float. In dynamic int8
-        the activation scales of that layer's query, output and FFN then come from the first token alone, as in the
-        exported graph; `features` takes them over all tokens.
+        Where the head reads the first token alone, or those behind the patches, the last layer computes no others:
+        exact in float. In dynamic int8 the activation scales of that layer's query, output and FFN then come from these
+        tokens alone, as in the exported graph; `features` takes them over all tokens.
         """
-        readers = FIRST_TOKEN if self.shape.reads_first else EVERY_TOKEN
         embedded = self.embed(input_ids, attention_mask, token_type_ids, pixel_values)
-        hidden = self._encode(embedded, attention_mask, readers=readers)[-1]
+        hidden = self._encode(embedded, attention_mask, readers=self.shape.readers)[-1]
         return hidden if self.head is None else self.head(hidden, attention_mask)
 
 

@@ -10,6 +10,9 @@ from models.errors import BadFile, BadInput
 from models.shape_problems import problems_of
 
 CLASSIFICATION = "text-classification"  # what a head does that does not say it
+EVERY_TOKEN = slice(None)
+FIRST_TOKEN = slice(0, 1)
+BOX = 4  # numbers of a box: its centre, width and height
 
 
 class Activation(str, Enum):
@@ -39,11 +42,14 @@ class Positions(str, Enum):
 
 
 class Reads(str, Enum):
-    """What a head makes its answer of: the first token, each token for itself, or the mean of all."""
+    """What a head makes its answer of: the first token, each token for itself, the mean of all, or each of the learned
+    tokens behind an image's patches for itself.
+    """
 
     FIRST = "first"
     EACH = "each"
     MEAN = "mean"
+    SUFFIX = "suffix"
 
 
 class Int8Form(str, Enum):
@@ -78,7 +84,8 @@ class LayerShape:
     With `window` a token attends to so many on each side alone, and to the first `global_tokens`, which attend to all.
     With `rotary` queries and keys are turned by their places; this is the base of the wavelengths. Without `normed`
     attention reads the stream as it is. With `linear` what is read is summed once for all readers (Katharopoulos et al.
-    2020), without a softmax; a bias for distances has no place in it.
+    2020), without a softmax; a bias for distances has no place in it. With `places` a learned vector is added for every
+    place before the layer reads.
     """
 
     heads: int
@@ -89,6 +96,7 @@ class LayerShape:
     normed: bool = True
     global_tokens: int = 0
     linear: bool = False
+    places: bool = False
 
     @property
     def attention(self) -> str:
@@ -106,7 +114,7 @@ class LayerShape:
 @dataclass(frozen=True, slots=True)
 class ImageShape:
     """What a network reads in place of token numbers: pixels (channels, height, width), in squares of `patch` pixels
-    each way, behind `prefix` learned tokens. Pixels that fill no square are not read.
+    each way, between `prefix` and `suffix` learned tokens. Pixels that fill no square are not read.
     """
 
     height: int
@@ -114,6 +122,7 @@ class ImageShape:
     patch: int
     channels: int = 3
     prefix: int = 1
+    suffix: int = 0
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -125,7 +134,7 @@ class ImageShape:
     def tokens(self) -> int:
         """Return how many tokens an image has, learned ones included."""
         rows, columns = self.grid
-        return self.prefix + rows * columns
+        return self.prefix + rows * columns + self.suffix
 
     @property
     def patch_values(self) -> int:
@@ -138,7 +147,9 @@ class HeadShape:
     """What gives an answer, one output per label: of the first token by dense, activation and output, or of each token
     by the output alone. With `normed` it is dense, activation, norm and output, of the first token, the mean or each
     token; without `dense` the output alone, of the first token or the mean. Without labels it is what is read itself,
-    `width` numbers, of length 1 where `normalized`. `task` names what the outputs mean.
+    `width` numbers, of length 1 where `normalized`; where `projected`, a fixed linear map of what is read. With `boxes`
+    each of the tokens that it reads has two answers, of three linear layers each: one output per label and one for
+    nothing, and a box as shares of the image, its centre, width and height. `task` names what the outputs mean.
     """
 
     labels: tuple[str, ...]
@@ -150,6 +161,8 @@ class HeadShape:
     normalized: bool = False
     normed: bool = False
     dense: bool = True
+    projected: bool = False
+    boxes: bool = False
 
     def unlike(self, task: str) -> str | None:
         """Return the advice that this head is for another task than the one asked for, where it is."""
@@ -163,7 +176,7 @@ class HeadShape:
     @property
     def outputs(self) -> int:
         """Return how many numbers an answer has."""
-        return len(self.labels) or self.width
+        return len(self.labels) + 1 + BOX if self.boxes else len(self.labels) or self.width
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,9 +244,29 @@ class ModelShape:
         return self.head is not None and self.head.tokens
 
     @property
+    def answers(self) -> int | None:
+        """Return how many answers there are for a row; None where there is one for each token."""
+        if self.answers_tokens or self.head is None:
+            return None
+        return self.image.suffix if self.image is not None and self.head.reads is Reads.SUFFIX else 1
+
+    @property
     def reads_first(self) -> bool:
         """Return whether the head reads the first token alone, so that the last layer computes no other."""
         return self.head is not None and self.head.reads is Reads.FIRST
+
+    @property
+    def readers(self) -> slice:
+        """Return the tokens that the head reads, so that the last layer computes no others. Of those behind the patches
+        it does where they read as if they stood anywhere: in a window, or turned, their places would count.
+        """
+        if self.reads_first:
+            return FIRST_TOKEN
+        if self.head is None or self.image is None or self.head.reads is not Reads.SUFFIX or not self.layers:
+            return EVERY_TOKEN
+        last = self.layers[-1]
+        placed = last.window is not None or last.rotary is not None or self.relative is not None
+        return EVERY_TOKEN if placed else slice(-self.image.suffix, None)
 
     @property
     def int8_forms(self) -> dict[str, Int8Form]:
@@ -290,6 +323,8 @@ def _head(value: dict[str, Any] | None) -> HeadShape | None:
         normalized=bool(value.get("normalized", False)),
         normed=bool(value.get("normed", False)),
         dense=bool(value.get("dense", True)),
+        projected=bool(value.get("projected", False)),
+        boxes=bool(value.get("boxes", False)),
     )
 
 

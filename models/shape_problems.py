@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 # Every layer is a record of its own: a number read from a file must not fill the memory with them.
 MAX_LAYERS = 1024
 MAX_PIXELS = 4096  # of an image's height and width
-EACH, MEAN = "each", "mean"  # of what a head reads
+EACH, MEAN, SUFFIX = "each", "mean", "suffix"  # of what a head reads
 
 
 def problems_of(shape: ModelShape) -> list[str]:
@@ -39,6 +39,8 @@ def problems_of(shape: ModelShape) -> list[str]:
     wrong += [f"{len(shape.layers)} layers are more than {MAX_LAYERS}"] if len(shape.layers) > MAX_LAYERS else []
     wrong += [problem for index, layer in enumerate(shape.layers) for problem in _layer_problems(index, layer)]
     wrong += ["only a pre-norm layer may be without a norm"] if not _all_normed(shape) and not shape.pre_norm else []
+    if shape.image is None and any(layer.places for layer in shape.layers):
+        wrong.append("only a network of images may add the vectors of places in its layers")
     wrong += _relative_problems(shape.relative)
     shares = {"dropout": shape.dropout, "attention_dropout": shape.attention_dropout}
     shares |= {} if shape.head is None else {"head dropout": shape.head.dropout}
@@ -49,14 +51,26 @@ def problems_of(shape: ModelShape) -> list[str]:
         wrong.append(f"family is {shape.family!r}, pre_norm is {shape.pre_norm!r} and gated is {shape.gated!r}")
     if shape.head is not None and len(set(shape.head.labels)) != len(shape.head.labels):
         wrong.append("a label is named twice")
+    if shape.head is not None and shape.head.reads.value == SUFFIX and not (shape.image and shape.image.suffix):
+        wrong.append("the head reads learned tokens behind an image's patches, and there are none")
     if shape.head is not None and not _may_read(shape.head):
         wrong.append(f"a head {'with' if shape.head.labels else 'without'} labels reads {shape.head.reads.value}")
-    if shape.head is not None and not shape.head.labels and shape.head.width != shape.hidden_size:
-        wrong.append("a head needs an output" if not shape.head.width else f"the embedding is {shape.head.width} wide")
+    wrong += [] if shape.head is None else _width_problems(shape.head, hidden_size=shape.hidden_size)
     return wrong
 
 
+def _width_problems(head: HeadShape, *, hidden_size: int) -> list[str]:
+    if head.labels:
+        return ["a head with labels is not projected"] if head.projected else []
+    if not head.width:
+        return ["a head needs an output"]
+    known = 0 < head.width <= 1 << 24 if head.projected else head.width == hidden_size
+    return [] if _is_whole(head.width) and known else [f"the embedding is {head.width} wide"]
+
+
 def _may_read(head: HeadShape) -> bool:
+    if head.boxes or head.reads.value == SUFFIX:
+        return head.boxes and head.reads.value == SUFFIX and bool(head.labels)
     if not head.labels:
         return head.reads.value != EACH
     return head.normed or not head.dense or head.reads.value != MEAN
@@ -82,8 +96,8 @@ def _layer_problems(index: int, layer: LayerShape) -> list[str]:
         wrong.append(f"layer {index} rotary is {layer.rotary!r}")
     if layer.rotary is not None and isinstance(layer.head_size, int) and layer.head_size % 2:
         wrong.append(f"layer {index} turns pairs of features, and head_size is {layer.head_size}")
-    if not isinstance(layer.normed, bool):
-        wrong.append(f"layer {index} normed is {layer.normed!r}")
+    if not isinstance(layer.normed, bool) or not isinstance(layer.places, bool):
+        wrong.append(f"layer {index} normed is {layer.normed!r} and places is {layer.places!r}")
     return wrong
 
 
@@ -99,11 +113,11 @@ def _relative_problems(relative: RelativeBias | None) -> list[str]:
 
 
 def _image_problems(image: ImageShape, *, positions: int) -> list[str]:
-    sizes = {name: getattr(image, name) for name in ("height", "width", "patch", "channels", "prefix")}
+    sizes = {name: getattr(image, name) for name in ("height", "width", "patch", "channels", "prefix", "suffix")}
     wrong = [
         f"image {name} is {size}"
         for name, size in sizes.items()
-        if not isinstance(size, int) or not int(name != "prefix") <= size <= MAX_PIXELS
+        if not isinstance(size, int) or not int(name not in ("prefix", "suffix")) <= size <= MAX_PIXELS
     ]
     if not wrong and not all(image.grid):
         wrong = [f"an image of {image.height} x {image.width} pixels holds no patch of {image.patch}"]

@@ -1,4 +1,4 @@
-"""How a metric is made of what is known of each example: a mean, an F1 of counts, or a correlation of ranks."""
+"""How a metric is made of what is known of each example: a mean, an F1, or a correlation."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from enum import Enum
 
 import numpy as np
 import numpy.typing as npt
+
+from models.average_precision import average_precision, precision_by_image
 
 Floats = npt.NDArray[np.float64]
 
@@ -15,15 +17,20 @@ LEAST_SPREAD = 1e-9  # of ranks, which are halves: less is rounding
 class Summary(str, Enum):
     """What a metric says of a data set, and what it needs of an example.
 
-    MEAN: (n, 1) scores. F1: (n, 3) counts of right, given and expected items, summed over examples (micro-averaged).
-    MACRO_F1: (n, 3 * classes), the three counts of each class; the mean of the classes' F1. SPEARMAN: (n, 2) predicted
-    and expected numbers.
+    MEAN: (n, 1) scores, or more columns of which the first has them. F1: (n, 3) counts of right, given and expected
+    items, summed over examples (micro-averaged). MACRO_F1: (n, 3 * classes), the three counts of each class; the mean
+    of the classes' F1. CLASS_F1: (n, 2) the number of the class given and of the one expected; the same mean. SPEARMAN:
+    (n, 2) predicted and expected numbers, of which the ranks count. PEARSON: the numbers themselves.
+    AVERAGE_PRECISION: (n, 3 * items), as models.average_precision has them.
     """
 
     MEAN = "mean"
     F1 = "f1"
     MACRO_F1 = "macro_f1"
+    CLASS_F1 = "class_f1"
     SPEARMAN = "spearman"
+    PEARSON = "pearson"
+    AVERAGE_PRECISION = "average_precision"
 
 
 def summarised(summary: Summary, statistics: Floats, weights: Floats) -> Floats:
@@ -37,6 +44,14 @@ def summarised(summary: Summary, statistics: Floats, weights: Floats) -> Floats:
     if summary is Summary.SPEARMAN:
         given, expected = (_ranks(column, weights) for column in statistics.T)
         return _correlation(given, expected, weights)
+    if summary is Summary.PEARSON:
+        one, two = (np.broadcast_to(column, weights.shape) for column in statistics.T)
+        return _correlation(one, two, weights)
+    if summary is Summary.CLASS_F1:
+        right, shown = (np.stack(part) for part in zip(*(_of_classes(statistics, row) for row in weights), strict=True))
+        return _mean_over_present(2 * right, shown)
+    if summary is Summary.AVERAGE_PRECISION:
+        return average_precision(statistics, weights)
     counts = (weights @ statistics).reshape(len(weights), -1, 3)  # (draws, classes, 3)
     return _mean_over_present(2 * counts[..., 0], counts[..., 1] + counts[..., 2])
 
@@ -49,6 +64,16 @@ def contributions(summary: Summary, statistics: Floats) -> Floats:
         once = np.ones((1, len(statistics)))
         first, second = (_standard(_ranks(column, once)[0]) for column in statistics.T)
         return first * second
+    if summary is Summary.PEARSON:
+        first, second = (_standard(column) for column in statistics.T)
+        return first * second
+    if summary is Summary.CLASS_F1:
+        _, shown = _of_classes(statistics, np.ones(len(statistics)))
+        given, expected = statistics.astype(np.int64).T
+        parts: Floats = np.where(given == expected, 2 * len(given) / shown[expected] / (shown > 0).sum(), 0.0)
+        return parts
+    if summary is Summary.AVERAGE_PRECISION:
+        return precision_by_image(statistics)
     counts = statistics.reshape(len(statistics), -1, 3)
     shown = counts[..., 1].mean(axis=0) + counts[..., 2].mean(axis=0)  # (classes,)
     present = shown > 0
@@ -79,6 +104,19 @@ def _correlation(first: Floats, second: Floats, weights: Floats) -> Floats:
     together = (share * one * two).sum(axis=1)
     found: Floats = np.divide(together, spread, out=np.zeros(len(weights)), where=spread > LEAST_SPREAD)
     return found
+
+
+def _of_classes(statistics: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """Return, of every class, how often it is right, and how often it is given or expected, each (classes,)."""
+    known = (statistics >= 0).all(axis=1)  # an unlabelled example has no class
+    (given, expected), weights = statistics[known].astype(np.int64).T, weights[known]
+    size = int(statistics.max(initial=0)) + 1
+
+    def counted(classes: npt.NDArray[np.int64], each: Floats) -> Floats:
+        counts: Floats = np.bincount(classes, weights=each, minlength=size).astype(np.float64)
+        return counts
+
+    return counted(expected, weights * (given == expected)), counted(given, weights) + counted(expected, weights)
 
 
 def _standard(values: Floats) -> Floats:

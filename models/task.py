@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Targets = npt.NDArray[Any]  # whole numbers with -1 for unlabelled, or floats with NaN
 Logits = npt.NDArray[np.float32]  # (answers, outputs): one answer a row, or one a token, row after row
 Floats = npt.NDArray[np.float64]
+THRESHOLD = 0.5
 
 
 class PairedTest(str, Enum):
@@ -35,10 +36,19 @@ class PairedTest(str, Enum):
     BOOTSTRAP = "bootstrap"
 
 
+class Besides(NamedTuple):
+    """A figure that is told beside a task's metric and never judged: a summary of the statistics from a column on."""
+
+    name: str
+    summary: Summary
+    first: int = 0
+
+
 class Metric(NamedTuple):
     """A task's figure: how the statistics of the examples are summarised, and two models compared.
 
-    `classes` says whether an answer is one class of several, which a confusion matrix counts.
+    `classes` says whether an answer is one class of several, which a confusion matrix counts. A mean is that of the
+    first column of the statistics; figures `besides` may have columns of their own.
     """
 
     name: str
@@ -46,6 +56,17 @@ class Metric(NamedTuple):
     paired_test: PairedTest
     summary: Summary = Summary.MEAN
     classes: bool = False
+    besides: tuple[Besides, ...] = ()
+
+
+# Of statistics as `models.choice.top_is_right` gives them: the mean of the classes' F1 is told beside it.
+ACCURACY = Metric(
+    "accuracy",
+    higher_is_better=True,
+    paired_test=PairedTest.PROPORTIONS,
+    classes=True,
+    besides=(Besides("macro_f1", Summary.CLASS_F1, 1),),
+)
 
 
 class Answer(NamedTuple):
@@ -56,11 +77,14 @@ class Answer(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What a model was given of one input: as a caller says it, and as the model reads it, in one window or several."""
+    """What a model was given of one input: as a caller says it, and as the model reads it, in one window or several;
+    and from which probability on something is named that may also be left out.
+    """
 
     text: str
     pair: str | None
     windows: Sequence[Any]  # of a tokenizer, encodings
+    threshold: float = THRESHOLD
 
 
 class Task(Protocol):
@@ -80,8 +104,8 @@ class Task(Protocol):
 
     @property
     def reading(self) -> str:
-        """Return a line of Python that prints the answer in `logits` (1, outputs), for whoever receives a bundle;
-        `labels` gives an output's name by its number as text.
+        """Return a line of Python, or a few, that print the answer in `logits` (1, outputs), for whoever receives a
+        bundle; `others` are its further outputs, and `labels` gives an output's name by its number as text.
         """
 
     def read(self, wanted: Wanted, split: str | None) -> Table:
@@ -117,7 +141,7 @@ class Task(Protocol):
         """
 
     def statistics(self, logits: Logits, data: Encoded, labels: tuple[str, ...]) -> Floats:
-        """Return (rows, k): what the metric needs to know of every row."""
+        """Return (rows, k): what the metric and the figures beside it need to know of every row."""
 
     def predict(self, logits: Logits, data: Encoded) -> Targets:
         """Return the answers in the form of the data's targets."""

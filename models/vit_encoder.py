@@ -29,8 +29,9 @@ ROWS = (
 IGNORED = (r"(\w+\.)?pooler\..*", r"(\w+\.)?embeddings\.mask_token")
 
 
-def vit_shape(config: Config, *, family: str, prefix: int) -> ModelShape:
-    """Return the shape of a config with ViT's keys; `prefix` learned tokens stand before the patches.
+def vit_shape(config: Config, *, family: str, prefix: int, suffix: int = 0) -> ModelShape:
+    """Return the shape of a config with ViT's keys; `prefix` learned tokens stand before the patches, and `suffix`
+    behind them.
 
     Raises:
         Unsupported: projections without biases, patches that are no squares, or a head for another task.
@@ -42,7 +43,7 @@ def vit_shape(config: Config, *, family: str, prefix: int) -> ModelShape:
     patch = _pair(config.get("patch_size", 16))
     if patch[0] != patch[1]:
         raise Unsupported(f"patches of {patch[0]} x {patch[1]} pixels, which are no squares", where="config.json")
-    image = ImageShape(height, width, patch[0], int(config.get("num_channels", 3)), prefix)
+    image = ImageShape(height, width, patch[0], int(config.get("num_channels", 3)), prefix, suffix)
     hidden = int(config["hidden_size"])
     return ModelShape(
         family=family,
@@ -108,8 +109,10 @@ def vit_axes(shape: ModelShape) -> Mapping[str, tuple[int, ...]]:
     if image is None:
         return {}
     tokens = {f"embeddings.tokens.{number}.weight": (1, 1, width) for number in range(image.prefix)}
+    behind = {"embeddings.suffix.weight": (1, image.suffix, width)} if image.suffix else {}
     return {
         **tokens,
+        **behind,
         "embeddings.position.weight": (1, image.tokens, width),
         "embeddings.projection.weight": (width, image.channels, image.patch, image.patch),
     }

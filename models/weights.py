@@ -51,12 +51,14 @@ class Names:
     """A family's table, with patterns of foreign names that carry nothing for us.
 
     `fused` are endings of modules in a checkpoint whose outputs are those of several of ours, and of how many: the rows
-    name them with the number of the part behind, from 0.
+    name them with the number of the part behind, from 0. `stacked` are endings of weights that hold those of several
+    layers, one after another, and the number of the first of these layers, which the rows name behind.
     """
 
     rows: tuple[Row, ...]
     ignored: tuple[str, ...] = ()
     fused: tuple[tuple[str, int], ...] = ()
+    stacked: tuple[tuple[str, int], ...] = ()
     prefixes: tuple[str, ...] = ("",)  # what may stand before every name in a checkpoint, tried in this order
 
     def read(
@@ -137,6 +139,17 @@ class Names:
         stem, _, part = stem.rpartition(".")
         fused = part.isdigit() and any(stem.endswith(ending) for ending, _ in self.fused)
         return f"{stem}.{kind}" if fused else name
+
+    def layers(self, name: str, count: int) -> tuple[str, ...] | None:
+        """Return the names of `count` layers' weights in a stacked weight of a checkpoint; None if it is no such."""
+        first = next((first for ending, first in self.stacked if name.endswith(ending)), None)
+        return None if first is None else tuple(f"{name}.{number}" for number in range(first, first + count))
+
+    def stack(self, name: str) -> tuple[str, int] | None:
+        """Return the stacked weight of a checkpoint that `name` is a layer's part of, with the layer's number."""
+        stem, _, number = name.rpartition(".")
+        known = number.isdigit() and any(stem.endswith(ending) for ending, _ in self.stacked)
+        return (stem, int(number)) if known else None
 
     def _ours(self, name: str, *, layers: int, groups: int) -> set[str]:
         """Return our names for one of theirs: none, one, or that of every layer which shares it."""

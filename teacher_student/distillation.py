@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.checkpoint import Checkpoint
-from models.encoded import Batch, Encoded
+from models.encoded import Batch, Encoded, same_tokens
 from models.errors import BadInput
 from models.evaluation import evaluate_logits
 from models.layers.packed import FakeRoundedEmbedding
@@ -22,21 +22,23 @@ from models.progress import Progress, silent
 from models.shape import ModelShape
 from models.summary import contributions
 from models.task import Task
+from teacher_student.directions import in_directions_of
 from teacher_student.hidden_states import hidden_pairs, kept_hidden, nearest_projection, relation_input
 from teacher_student.losses import (
     LossWeights,
     Term,
+    answers_of,
     common_relation_heads,
+    expected_of,
     hard_labels,
     hidden_mse,
     logits_kl,
     logits_mse,
-    of_tokens,
     relation_kl,
 )
 from teacher_student.processes import Processes
 from teacher_student.schedule import Schedule
-from teacher_student.teacher_cache import TeacherOutputs, teacher_outputs
+from teacher_student.teacher_cache import TeacherOutputs, check_width, check_words, teacher_outputs
 from teacher_student.training import History, fit
 
 FIRST_ROWS, FIRST_TOKENS = 256, 8192  # at most, that projections of hidden states are fitted to before training
@@ -76,15 +78,16 @@ class Lessons:
     @property
     def one_tokenizer(self) -> bool:
         """Return whether teacher and student read the same tokens."""
-        return self.teacher_train is None or self.teacher_train.digest == self.train.digest
+        return self.teacher_train is None or same_tokens(self.teacher_train, self.train)
 
     @property
     def by_words(self) -> bool:
         """Return whether answers to tokens are compared at the first token of each word, because not all who read have
         the same tokens.
         """
-        alike = self.one_tokenizer and all(one.train.digest == self.train.digest for one in self.ensemble)
-        return self.train.by_token and not alike
+        if not self.train.by_token:
+            return False
+        return not (self.one_tokenizer and all(same_tokens(one.train, self.train) for one in self.ensemble))
 
 
 @final
@@ -98,8 +101,9 @@ class LabelObjective:
 
     def __call__(self, network: Network, batch: Batch) -> Mapping[str, Term]:
         """Return the loss as one part, "labels"."""
-        logits, mask = network(**batch.inputs), batch.mask
-        return {"labels": hard_labels(self.task, of_tokens(logits, mask), of_tokens(batch.targets, mask))}
+        logits = network(**batch.inputs)
+        answered = batch.mask if network.shape.answers_tokens else None
+        return {"labels": hard_labels(self.task, answers_of(logits, answered), expected_of(batch.targets, answered))}
 
 
 @final
@@ -153,8 +157,9 @@ class DistillationObjective:
         """Return the parts of the loss by their names in LossWeights."""
         weights, mask = self.weights, batch.mask
         features = network.features(**batch.inputs)
-        answered = mask & (batch.targets[..., 1] == 1) if self.by_words else mask
-        logits = of_tokens(features.logits, answered)
+        of_tokens = mask if network.shape.answers_tokens else None
+        answered = mask & (batch.targets[..., 1] == 1) if self.by_words else of_tokens
+        logits = answers_of(features.logits, answered)
         terms: dict[str, Term] = {}
         if weights.kl or weights.mse:
             wanted = self.outputs.logits_of(batch.indices).to(mask.device)
@@ -164,7 +169,7 @@ class DistillationObjective:
             if weights.mse:
                 terms["mse"] = logits_mse(logits, wanted)._replace(weight=weights.mse)
         if weights.labels:
-            part = hard_labels(self.task, logits, of_tokens(batch.targets, answered))
+            part = hard_labels(self.task, logits, expected_of(batch.targets, answered))
             terms["labels"] = part._replace(weight=weights.labels)
         if weights.hidden or self.last is not None:
             states = self._teacher_states(batch, mask)
@@ -229,21 +234,16 @@ def distill(
     score is the agreement with the teacher.
 
     Raises:
-        BadInput: models of different labels, a quantized student, no examples, or a
-            loss on every token where the two have different tokenizers.
+        BadInput: models of different labels or numbers of answers, a quantized student, no examples, or a loss on
+            every token where the two read other tokens.
     """
-    if teacher.shape.labels != student.shape.labels:
-        raise BadInput(
-            f"the student's labels {list(student.shape.labels)} are not the teacher's {list(teacher.shape.labels)}",
-            where="distill",
-        )
+    for what in ("labels", "answers"):
+        ours, theirs = (getattr(model.shape, what) for model in (student, teacher))
+        if ours != theirs:
+            raise BadInput(f"the student's {what} {ours} are not the teacher's {theirs}", where="distill")
     if (weights.hidden or weights.relations) and not lessons.one_tokenizer:
-        raise BadInput(
-            "hidden states and relations are compared token by token, but the student has a tokenizer of its own",
-            where="distill",
-            fix="Learn from logits alone (losses hidden: 0, relations: 0), or trim the vocabulary last.",
-        )
-    outputs_of = _reader(lessons, schedule)
+        raise _other_tokens(teacher, student)
+    outputs_of = _reader(student, lessons, schedule)
     objective = _objective(teacher, student, lessons, weights, outputs_of)
     network = _trainable(student, schedule)
     objective.begin(network, lessons.train, seed=lessons.seed)
@@ -260,15 +260,30 @@ def distill(
     return student.of(network), history
 
 
-def _reader(lessons: Lessons, schedule: Schedule) -> Reader:
+def _other_tokens(teacher: Checkpoint, student: Checkpoint) -> BadInput:
+    """Return what is the matter where tokens are to be compared that are not the same."""
+    longest = [one.shape.usable_positions for one in (student, teacher)]
+    why, instead = "the student has a tokenizer of its own", "trim the vocabulary last"
+    if student.reader.digest == teacher.reader.digest and longest[0] != longest[1]:
+        why = f"the student reads texts of up to {longest[0]} tokens and its teacher of up to {longest[1]}"
+        instead = f"cut both to what both read (data.max_length: {min(longest)})"
+    return BadInput(
+        f"hidden states and relations are compared token by token, but {why}",
+        where="distill",
+        fix=f"Learn from logits alone (losses hidden: 0, relations: 0), or {instead}.",
+    )
+
+
+def _reader(student: Checkpoint, lessons: Lessons, schedule: Schedule) -> Reader:
     """Return what gives a teacher's outputs, kept in the cache, as the lessons need them."""
     compute = schedule.compute
     processes = Processes.join(compute)
 
     def outputs_of(one: Checkpoint, data: Encoded, hidden: tuple[int, ...] = ()) -> TeacherOutputs:
+        alike = in_directions_of(student, one)
         found = processes.first_goes_ahead(
             lambda: teacher_outputs(
-                one, data, hidden=hidden, cache=lessons.cache, compute=compute, progress=lessons.progress
+                alike, data, hidden=hidden, cache=lessons.cache, compute=compute, progress=lessons.progress
             )
         )
         return found.of_words(data) if lessons.by_words else found
@@ -285,8 +300,10 @@ def _objective(
         kept = kept_hidden(weights, student.shape, teacher.shape, tokens=int(read.offsets[-1]))
         others = [outputs_of(one.teacher, one.train) for one in lessons.ensemble]
         outputs = outputs_of(teacher, read, kept).averaged(others)
+        if weights.mse:
+            check_width(outputs, student.shape)
         if lessons.by_words:
-            _check_words(lessons.train, outputs)
+            check_words(lessons.train, outputs)
         return DistillationObjective(
             task=lessons.task,
             teacher=teacher.network(),
@@ -294,24 +311,6 @@ def _objective(
             outputs=outputs,
             weights=weights,
             by_words=lessons.by_words,
-        )
-
-
-def _check_words(data: Encoded, outputs: TeacherOutputs) -> None:
-    """Raise BadInput where teacher and student do not read the same words of every row, or other rows."""
-    if len(data) != len(outputs.starts) - 1:
-        raise BadInput(
-            f"the teacher reads {len(outputs.starts) - 1} windows, the student {len(data)}: it has other tokens",
-            where="distill",
-            fix="Leave the vocabulary as it is, or trim it without recovery.",
-        )
-    before = np.concatenate([[0], np.cumsum(np.asarray(data.targets)[:, 1] == 1)])
-    other = int((np.diff(before[data.offsets]) != np.diff(outputs.starts)).sum())
-    if other:
-        raise BadInput(
-            f"of {other} texts teacher and student read other words: one of them cuts them short",
-            where="distill",
-            fix="Lower data.max_length, so that both cut the same texts, or split the long ones.",
         )
 
 

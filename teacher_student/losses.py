@@ -74,11 +74,14 @@ def hard_labels(task: Task, logits: Tensor, targets: Tensor) -> Term:
     return Term(task.loss(logits.float(), targets), labelled)
 
 
-def of_tokens(values: Tensor, mask: Tensor) -> Tensor:
-    """Return what a head that answers tokens gives or is taught, (batch, time, k), as (tokens, k) without padding; what
-    belongs to rows is returned as it is.
-    """
-    return values[mask] if values.ndim == 3 else values
+def answers_of(logits: Tensor, answered: Tensor | None) -> Tensor:
+    """Return what a head gives as (answers, k): of tokens, (batch, time, k), those that are `answered`, or else all."""
+    return logits.flatten(0, -2) if answered is None else logits[answered]
+
+
+def expected_of(targets: Tensor, answered: Tensor | None) -> Tensor:
+    """Return what is expected of the tokens that are `answered`, (answers, k); what belongs to rows as it is."""
+    return targets if answered is None else targets[answered]
 
 
 def common_relation_heads(most: int, *widths: int) -> int:

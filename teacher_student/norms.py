@@ -13,10 +13,8 @@ from models.checkpoint import Checkpoint
 from models.encoded import Batch
 from models.layers.norm import ElementwiseNorm
 from models.shape import Norm
-from teacher_student.losses import of_tokens
 
-Written = Callable[[str, Tensor, Tensor], Tensor]  # (norm's path, what it reads, what it writes) -> to write instead
-Line = Callable[[str, Tensor, Tensor, Tensor], Tensor]  # the same, with what is wanted of its tokens
+Instead = Callable[[str, Tensor, Tensor], Tensor]  # (norm's path, what it reads, what it writes) -> to write instead
 
 
 def with_elementwise_norms(student: Checkpoint, batch: Batch) -> Checkpoint:
@@ -28,41 +26,42 @@ def with_elementwise_norms(student: Checkpoint, batch: Batch) -> Checkpoint:
     for what those before it are off by. A channel that reads one and the same number writes the mean of y.
     """
     fitted: dict[str, Tensor] = {}
+    wanted = _written(student, batch)
 
-    def line(path: str, read: Tensor, written: Tensor, wanted: Tensor) -> Tensor:
-        weight, bias = fitted_line(of_tokens(read, batch.mask), wanted)
+    def line(path: str, read: Tensor, written: Tensor) -> Tensor:
+        weight, bias = fitted_line(_of_tokens(read, batch.mask), wanted[path])
         fitted[f"{path}.weight"], fitted[f"{path}.bias"] = weight, bias
         return read * weight + bias
 
-    _replace(student, _written(student, batch), batch, line)
+    _run(student, batch, line)
     return Checkpoint(replace(student.shape, norm=Norm.ELEMENTWISE), {**student.weights, **fitted}, student.reader)
 
 
 def refitted_norms(
-    narrow: Checkpoint, whole: Checkpoint, batch: Batch, *, stream: Sequence[int], dense: Sequence[int]
+    narrow: Checkpoint, whole: Checkpoint, batch: Batch, *, stream: Sequence[int], head: Mapping[str, Sequence[int]]
 ) -> Checkpoint:
     """Return a narrowed student whose norms write on the tokens of `batch` what comes nearest to what they write in the
     student that it was narrowed from: norms of fewer channels take other means and other lengths.
 
-    `stream` and `dense` are the channels of `whole` that are left of the residual stream, and in the head. What a norm
-    writes is scaled and shifted by the least-squares line of each channel, in the order in which norms run; one without
-    a bias is left as it is.
+    `stream` and `head` are the channels of `whole` that are left of the residual stream, and of layers of the head.
+    What a norm writes is scaled and shifted by the least-squares line of each channel, in the order in which norms run;
+    one without a bias is left as it is.
     """
     fitted: dict[str, Tensor] = {}
     wanted = _written(whole, batch)
     for path, values in wanted.items():
-        if narrow.weights[f"{path}.weight"].shape != whole.weights[f"{path}.weight"].shape:
-            wanted[path] = values[:, list(dense if path.startswith("head.") else stream)]
+        if len(narrow.weights[f"{path}.weight"]) != values.shape[1]:
+            wanted[path] = values[:, list(head["head.dense"] if path.startswith("head.") else stream)]
 
-    def line(path: str, read: Tensor, written: Tensor, wanted: Tensor) -> Tensor:
+    def line(path: str, read: Tensor, written: Tensor) -> Tensor:
         if f"{path}.bias" not in narrow.weights:
             return written
-        slope, height = fitted_line(of_tokens(written, batch.mask), wanted)
+        slope, height = fitted_line(_of_tokens(written, batch.mask), wanted[path])
         fitted[f"{path}.weight"] = narrow.weights[f"{path}.weight"] * slope
         fitted[f"{path}.bias"] = narrow.weights[f"{path}.bias"] * slope + height
         return written * slope + height
 
-    _replace(narrow, wanted, batch, line)
+    _run(narrow, batch, line)
     return Checkpoint(narrow.shape, {**narrow.weights, **fitted}, narrow.reader)
 
 
@@ -83,27 +82,29 @@ def _written(student: Checkpoint, batch: Batch) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
 
     def keep(path: str, read: Tensor, written: Tensor) -> Tensor:
-        found[path] = of_tokens(written, batch.mask)
+        found[path] = _of_tokens(written, batch.mask)
         return written
 
     _run(student, batch, keep)
     return found
 
 
-def _replace(student: Checkpoint, wanted: Mapping[str, Tensor], batch: Batch, line: Line) -> None:
-    """Let `line` give what each norm writes, one after another."""
-    _run(student, batch, lambda path, read, written: line(path, read, written, wanted[path]))
+def _of_tokens(values: Tensor, mask: Tensor) -> Tensor:
+    """Return values (batch, time, width) as (tokens, width) without padding; those of a head, (batch, width), as they
+    are.
+    """
+    return values[mask] if values.ndim == 3 else values
 
 
-def _run(student: Checkpoint, batch: Batch, written: Written) -> None:
-    """Run the student on every token in every layer, with what `written` returns in place of what its norms write."""
+def _run(student: Checkpoint, batch: Batch, instead: Instead) -> None:
+    """Run the student on every token in every layer, with what `instead` returns in place of what its norms write."""
     network = student.network()
     for path, module in network.named_modules():
         if isinstance(module, (nn.LayerNorm, nn.RMSNorm, ElementwiseNorm)):
-            module.register_forward_hook(partial(_hook, path, written))
+            module.register_forward_hook(partial(_hook, path, instead))
     with torch.no_grad():
         network.features(**batch.inputs)
 
 
-def _hook(path: str, written: Written, module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    return written(path, given[0], output)
+def _hook(path: str, instead: Instead, module: nn.Module, given: tuple[Tensor, ...], written: Tensor) -> Tensor:
+    return instead(path, given[0], written)

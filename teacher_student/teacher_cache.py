@@ -15,12 +15,13 @@ import torch
 
 from models.checkpoint import Checkpoint
 from models.encoded import Encoded, members
-from models.errors import BadFile
+from models.errors import BadFile, BadInput
 from models.evaluation import TOKENS_PER_BATCH, answer_offsets, place_answers, unpadded_batches
 from models.files import digest_of, sha256_bytes
 from models.kept import Notes, kept
 from models.memory import give_back
 from models.progress import Progress, silent
+from models.shape import ModelShape
 from teacher_student.compute import Compute
 
 FORMAT = 1
@@ -69,6 +70,37 @@ class TeacherOutputs:
             return self
         mean = np.stack([self.logits, *(one.logits for one in others)]).mean(axis=0, dtype=np.float32)
         return replace(self, logits=mean, key=digest_of([self.key, *(one.key for one in others)]))
+
+
+def check_words(data: Encoded, outputs: TeacherOutputs) -> None:
+    """Raise BadInput where teacher and student do not read the same words of every row, or other rows."""
+    if len(data) != len(outputs.starts) - 1:
+        raise BadInput(
+            f"the teacher reads {len(outputs.starts) - 1} windows, the student {len(data)}: it has other tokens, "
+            "or reads longer texts",
+            where="distill",
+            fix="Leave the vocabulary and the positions as they are, or trim them without recovery.",
+        )
+    before = np.concatenate([[0], np.cumsum(np.asarray(data.targets)[:, 1] == 1)])
+    other = int((np.diff(before[data.offsets]) != np.diff(outputs.starts)).sum())
+    if other:
+        raise BadInput(
+            f"of {other} texts teacher and student read other words: one of them cuts them short",
+            where="distill",
+            fix="Lower data.max_length, so that both cut the same texts, or split the long ones.",
+        )
+
+
+def check_width(outputs: TeacherOutputs, student: ModelShape) -> None:
+    """Raise BadInput where a student gives embeddings of another width than what its teacher gave."""
+    theirs = outputs.logits.shape[1]
+    if theirs != student.outputs:
+        raise BadInput(
+            f"the student's embedding has {student.outputs} numbers and its teacher's {theirs}, which cannot be "
+            "compared one by one",
+            where="losses.mse",
+            fix="Learn from the cosines between texts: losses mse: 0, kl: 1.",
+        )
 
 
 def weights_digest(checkpoint: Checkpoint) -> str:
@@ -128,7 +160,7 @@ def _name(layer: int) -> str:
 
 def _opened(place: Path, teacher: Checkpoint, data: Encoded, layers: Sequence[int], key: str) -> TeacherOutputs:
     """Return the outputs kept in `place`; BadFile where they do not fit the data."""
-    starts = answer_offsets(data, tokens=teacher.shape.answers_tokens)
+    starts = answer_offsets(data, teacher.shape)
     logits = _mapped(place / LOGITS, np.float32, int(starts[-1]))
     tokens = int(data.offsets[-1])
     for layer in layers:
@@ -167,7 +199,7 @@ def _compute(
     device = torch.device(compute.device)
     network = teacher.network().to(device)
     width = teacher.shape.hidden_size
-    starts = answer_offsets(data, tokens=teacher.shape.answers_tokens)
+    starts = answer_offsets(data, teacher.shape)
     logits = _new_array(directory / LOGITS, np.float32, (int(starts[-1]), teacher.shape.outputs))
     for layer in layers:
         _new_array(directory / _name(layer), np.float16, (int(data.offsets[-1]), width))

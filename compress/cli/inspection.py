@@ -71,13 +71,19 @@ def predict_command(
         list[str] | None,
         typer.Option("--pair", help="Second text, as a question's context: one for all texts, or one for each."),
     ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Probability from which on an object or one of several labels is named."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Answer texts or images with a bundle, as a device would."""
     from export.bundle import Bundle
+    from models.task import THRESHOLD
 
     seconds = pairs * len(texts) if pairs is not None and len(pairs) == 1 else pairs
-    answers = Bundle.open(bundle).predict(texts, seconds)
+    least = THRESHOLD if threshold is None else threshold
+    answers = Bundle.open(bundle).predict(texts, seconds, threshold=least)
     if as_json:
         _print([dict(answer.values) for answer in answers])
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -166,6 +166,12 @@ def print_facts(facts: Mapping[str, Any], indent: int = 0) -> None:
                 out.print(f"{' ' * (indent + 2)}{number}: {cells}")
         else:
             out.print(f"{' ' * indent}{told:<{width}}  {_shown(value)}")
+
+
+def print_left_out(recipe: str, keys: Sequence[str]) -> None:
+    """Print what a shipped recipe does without, because the model reads images."""
+    if keys:
+        console(stderr=True).print(f"Images have no words: {', '.join(keys)} of the recipe {recipe} left out.")
 
 
 def print_error(error: CompressError) -> None:

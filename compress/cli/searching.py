@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -46,13 +47,22 @@ def search_command(
     """Find the fastest model that is still right, or the most right one that is fast and small enough.
 
     One gradual run gives a family of models, each pruned from the one before. The report draws them all, every one has
-    its bundle, and the best is handed over. A search that was stopped goes on.
+    its bundle, and the best is handed over. A search that was stopped goes on. Of a model that reads images, a shipped
+    recipe leaves out what only words have.
     """
+    from compress.cli.render import print_left_out
     from compress.frontier import search
-    from compress.recipe import load_recipe
+    from compress.recipe import WORDS_ALONE, load_recipe, without_words
+    from compress.shipped import shipped_names
+    from compress.sources import reads_images
 
     values = {} if retraining else dict(WITHOUT_RETRAINING)
     values |= overrides_of(data, common) | {f"search.{key}": value for key, value in own.items()}
     values |= ({} if name is None else {"name": name}) | parse_assignments(assignments)
-    loaded = load_recipe(recipe or ("search" if retraining else "search-no-retraining"), values)
+    source = recipe or ("search" if retraining else "search-no-retraining")
+    loaded = load_recipe(source, values)
+    if source in shipped_names() and not Path(source).is_file() and reads_images(loaded):
+        left = without_words(loaded, values)
+        loaded = load_recipe(source, {**left, **values})
+        print_left_out(source, [key for key in left if key in WORDS_ALONE])
     carry_out(search, loaded, common)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, final
@@ -13,6 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from compress.curvature import projected
+from compress.recording import Recorded, recorded
 from models.checkpoint import Checkpoint
 from models.encoded import Batch, Encoded
 from models.errors import BadInput
@@ -73,13 +74,14 @@ def score_units(
     Raises:
         BadInput: a quantized model, a model without a head, or no rows.
     """
-    rows, target = _prepared(checkpoint, data, task, examples=examples, seed=seed)
+    data, target = _prepared(checkpoint, data, task, examples=examples, seed=seed)
     network = checkpoint.network()
     places = list(_sublayers(network))
     totals = [np.zeros(place.units) for place in places]
-    with _recorded(places) as inputs:
-        for batch in _batches(data, rows, progress("score heads and neurons")):
-            for total, gradient in zip(totals, _mask_gradients(network, batch, target, places, inputs), strict=True):
+    with recorded([place.module for place in places]) as seen:
+        for batch in _batches(data, progress("score heads and neurons")):
+            gradients = _mask_gradients(network, batch, target, places, seen)
+            for total, gradient in zip(totals, gradients, strict=True):
                 total += (gradient.square() if criterion is Criterion.FISHER else gradient.abs()).sum(dim=0).numpy()
     give_back()
     return Scores(tuple(totals[0::2]), tuple(totals[1::2]))
@@ -90,37 +92,26 @@ def score_channels(
 ) -> Values:
     """Return the Fisher scores (hidden,) of the residual stream's channels, on rows and with a loss as `score_units`.
 
-    A channel's mask stands wherever the stream is read: behind the embeddings and behind every norm or, where norms
-    come before, behind everything that is added to the stream. An example's gradient is the sum over these places.
+    The mask of a channel, one for each example, is on all that writes the stream: embeddings, and norms or, where norms
+    come before, what sublayers add.
 
     Raises:
         BadInput: a quantized model, a model without a head, or no rows.
     """
-    rows, target = _prepared(checkpoint, data, task, examples=examples, seed=seed)
-    network = checkpoint.network()
-    names = ("attention.output", "ffn.down") if checkpoint.shape.pre_norm else ("attention_norm", "ffn_norm")
-    layers = range(len(checkpoint.shape.layers))
-    modules = [network.embeddings, *(network.get_submodule(f"layers.{k}.{name}") for k in layers for name in names)]
-    total = np.zeros(checkpoint.shape.hidden_size)
-    seen: list[Tensor] = []
-    hooks = [one.register_forward_hook(lambda module, given, written: seen.append(written)) for one in modules]
-    try:
-        for batch in _batches(data, rows, progress("score channels")):
-            seen.clear()
-            loss = target(network(**batch.inputs), batch)
-            gradients = torch.autograd.grad(loss, seen)
-            each = [(one.detach() * own).double().sum(dim=1) for one, own in zip(seen, gradients, strict=True)]
-            total += torch.stack(each).sum(dim=0).square().sum(dim=0).numpy()
-    finally:
-        for hook in hooks:
-            hook.remove()
+    data, target = _prepared(checkpoint, data, task, examples=examples, seed=seed)
+    network, width = checkpoint.network(), checkpoint.shape.hidden_size
+    total, mask = np.zeros(width), torch.ones(0)
+    for module in _stream_writers(network):
+        module.register_forward_hook(lambda module, given, written: written * mask)
+    for batch in _batches(data, progress("score channels")):
+        mask = torch.ones(len(batch.indices), 1, width, requires_grad=True)
+        (gradient,) = torch.autograd.grad(target(network(**batch.inputs), batch), mask)
+        total += gradient.double().square().sum(dim=(0, 1)).numpy()
     give_back()
     return total
 
 
-def _prepared(
-    checkpoint: Checkpoint, data: Encoded, task: Task, *, examples: int, seed: int
-) -> tuple[npt.NDArray[np.int64], Target]:
+def _prepared(checkpoint: Checkpoint, data: Encoded, task: Task, *, examples: int, seed: int) -> tuple[Encoded, Target]:
     """Return the rows that are scored on, and the loss: the task's own, or random projections of the logits where one
     of these rows has no label.
 
@@ -129,19 +120,28 @@ def _prepared(
     """
     if checkpoint.shape.int8 or checkpoint.shape.head is None or len(data) == 0:
         raise BadInput("only a float classifier with examples can be scored", where="prune", fix="Quantize last.")
-    rows = np.sort(np.random.default_rng(seed).permutation(len(data))[:examples])
-    if bool(data.labelled[rows].all()):
-        return rows, _task_loss(task)
-    return rows, _projected_logits(torch.Generator().manual_seed(seed))
+    data = data.drawn(examples, seed=seed)
+    if data.labelled.all():
+        return data, _task_loss(task, by_token=checkpoint.shape.answers_tokens)
+    return data, _projected_logits(torch.Generator().manual_seed(seed))
 
 
-def _batches(data: Encoded, rows: npt.NDArray[np.int64], tick: Callable[[int, int], None]) -> Iterator[Batch]:
-    """Yield these rows in batches of one length."""
+def _batches(data: Encoded, tick: Callable[[int, int], None]) -> Iterator[Batch]:
+    """Yield all rows, in batches of one length."""
     done = 0
-    for chosen in unpadded_batches(data.lengths[rows], batch_tokens=TOKENS_PER_BATCH):
-        yield data.batch(rows[chosen])
-        done += len(chosen)
-        tick(done, len(rows))
+    for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH):
+        yield data.batch(rows)
+        done += len(rows)
+        tick(done, len(data))
+
+
+def _stream_writers(network: Network) -> Iterator[nn.Module]:
+    """Yield everything of which the residual stream is the output, or the sum."""
+    yield network.embeddings
+    names = ("attention", "ffn") if network.shape.pre_norm else ("attention_norm", "ffn_norm")
+    for index, layer in enumerate(network.shape.layers):
+        for name in ("places", *names) if layer.places else names:
+            yield network.get_submodule(f"layers.{index}.{name}")
 
 
 def _sublayers(network: Network) -> Iterator[_Sublayer]:
@@ -151,55 +151,39 @@ def _sublayers(network: Network) -> Iterator[_Sublayer]:
         yield _Sublayer(network.get_submodule(f"layers.{index}.ffn.down"), layer.ffn)
 
 
-@contextmanager
-def _recorded(places: list[_Sublayer]) -> Iterator[dict[nn.Module, Tensor]]:
-    """Yield a table that every forward pass fills with what the modules read."""
-    inputs: dict[nn.Module, Tensor] = {}
-
-    def keep(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        inputs[module] = given[0]
-
-    hooks = [place.module.register_forward_pre_hook(keep) for place in places]
-    try:
-        yield inputs
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 def _mask_gradients(
-    network: Network, batch: Batch, target: Target, places: list[_Sublayer], inputs: dict[nn.Module, Tensor]
+    network: Network, batch: Batch, target: Target, places: list[_Sublayer], seen: Recorded
 ) -> list[Tensor]:
     """Return the gradient on every mask for every example, each (batch, units), in double precision."""
-    inputs.clear()
+    seen.clear()
     loss = target(network(**batch.inputs), batch)
-    read = [inputs[place.module] for place in places if place.module in inputs]
+    read = [seen[place.module][0] for place in places if place.module in seen]
     gradients = dict(zip((id(one) for one in read), torch.autograd.grad(loss, read), strict=True))
     result = []
     for place in places:
-        seen = inputs.get(place.module)
-        if seen is None:  # nothing is left of this sublayer
+        if place.module not in seen:  # nothing is left of this sublayer
             result.append(torch.zeros(len(batch.targets), place.units, dtype=torch.float64))
             continue
-        product = (seen.detach() * gradients[id(seen)]).double().sum(dim=1)  # (batch, features)
+        given = seen[place.module][0]
+        product = (given.detach() * gradients[id(given)]).double().sum(dim=1)  # (batch, features)
         result.append(product.reshape(len(product), place.units, -1).sum(dim=2))
     return result
 
 
-def _task_loss(task: Task) -> Target:
+def _task_loss(task: Task, *, by_token: bool) -> Target:
     """Return the task's loss summed over the batch, so that every example's gradient is its own."""
 
     def target(logits: Tensor, batch: Batch) -> Tensor:
-        each = batch.targets.flatten(0, 1) if logits.ndim == 3 else batch.targets
+        each = batch.targets.flatten(0, 1) if by_token else batch.targets
         return task.loss(logits.flatten(0, -2), each)
 
     return target
 
 
 def _projected_logits(generator: torch.Generator) -> Target:
-    """Return v . logits with v drawn from N(0, I) per example."""
+    """Return the projection of the logits on a random direction per example."""
 
     def target(logits: Tensor, batch: Batch) -> Tensor:
-        return (logits * torch.randn(logits.shape, generator=generator)).sum()
+        return projected(logits, generator)
 
     return target

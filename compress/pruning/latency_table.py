@@ -26,7 +26,7 @@ from models.errors import BadFile
 from models.files import digest_of, read_object, write_json
 from models.network import Network
 from models.progress import Progress, silent
-from models.shape import Int8Form, LayerShape, ModelShape
+from models.shape import EVERY_TOKEN, Int8Form, LayerShape, ModelShape
 
 FORMAT = 6
 QUANTILES = (0.3, 0.5, 0.7)  # of the texts' lengths: around the median, which the speed gate compares
@@ -60,7 +60,11 @@ class Clock:
         """Return the costs in ms, mean over typical lengths, of the fixed parts and of every kept count per layer."""
         plain = replace(shape, vocab_size=min(shape.vocab_size, WORDS), pad_token_id=0)
         lengths = sorted({max(1, int(value)) for value in np.quantile(self.data.lengths, QUANTILES)})
-        given = {"table": plain.to_json() | {"first": shape.reads_first}, "lengths": lengths, "multiple": ffn_multiple}
+        given = {
+            "table": plain.to_json() | {"readers": str(shape.readers)},
+            "lengths": lengths,
+            "multiple": ffn_multiple,
+        }
 
         def measured() -> dict[str, Any]:
             graphs = _graphs(plain, ffn_multiple)
@@ -120,9 +124,9 @@ class Clock:
 
 
 def _places(shape: ModelShape) -> list[str]:
-    """Return where each layer stands: before a head that reads the first token, the last one computes no other."""
+    """Return where each layer stands: before a head that reads few tokens, the last one computes no others."""
     last = len(shape.layers) - 1
-    return ["last" if index == last and shape.reads_first else "inner" for index in range(len(shape.layers))]
+    return ["last" if index == last and shape.readers != EVERY_TOKEN else "inner" for index in range(len(shape.layers))]
 
 
 def _attention(layer: LayerShape) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple, final
+from typing import final
 
-import numpy as np
 import torch
 import torch_pruning
 from torch import Tensor, nn
@@ -22,48 +22,49 @@ from models.network import Network
 from models.progress import Progress, silent
 from models.shape import ModelShape, Positions
 
-DENSE = "head.dense"
-IN = 1  # axis of a linear layer's weight that is read along
+STREAM = "stream"
+# The layers of a head that are as wide as the stream, and what reads them.
+READERS = {
+    "head.dense": "head.output",
+    **{f"head.{part}.first": f"head.{part}.second" for part in ("classes", "boxes")},
+    **{f"head.{part}.second": f"head.{part}.output" for part in ("classes", "boxes")},
+}
+OUT, IN = 0, 1  # axes of a linear layer's weight
 
-
-class Cut(NamedTuple):
-    """The axis along which a weight is narrower, and whose channels run along it: "stream" or "dense", the outputs of
-    the head's dense layer.
-    """
-
-    axis: int
-    channels: str
+Cuts = dict[str, dict[int, str]]  # weight's name -> axis along which it is narrower -> whose channels run along it
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Channels:
-    """What is kept, ascending: channels of the residual stream, and as many outputs of the head's dense layer."""
+    """What is kept, ascending: channels of the residual stream, and as many outputs of each layer of the head that is
+    as wide, by its path.
+    """
 
     stream: tuple[int, ...]
-    dense: tuple[int, ...]
+    head: Mapping[str, tuple[int, ...]]
 
     @staticmethod
     def strongest(checkpoint: Checkpoint, scores: Values, count: int) -> Channels:
-        """Return the `count` channels of the highest scores, and the dense outputs that write and are read most, by the
-        product of the norms.
+        """Return the `count` channels of the highest scores, and in the head the outputs of the largest |written| *
+        |read|, the norms of the weights.
 
         Raises:
             BadInput: more channels than there are, or none.
         """
-        size = checkpoint.shape.hidden_size
+        size, weights = checkpoint.shape.hidden_size, checkpoint.weights
         if not 1 <= count <= size:
             raise BadInput(
                 f"a student of {count} channels cannot be cut out of a teacher of {size}",
                 where="student",
                 fix=f"Ask for at most {size}, or give an architecture of its own.",
             )
-        weights = checkpoint.weights
-        dense = np.arange(size, dtype=np.float64)[::-1]
-        if f"{DENSE}.weight" in weights:
-            written, read = weights[f"{DENSE}.weight"].norm(dim=1), weights["head.output.weight"].norm(dim=0)
-            dense = (written * read).double().numpy()
-        return Channels(top(scores, count), top(dense, count))
+        strength = {
+            path: (weights[f"{path}.weight"].norm(dim=1) * weights[f"{reader}.weight"].norm(dim=0)).double().numpy()
+            for path, reader in READERS.items()
+            if f"{path}.weight" in weights
+        }
+        return Channels(top(scores, count), {path: top(values, count) for path, values in strength.items()})
 
 
 def narrowed(
@@ -84,23 +85,21 @@ def narrowed(
         BadInput: a quantized model, or one of which `narrow_shape` says why not.
         Mismatch: the dependency graph leaves out a weight that must be cut, or cuts others.
     """
-    cuts = cuts_of(checkpoint)
-    kept = {"stream": list(channels.stream), "dense": list(channels.dense)}
+    network, cuts = checkpoint.network(), cuts_of(checkpoint)
+    kept = {STREAM: list(channels.stream), **{path: list(outputs) for path, outputs in channels.head.items()}}
+    linear = {path for path, module in network.named_modules() if isinstance(module, nn.Linear) and module.out_features}
     readers = {
-        name.removesuffix(".weight"): cut.channels
-        for name, own in cuts.items()
-        for cut in own
-        if cut.axis == IN and not name.startswith("embeddings.") and checkpoint.weights[name].numel()
+        path: own[IN] for name, own in cuts.items() if (path := name.removesuffix(".weight")) in linear and IN in own
     }
     known = curvature(checkpoint, list(readers), data, examples=examples, seed=seed, progress=progress)
     weights: dict[str, Tensor] = dict(checkpoint.weights)
-    for path, inputs in readers.items():
+    for path, whose in readers.items():
         before = weights[f"{path}.weight"], weights[f"{path}.bias"]
-        weights[f"{path}.weight"], weights[f"{path}.bias"] = updated(*before, kept[inputs], known[path])
+        weights[f"{path}.weight"], weights[f"{path}.bias"] = updated(*before, kept[whose], known[path])
+        del cuts[f"{path}.weight"][IN]
     for name, own in cuts.items():
-        for cut in own:
-            if cut.axis != IN or name.removesuffix(".weight") not in readers:
-                weights[name] = weights[name].index_select(cut.axis, torch.tensor(kept[cut.channels])).contiguous()
+        for axis, whose in own.items():
+            weights[name] = weights[name].index_select(axis, torch.tensor(kept[whose])).contiguous()
     narrow = Checkpoint(narrow_shape(checkpoint.shape, len(channels.stream)), weights, checkpoint.reader)
     narrow.network()  # loads strictly: every size is what the shape says
     return narrow
@@ -110,12 +109,12 @@ def narrow_shape(shape: ModelShape, hidden_size: int) -> ModelShape:
     """Return the shape with another width of the stream.
 
     Raises:
-        BadInput: the answer is the stream itself, so that its width is the answer's, or positions are computed for the
-            width.
+        BadInput: the answer is made of the stream alone, so that its directions are the answer's, or positions are
+            computed for the width.
     """
     reason = None
     if shape.head is None or not shape.head.labels:
-        reason = "what this model answers is as wide as its residual stream"
+        reason = "what this model answers is its residual stream"
     elif shape.positions is Positions.SINUSOIDAL and shape.embedding_size is None:
         reason = "this model's positions are sines of its own width"
     if reason is not None:
@@ -123,11 +122,11 @@ def narrow_shape(shape: ModelShape, hidden_size: int) -> ModelShape:
     return replace(shape, hidden_size=hidden_size)
 
 
-def cuts_of(checkpoint: Checkpoint) -> dict[str, list[Cut]]:
-    """Return by name the weights that a narrower network has narrower, and where.
+def cuts_of(checkpoint: Checkpoint) -> Cuts:
+    """Return where a narrower network has its weights narrower.
 
-    They are found by Torch-Pruning's dependency graph (Fang et al. 2023), and compared with the sizes of a network that
-    is one channel narrower. Sublayers without heads or neurons are in no graph; they are found by their sizes alone.
+    That is found by Torch-Pruning's dependency graph (Fang et al. 2023), and compared with the sizes of a network that
+    is one channel narrower. Sublayers without heads or neurons are in no graph: theirs are the stream's by their sizes.
     Cutting is left to us: Torch-Pruning 1.6 keeps what it takes of a layer norm in the order of a Python set, which is
     not ascending where few channels are kept.
 
@@ -137,49 +136,51 @@ def cuts_of(checkpoint: Checkpoint) -> dict[str, list[Cut]]:
     """
     if checkpoint.shape.int8:
         raise BadInput("a quantized model cannot be narrowed", where="student", fix="Give the float model.")
-    wanted = _by_size(checkpoint.shape)
-    parts = ("", "_norm") if checkpoint.shape.pre_norm else ("",)  # a norm that nothing reads is in no graph either
-    empty = tuple(
-        f"layers.{index}.{name}{part}."
-        for index, layer in enumerate(checkpoint.shape.layers)
-        for name, units in (("attention", layer.heads), ("ffn", layer.ffn))
-        for part in parts
-        if not units
-    )
-    found = _by_graph(checkpoint.network()) | {name: cuts for name, cuts in wanted.items() if name.startswith(empty)}
-    other = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
+    wanted, empty = _by_size(checkpoint.shape), _empty(checkpoint.shape)
+    found = _by_graph(checkpoint.network())
+    found |= {name: dict.fromkeys(axes, STREAM) for name, axes in wanted.items() if name.startswith(empty)}
+    other = sorted(name for name in {*found, *wanted} if set(found.get(name, ())) != wanted.get(name, set()))
     if other:
         raise Mismatch(
             f"the dependency graph does not cut {other[0]} as a narrower network has it",
             where="student",
             fix="Use the torch-pruning version of constraints.txt.",
         )
-    return {name: sorted(cuts) for name, cuts in wanted.items()}
+    return found
 
 
-def _by_size(shape: ModelShape) -> dict[str, set[Cut]]:
+def _by_size(shape: ModelShape) -> dict[str, set[int]]:
+    """Return the axes along which the weights of a narrower network are narrower."""
     with torch.device("meta"):
         whole = Network(shape).state_dict()
         narrower = Network(narrow_shape(shape, shape.hidden_size - 1)).state_dict()
-    dense = f"{DENSE}.weight" in whole
-    cuts: dict[str, set[Cut]] = {}
-    for name, value in whole.items():
-        for axis, (size, less) in enumerate(zip(value.shape, narrower[name].shape, strict=True)):
-            if size != less:
-                behind = dense and name.startswith("head.") and (name, axis) != (f"{DENSE}.weight", IN)
-                cuts.setdefault(name, set()).add(Cut(axis, "dense" if behind else "stream"))
-    return cuts
+    axes = {
+        name: {axis for axis, size in enumerate(value.shape) if size != narrower[name].shape[axis]}
+        for name, value in whole.items()
+    }
+    return {name: own for name, own in axes.items() if own}
 
 
-def _by_graph(network: Network) -> dict[str, set[Cut]]:
-    modules = {id(module): name for name, module in network.named_modules()}
-    modules |= {id(parameter): name for name, parameter in network.named_parameters()}
+def _empty(shape: ModelShape) -> tuple[str, ...]:
+    """Return how the names begin of what no graph holds: sublayers without units, and norms that only these read."""
+    parts = ("", "_norm") if shape.pre_norm else ("",)
+    return tuple(
+        f"layers.{index}.{name}{part}."
+        for index, layer in enumerate(shape.layers)
+        for name, units in (("attention", layer.heads), ("ffn", layer.ffn))
+        for part in parts
+        if not units
+    )
+
+
+def _by_graph(network: Network) -> Cuts:
+    modules = dict(network.named_modules())
+    names = {id(module): name for name, module in modules.items()}
+    names |= {id(parameter): name for name, parameter in network.named_parameters()}
     graph = dependencies(network)
-    writer, dense = _writer(network), dict(network.named_modules()).get(DENSE)
-    cuts: dict[str, set[Cut]] = {}
-    for root, channels in ((writer, "stream"), (dense, "dense")):
-        if root is None:
-            continue
+    roots = {STREAM: _writer(network), **{path: modules[path] for path in READERS if path in modules}}
+    cuts: Cuts = {}
+    for whose, root in roots.items():
         remove = (
             torch_pruning.prune_linear_out_channels
             if isinstance(root, nn.Linear)
@@ -187,8 +188,8 @@ def _by_graph(network: Network) -> dict[str, set[Cut]]:
         )
         for item in graph.get_pruning_group(root, remove, idxs=[0]):
             part = item.dep.target.module
-            for name, axis in _axes(part, modules.get(id(part), ""), item.dep.handler.__name__):
-                cuts.setdefault(name, set()).add(Cut(axis, channels))
+            for name, axis in _axes(part, names.get(id(part), ""), item.dep.handler.__name__):
+                cuts.setdefault(name, {})[axis] = whose
     return cuts
 
 
@@ -203,12 +204,8 @@ def _writer(network: Network) -> nn.Module:
 
 def _axes(part: object, path: str, handler: str) -> list[tuple[str, int]]:
     """Return the weights of a part of the graph that one of its handlers cuts, with the axes."""
-    if isinstance(part, nn.Linear):
-        return (
-            [(f"{path}.weight", IN)] if handler == "prune_in_channels" else [(f"{path}.weight", 0), (f"{path}.bias", 0)]
-        )
-    if isinstance(part, nn.Embedding):
-        return [(f"{path}.weight", 1)]
-    if isinstance(part, nn.LayerNorm):
-        return [(f"{path}.weight", 0), (f"{path}.bias", 0)]
-    return [(path, part.ndim - 1)] if isinstance(part, nn.Parameter) else []
+    if isinstance(part, nn.Parameter):
+        return [(path, part.ndim - 1)]
+    if isinstance(part, nn.Embedding) or (isinstance(part, nn.Linear) and handler == "prune_in_channels"):
+        return [(f"{path}.weight", IN)]
+    return [(f"{path}.weight", OUT), (f"{path}.bias", OUT)] if isinstance(part, (nn.Linear, nn.LayerNorm)) else []

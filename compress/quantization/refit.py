@@ -12,14 +12,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from compress.curvature import output_projections
+from compress.curvature import damped, output_projections
+from compress.recording import recorded
 from models.checkpoint import Checkpoint
 from models.encoded import Encoded
 from models.evaluation import unpadded_batches
-from models.layers.attention import EVERY_TOKEN, FIRST_TOKEN
 from models.memory import give_back
 from models.network import Block, Network
 from models.progress import Progress, silent
+from models.shape import EVERY_TOKEN
 
 RIDGE = 0.1  # of the mean diagonal: how much an unneeded change costs
 TOKENS = 40_960  # most that are kept in memory
@@ -44,7 +45,7 @@ def refitted(
             assert isinstance(block, Block)
             assert isinstance(before, Block)
             last = index + 1 == len(network.layers)
-            readers = FIRST_TOKEN if last and network.shape.reads_first else EVERY_TOKEN
+            readers = network.shape.readers if last else EVERY_TOKEN
 
             def attended(one: Block, stream: Tensor, readers: slice = readers) -> Tensor:
                 return one.attention_sum(stream, None, readers=readers)
@@ -73,25 +74,19 @@ def _refit(
     streams: Sequence[tuple[Tensor, Tensor]],
 ) -> Streams:
     """Change `projection`, which `block` sums up with, in place; return the sums of both models."""
-    read: list[Tensor] = []
     features = projection.in_features
     moments = torch.zeros(features + 1, features + 1, dtype=torch.float64)  # the last feature is the bias's
     wanted = torch.zeros(features + 1, projection.out_features, dtype=torch.float64)
     targets = [summed(before, theirs) for _, theirs in streams]
-    hook = projection.register_forward_pre_hook(lambda module, given: read.append(given[0]))
-    try:
+    with recorded([projection]) as seen:
         for (ours, _), target in zip(streams, targets, strict=True):
             missing = (target - summed(block, ours)).flatten(0, 1)
-            given = read.pop().flatten(0, 1) if read else missing.new_zeros(len(missing), 0)
+            # It does not run where nothing is left of its sublayer.
+            given = seen[projection][0].flatten(0, 1) if projection in seen else missing.new_zeros(len(missing), 0)
             given = torch.cat([given, torch.ones(len(missing), 1)], dim=1)
             moments += (given.t() @ given).double()
             wanted += (given.t() @ missing).double()
-    finally:
-        hook.remove()
-    penalty = torch.zeros(features + 1, dtype=torch.float64)
-    if features:
-        penalty[:-1] = RIDGE * moments.diagonal()[:-1].mean().clamp(min=torch.finfo(torch.float64).tiny)
-    change = torch.linalg.solve(moments + penalty.diag(), wanted)
+    change = torch.linalg.solve(damped(moments, RIDGE), wanted)
     projection.weight.add_(change[:-1].t())
     projection.bias.add_(change[-1])
     return [(summed(block, ours), target) for (ours, _), target in zip(streams, targets, strict=True)]

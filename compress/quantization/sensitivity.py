@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from models.checkpoint import Checkpoint
 from models.encoded import Encoded
 from models.evaluation import answer_offsets, place_answers, unpadded_batches
-from models.layers.attention import EVERY_TOKEN, FIRST_TOKEN
 from models.network import Block, Network
 from models.progress import Progress, silent
+from models.shape import EVERY_TOKEN
 from models.summary import contributions
 from models.task import Task
 
@@ -58,7 +58,7 @@ def sensitivities(
     rounded = quantized.network()
     modules = {path: rounded.get_submodule(path) for path in paths}
     kl, mse = (dict.fromkeys(paths, 0.0) for _ in range(2))
-    starts = answer_offsets(data, tokens=checkpoint.shape.answers_tokens)
+    starts = answer_offsets(data, checkpoint.shape)
     exact = np.zeros((int(starts[-1]), checkpoint.shape.outputs), dtype=np.float32)
     answers = {path: np.zeros_like(exact) for path in paths}
     tick, done = progress("sensitivity"), 0
@@ -142,8 +142,8 @@ def _from_layer(network: Network, path: str, states: list[Tensor], inputs: Mappi
 def _layer(network: Network, index: int, hidden: Tensor) -> Tensor:
     block = network.layers[index]
     assert isinstance(block, Block)
-    last = index == len(network.layers) - 1 and network.shape.reads_first
-    return block(hidden, None, readers=FIRST_TOKEN if last else EVERY_TOKEN)  # type: ignore[no-any-return]
+    last = index == len(network.layers) - 1
+    return block(hidden, None, readers=network.shape.readers if last else EVERY_TOKEN)  # type: ignore[no-any-return]
 
 
 def _answer(network: Network, hidden: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from compress.gates import gain_interval
 from compress.record import (
     DataRecord,
     Environment,
+    Figure,
     GateName,
     LayerRecord,
     Measurement,
@@ -57,6 +58,13 @@ class AccuracyByData(Record):
     test: Accuracy | None = Field(description="on the data that only the report is made on; null without any")
 
 
+class FiguresByData(Record):
+    """What is told beside the metric on each set of examples."""
+
+    validation: list[Figure] = Field(description="on the data that the gates judge on")
+    test: list[Figure] | None = Field(description="on the data that only the report is made on; null without any")
+
+
 class SpanByData(Record):
     """A comparison with the teacher on each set of examples; null for the teacher itself."""
 
@@ -90,6 +98,7 @@ class StageReport(Record):
     passed: bool | None = Field(description="whether every gate of the stage was passed; null where none judged it")
     size_ratio: float | None = Field(description="the teacher's bytes over these; null where nothing is shipped")
     accuracy: AccuracyByData = Field(description="the metric named by `metric.name`")
+    besides: FiguresByData = Field(description="figures told beside the metric, which no gate judges")
     difference: SpanByData = Field(
         description="candidate minus teacher on the same examples, positive is better: Tango's interval for 0/1 "
         "scores, the paired bootstrap for others"
@@ -239,6 +248,9 @@ def _stage(result: StageResult, teacher: StageResult) -> StageReport:
         size_ratio=teacher.validation.bytes / measured.bytes if measured.bytes else None,
         accuracy=AccuracyByData(
             validation=_accuracy(measured), test=None if result.test is None else _accuracy(result.test)
+        ),
+        besides=FiguresByData(
+            validation=list(measured.besides), test=None if result.test is None else list(result.test.besides)
         ),
         difference=SpanByData(
             validation=None if first else _difference(teacher.validation, measured),

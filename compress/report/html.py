@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from importlib import resources
 from string import Template
 
-from compress.record import Paired, Verdict
+from compress.record import Figure, Paired, Verdict
 from compress.report import wording
 from compress.report.appendix import appendix
 from compress.report.charts import draw_layers, draw_verdict, verdict_scale
@@ -50,7 +50,7 @@ def _header(report: Report) -> Markup:
     if report.is_search:
         line = f"{len(stages) - 1} points. The search ended: {'; '.join(report.notes)}"
     examples = f"{wording.grouped(head.accuracy.n)} {head.data} examples"
-    told = f"{line}. {report.metric.name.capitalize()} is told on {examples}; intervals are two-sided at 95 %."
+    told = f"{line}. {wording.title(report.metric.name)} is told on {examples}; intervals are two-sided at 95 %."
     return el(
         "header",
         el("p", "Compression report", class_="kicker"),
@@ -73,7 +73,7 @@ def _headline(report: Report) -> Iterator[Markup]:
     sizes = f"{ARROW.join(wording.megabytes(one.bytes) for one in (teacher, last))} MB"
     size = wording.NONE if head.size_ratio is None else wording.times(head.size_ratio)
     yield _figure("Smaller", size, wording.TIMES if head.size_ratio is not None else "", sizes)
-    name = f"{report.metric.name.capitalize()} against the teacher"
+    name = f"{wording.title(report.metric.name)} against the teacher"
     own = f"{wording.share(head.accuracy.estimate, paired)}{wording.unit(paired)} on {head.data}"
     if head.difference is None:
         yield _figure(name, wording.NONE, "", own)
@@ -91,7 +91,7 @@ def _figure(name: str, value: str, unit: str, *under: str) -> Markup:
 def _stages(report: Report) -> Markup:
     """Return the table of stages; columns that no stage has a figure for are left out."""
     paired, on = report.metric.paired_test, report.headline.data
-    metric = report.metric.name.capitalize()
+    metric = wording.title(report.metric.name)
     unit, points = (", %", ", points") if paired == "proportions" else ("", "")
     latencies = [stage.latency for stage in report.stages]
     columns: list[tuple[str, list[Cell | None]]] = [
@@ -99,6 +99,7 @@ def _stages(report: Report) -> Markup:
         ("Size,\N{NO-BREAK SPACE}MB", [wording.megabytes(stage.bytes) for stage in report.stages]),
         (f"{metric} on validation{unit}", [_accuracy(stage.accuracy.validation, paired) for stage in report.stages]),
         (f"{metric} on test{unit}", [_accuracy(stage.accuracy.test, paired) for stage in report.stages]),
+        *_besides(report),
         (
             f"Difference on {on}{points}",
             [_difference(getattr(stage.difference, on), paired) for stage in report.stages],
@@ -122,6 +123,19 @@ def _stages(report: Report) -> Markup:
         + ("; latency is one call at batch 1 in ONNX Runtime, timed in turns with the teacher's." if timed else "."),
         table(heads, rows, label="Stages", class_="stacked", numbers=numbers),
     )
+
+
+def _besides(report: Report) -> Iterator[tuple[str, list[Cell | None]]]:
+    """Yield a column for each figure that is told beside the metric, on the data of the headline."""
+    on = report.headline.data
+    told = [{one.name: one for one in getattr(stage.besides, on) or ()} for stage in report.stages]
+    for name in dict.fromkeys(name for each in told for name in each):
+        cells: list[Cell | None] = [None if name not in each else _beside(each[name]) for each in told]
+        yield f"{wording.title(name)} on {on}", cells
+
+
+def _beside(value: Figure) -> Markup:
+    return _with_interval(wording.share(value.estimate, "bootstrap"), wording.accuracy_interval(value, "bootstrap"))
 
 
 def _accuracy(value: Accuracy | None, paired: Paired) -> Markup | None:
@@ -166,7 +180,7 @@ def _journey(report: Report) -> Markup | None:
     by_time = sum(stage.latency is not None for stage in report.stages) > 1
     return section(
         "Accuracy, latency and size" if by_time else "Accuracy and size",
-        f"{report.metric.name.capitalize()} on {report.headline.data} with its 95 % interval. The area of a point is "
+        f"{wording.title(report.metric.name)} on {report.headline.data} with its 95 % interval. The area of a point is "
         "its size; the dashed line is the teacher; a dashed rim marks a failed gate."
         + (" The steps join the points that no other beats in both." if report.is_search else ""),
         el("figure", wide, class_="wide"),

@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 from datetime import datetime, timezone
 
-from compress.record import Paired, Verdict
+from compress.record import Figure, Paired, Verdict
 from compress.report.data import Accuracy, Span
 
 MINUS, DASH, TIMES, NONE = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{MULTIPLICATION SIGN}", "\N{EM DASH}"
+
+
+def title(metric: str) -> str:
+    """Return a metric's name as a heading: `macro_f1` is Macro F1."""
+    return metric.replace("_", " ").capitalize().replace("f1", "F1")
 
 
 def count(value: int) -> str:
@@ -57,7 +62,7 @@ def unit(paired: Paired) -> str:
     return " %" if paired == "proportions" else ""
 
 
-def accuracy_interval(value: Accuracy, paired: Paired) -> str:
+def accuracy_interval(value: Accuracy | Figure, paired: Paired) -> str:
     """Return 89.9-92.4, with an en dash."""
     return f"{share(value.low, paired)}{DASH}{share(value.high, paired)}"
 

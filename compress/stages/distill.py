@@ -17,6 +17,7 @@ from models.bert_encoder import even_layers
 from models.checkpoint import Checkpoint
 from models.encoded import Batch, Encoded
 from models.shape import Activation, ModelShape
+from teacher_student.directions import in_main_directions, narrower_head
 from teacher_student.distillation import distill
 from teacher_student.norms import refitted_norms, with_elementwise_norms
 from teacher_student.student import StudentPlan, build_student, student_shape, with_attention, with_dropout
@@ -29,17 +30,21 @@ WINDOW, GLOBAL_TOKENS = 64, 1  # where a window is asked for, and not how wide
 def plan(teacher: ModelShape, settings: DistillSettings) -> StudentPlan | ModelShape:
     """Return the student's shape, with the teacher's layers it is made of where it is made of them."""
     if settings.architecture is not None:
-        return _read_as_asked(_of_its_own(teacher, settings.architecture), settings)
+        return _as_asked(_of_its_own(teacher, settings.architecture), teacher, settings)
     asked = settings.layers
     layers = list(asked) if isinstance(asked, tuple) else kept_layers(settings, len(teacher.layers))
     made = student_shape(teacher, layers=layers, ffn=settings.ffn)
-    return StudentPlan(_read_as_asked(made.shape, settings), made.sources)
+    return StudentPlan(_as_asked(made.shape, teacher, settings), made.sources)
 
 
-def _read_as_asked(shape: ModelShape, settings: DistillSettings) -> ModelShape:
-    """Return the shape with the activation, the attention and the positions that the settings ask for."""
+def _as_asked(shape: ModelShape, teacher: ModelShape, settings: DistillSettings) -> ModelShape:
+    """Return the shape with the activation, the dimensions, the positions and the attention that the settings ask
+    for.
+    """
     if settings.activation is not None:
         shape = replace(shape, activation=Activation(settings.activation))
+    if settings.dimensions is not None:
+        shape = narrower_head(shape, teacher, settings.dimensions)
     if settings.positions is not None:
         shape = replace(shape, max_positions=settings.positions + shape.position_offset)
     if settings.attention is None:
@@ -73,14 +78,18 @@ def run(parent: Checkpoint, settings: DistillSettings, context: Context) -> Outp
         weights=weights_of(settings.losses),
         schedule=schedule_of(settings),
     )
-    layers = len(context.teacher.shape.layers)
-    return Output(trained, {"training": history.to_json(), "teacher_layers": layers, **told})
+    told |= {"training": history.to_json(), "teacher_layers": len(context.teacher.shape.layers)}
+    return Output(trained, told)
 
 
 def made(parent: Checkpoint, settings: DistillSettings, context: Context) -> tuple[Checkpoint, dict[str, Any]]:
     """Return the student as it is before training, and what is told of it."""
     student = build_student(parent, plan(parent.shape, settings), seed=context.seed)
     told: dict[str, Any] = {}
+    if settings.dimensions is not None:
+        texts = context.lessons(0, context.teacher)
+        student, kept = in_main_directions(student, context.teacher, texts, seed=context.seed)
+        told = {} if kept is None else {"embedding_kept": kept}
     if settings.hidden_size is not None and settings.hidden_size != parent.shape.hidden_size:
         student, told = _narrowed(parent, student, settings.hidden_size, context)
     if settings.norm is not None:
@@ -100,7 +109,7 @@ def _narrowed(
     channels = Channels.strongest(student, scores, width)
     narrow = narrowed(student, channels, context.train, **examples)
     some = _some(context.train, context.seed)
-    narrow = refitted_norms(narrow, student, some, stream=channels.stream, dense=channels.dense)
+    narrow = refitted_norms(narrow, student, some, stream=channels.stream, head=channels.head)
     clock = Clock(context.train, context.threads, context.cache, int8=True, progress=context.progress)
     gain = clock.speedup(student, narrow)
     before, after = student.shape.hidden_size, narrow.shape.hidden_size
@@ -124,11 +133,16 @@ def milder(settings: DistillSettings, details: dict[str, Any]) -> DistillSetting
 
 
 def _of_its_own(teacher: ModelShape, settings: ArchitectureSettings) -> ModelShape:
+    head = teacher.head
+    if head is not None and not head.labels and not head.projected:
+        head = replace(head, width=settings.hidden_size)
     return replace(
         teacher,
+        head=head,
         hidden_size=settings.hidden_size,
         layers=even_layers(settings.layers, hidden=settings.hidden_size, heads=settings.heads, ffn=settings.ffn),
         activation=Activation(settings.activation),
+        initializer_range=settings.initializer_range,
     )
 
 

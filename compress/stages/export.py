@@ -58,6 +58,7 @@ def run(parent: Checkpoint, settings: ExportSettings, context: Context) -> Outpu
         graph=graph,
         examples=[_single(data, row) for row in spread(data, settings.golden)],
         parameters=parent.parameters,
+        projection=parent.projection(),
     )
     return Output(NewBundle(contents), {"parity": asdict(parity)})
 

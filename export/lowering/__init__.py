@@ -12,10 +12,13 @@ from export.lowering.attention import lower_attention, lower_distance_bias
 from export.lowering.embeddings import lower_embedding, lower_embeddings
 from export.lowering.feedforward import lower_feed_forward
 from export.lowering.heads import (
+    lower_box_head,
     lower_classification_head,
     lower_embedding_head,
     lower_normed_head,
+    lower_perceptron,
     lower_plain_head,
+    lower_projection,
     lower_token_head,
 )
 from export.lowering.linear import lower_linears
@@ -31,7 +34,16 @@ from export.lowering.quantized import (
 from models.layers.attention import Attention, DistanceBias
 from models.layers.embeddings import Embeddings, SinusoidalPositions
 from models.layers.feedforward import FeedForward
-from models.layers.heads import ClassificationHead, EmbeddingHead, NormedHead, PlainHead, TokenHead
+from models.layers.heads import (
+    BoxHead,
+    ClassificationHead,
+    EmbeddingHead,
+    NormedHead,
+    Perceptron,
+    PlainHead,
+    Projection,
+    TokenHead,
+)
 from models.layers.norm import ElementwiseNorm
 from models.layers.packed import PackedEmbedding, TwoBitEmbedding
 from models.layers.patches import PatchEmbeddings
@@ -62,6 +74,9 @@ LOWERINGS: Mapping[type[nn.Module], Lowering] = {
     TokenHead: lower_token_head,
     PlainHead: lower_plain_head,
     EmbeddingHead: lower_embedding_head,
+    Projection: lower_projection,
+    BoxHead: lower_box_head,
+    Perceptron: lower_perceptron,
 }
 
 # Linear layers that read the same values become one computation where they can.

@@ -25,8 +25,8 @@ class Heads(NamedTuple):
 def lower_attention(module: Attention, emit: Emit, hidden: Value, places: Places, reader: Value | None) -> Value:
     """Return (time, batch, hidden), or the output bias alone where no head is left.
 
-    `hidden` is (time, batch, hidden). With `reader`, (1, batch, hidden), only the first token asks and gets an answer;
-    `places` are then those of its distances.
+    `hidden` is (time, batch, hidden). With `reader`, (readers, batch, hidden), only these tokens ask and get an answer;
+    `places` are then those of what reads.
     """
     if module.heads == 0:
         return emit.at("output").constant(module.output.bias, "bias")
@@ -142,7 +142,9 @@ def _positive(emit: Emit, heads: Value, name: str) -> Value:
 
 
 def _turned(module: Attention, emit: Emit, heads: Heads, places: Places, *, alone: bool) -> Heads:
-    """Return heads with query and key turned by their places; the first place, which reads alone, turns nothing."""
+    """Return heads with query and key turned by their places; where not all read, it is the first, whose place turns
+    nothing.
+    """
     if module.rotary is None:
         return heads
     query = heads.query if alone else _turn(module, emit, heads.query, places, "query")

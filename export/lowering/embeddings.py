@@ -7,7 +7,6 @@ from torch import nn
 from export.emit import Emit
 from export.values import Value
 from models.layers.embeddings import Embeddings, SinusoidalPositions
-from models.layers.norm import ElementwiseNorm
 from models.layers.quantized import QuantizedEmbedding
 
 
@@ -20,39 +19,22 @@ def lower_embeddings(module: Embeddings, emit: Emit, ids: Value, kinds: Value | 
     """Return (time, batch, hidden) for `ids` and token types `kinds`, both (batch, time)."""
     ids = emit.node("Transpose", ids, role="ids_by_time", perm=[1, 0])
     parts = [emit.child(module, "word", ids)]
+    if module.position is not None:
+        parts.append(_positions(module, module.position, emit, ids))
     if kinds is not None:
         by_time = emit.node("Transpose", kinds, role="kinds_by_time", perm=[1, 0])
         parts.append(emit.child(module, "token_type", by_time))
-    normed = _placed(module, emit, parts, ids)
+    normed = emit.child(module, "norm", parts[0] if len(parts) == 1 else emit.node("Sum", *parts, role="sum"))
     return normed if module.projection is None else emit.child(module, "projection", normed)
 
 
-def _placed(module: Embeddings, emit: Emit, parts: list[Value], ids: Value) -> Value:
-    """Return the norm of the sum of `parts` and the vectors of places.
-
-    A norm that only scales and shifts does that to the table of places, which is float; the rest is scaled.
-    """
-    norm = emit.at("norm")
-    if module.position is None or not isinstance(module.norm, ElementwiseNorm):
-        if module.position is not None:
-            parts.insert(1, _positions(module, module.position, emit, ids))
-        return emit.child(module, "norm", parts[0] if len(parts) == 1 else emit.node("Sum", *parts, role="sum"))
-    placed = _positions(module, module.position, emit, ids, norm=module.norm)
-    summed = parts[0] if len(parts) == 1 else emit.node("Sum", *parts, role="sum")
-    scaled = norm.node("Mul", summed, norm.constant(module.norm.weight, "weight"), role="kept")
-    return norm.node("Sum", scaled, placed, role="output")
-
-
-def _positions(
-    module: Embeddings, table: nn.Module, emit: Emit, ids: Value, *, norm: ElementwiseNorm | None = None
-) -> Value:
-    """Return (time, 1, hidden): the table's rows from the offset on, as many as there are tokens; after `norm`."""
+def _positions(module: Embeddings, table: nn.Module, emit: Emit, ids: Value) -> Value:
+    """Return (time, 1, hidden): the table's rows from the offset on, as many as there are tokens."""
     part = emit.at("position")
     if isinstance(table, QuantizedEmbedding):
         rows = table.weight.float() * table.weight_scale[:, None]
     else:
         rows = table.get_parameter("weight").data if isinstance(table, nn.Embedding) else table.get_buffer("weight")
-    rows = rows if norm is None else rows * norm.weight + emit.at("norm").bias(norm.bias)
     usable = part.constant(rows[module.position_offset :, None, :], "weight")
     length = part.node("Shape", ids, role="length", start=0, end=1)
     return part.node("Slice", usable, part.integers([0], "first"), length, part.integers([0], "axis"), role="rows")

@@ -6,7 +6,17 @@ import numpy as np
 
 from export.emit import Emit
 from export.values import Value
-from models.layers.heads import LEAST_LENGTH, ClassificationHead, EmbeddingHead, NormedHead, PlainHead, TokenHead
+from models.layers.heads import (
+    LEAST_LENGTH,
+    BoxHead,
+    ClassificationHead,
+    EmbeddingHead,
+    NormedHead,
+    Perceptron,
+    PlainHead,
+    Projection,
+    TokenHead,
+)
 from models.shape import Reads
 
 
@@ -48,16 +58,39 @@ def lower_plain_head(module: PlainHead, emit: Emit, hidden: Value, _: Value | No
     return emit.child(module, "output", emit.node("ReduceMean", patches, role="mean", axes=[0], keepdims=0))
 
 
+def lower_perceptron(module: Perceptron, emit: Emit, hidden: Value) -> Value:
+    """Return (..., outputs) for states (..., hidden)."""
+    for name in ("first", "second"):
+        hidden = emit.child(module, "activation", emit.child(module, name, hidden))
+    return emit.child(module, "output", hidden)
+
+
+def lower_box_head(module: BoxHead, emit: Emit, hidden: Value, _: Value | None) -> tuple[Value, Value]:
+    """Return logits (batch, suffix, labels + 1) and boxes (batch, suffix, 4) for the states of the tokens behind the
+    patches, (suffix, batch, hidden).
+    """
+    turned = emit.node("Transpose", hidden, role="read_by_batch", perm=[1, 0, 2])
+    logits = emit.child(module, "classes", turned)
+    return logits, emit.node("Sigmoid", emit.child(module, "boxes", turned), role="pred_boxes")
+
+
 def lower_embedding_head(module: EmbeddingHead, emit: Emit, hidden: Value, mask: Value | None) -> Value:
-    """Return embeddings (batch, hidden) for the first token's states (batch, hidden) or, with the `mask` (batch, time),
+    """Return embeddings (batch, width) for the first token's states (batch, hidden) or, with the `mask` (batch, time),
     for those of all tokens (time, batch, hidden).
     """
     pooled = hidden if mask is None else _mean(emit, hidden, mask)
+    pooled = pooled if module.projection is None else emit.child(module, "projection", pooled)
     if not module.normalized:
         return pooled
     length = emit.node("ReduceL2", pooled, role="length", axes=[-1], keepdims=1)
     least = emit.constant(np.array(LEAST_LENGTH, dtype=np.float32), "least_length")
     return emit.node("Div", pooled, emit.node("Max", length, least, role="divisor"), role="embedding")
+
+
+def lower_projection(module: Projection, emit: Emit, read: Value) -> Value:
+    """Return (batch, width) for (batch, hidden): in float, whatever the layers before it are in."""
+    product = emit.node("MatMul", read, emit.constant(module.weight.t(), "weight"), role="product")
+    return emit.node("Add", product, emit.constant(module.bias, "bias"), role="output")
 
 
 def _mean(emit: Emit, hidden: Value, mask: Value) -> Value:

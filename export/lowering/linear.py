@@ -14,9 +14,8 @@ from export.values import Value
 def lower_linears(modules: Sequence[nn.Linear], emits: Sequence[Emit], hidden: Value) -> list[Value]:
     """Return x @ W.T + b of every module, for x (..., in)."""
     emit = emits[0]
-    each = list(zip(modules, emits, strict=True))
-    weight = emit.constant(torch.cat([own.rows(module.weight.detach()) for module, own in each]).t(), "weight")
-    bias = emit.constant(torch.cat([own.bias(module.bias.detach()) for module, own in each]), "bias")
+    weight = emit.constant(torch.cat([module.weight.detach() for module in modules]).t(), "weight")
+    bias = emit.constant(torch.cat([module.bias.detach() for module in modules]), "bias")
     product = emit.node("MatMul", hidden, weight, role="product")
     if len(modules) == 1:
         return [emit.node("Add", product, bias, role="output")]

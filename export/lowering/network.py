@@ -3,60 +3,67 @@
 from __future__ import annotations
 
 import numpy as np
+from torch import nn
 
 from export.emit import Emit, Places
+from export.folding import KeptScale
 from export.places import places_of
 from export.values import Value
-from models.layers.norm import ElementwiseNorm
 from models.network import Block, Network
+from models.shape import EVERY_TOKEN, FIRST_TOKEN, Reads
 
-WRITERS = {"attention": "output", "ffn": "down"}
 
-
-def lower_block(module: Block, emit: Emit, hidden: Value, places: Places, first: Value | None) -> Value:
-    """Return (time, batch, hidden), of all tokens, or of the first alone where `first` is given; `places` are those of
-    what reads.
+def lower_block(module: Block, emit: Emit, hidden: Value, places: Places) -> Value:
+    """Return (readers, batch, hidden), of the tokens that `places` say.
 
     Residual sums are the operator Sum: the runtime turns Add before LayerNormalization into SkipLayerNormalization,
     whose CPU kernel is several times slower than the two.
     """
+    if module.places is not None:
+        added = emit.constant(module.places()[:, None, :].contiguous(), "places")
+        hidden = emit.node("Add", hidden, added, role="placed")
     before = module.pre_norm and module.attention_norm is not None
     inner = emit.child(module, "attention_norm", hidden) if before else hidden
-    reader = None if first is None else _first(emit, inner, "reader")
-    kept = hidden if reader is None else reader if inner is hidden else _first(emit, hidden, "residual")
-    attended = _joined(module, emit, "attention", kept, emit.child(module, "attention", inner, places, reader))
+    reader = None if places.readers is None else _some(emit, inner, places.readers, "reader")
+    kept = hidden
+    if places.readers is not None:
+        kept = reader if inner is hidden and reader else _some(emit, hidden, places.readers, "residual")
+    written = emit.child(module, "attention", inner, places, reader) if _writes(module.attention.output) else None
+    attended = _stream(module, emit, "attention_norm", kept, written, role="attended")
     read = emit.child(module, "ffn_norm", attended) if module.pre_norm else attended
-    return _joined(module, emit, "ffn", attended, emit.child(module, "ffn", read))
+    written = emit.child(module, "ffn", read) if _writes(module.ffn.down) else None
+    return _stream(module, emit, "ffn_norm", attended, written, role="output" if module.pre_norm else "fed")
 
 
-def _joined(module: Block, emit: Emit, name: str, kept: Value, written: Value) -> Value:
-    """Return the stream after a sublayer: what is kept and what is written, and the norm where it comes after.
+def _writes(last: nn.Linear) -> bool:
+    """Return whether a sublayer that ends in this layer writes anything but zeros."""
+    return last.in_features > 0 or bool(last.bias.any())
 
-    A norm that only scales and shifts is in the writer's weights: what is kept is scaled and nothing else is left of it
-    (export.folding). A sublayer without heads or neurons is in the weights of what comes before.
+
+def _stream(module: Block, emit: Emit, after: str, kept: Value, written: Value | None, *, role: str) -> Value:
+    """Return the stream behind a sublayer: what is kept and what is written, if anything, through the norm `after` it
+    where norms come after.
     """
-    sublayer, after = emit.at(name), f"{name}_norm"
     norm = None if module.pre_norm else module.get_submodule(after)
-    gone = sublayer.path in emit.folds.gone
-    role = {"attention": "attended", "ffn": "output" if module.pre_norm else "fed"}[name]
-    if isinstance(norm, ElementwiseNorm) and sublayer.at(WRITERS[name]).path in emit.folds.scales:
+    if isinstance(norm, KeptScale):
         part = emit.at(after)
-        scaled = part.node("Mul", kept, part.constant(norm.weight, "weight"), role="kept")
-        return emit.node("Sum", scaled, written, role=role)
-    summed = kept if gone else emit.node("Sum", kept, written, role=role)
+        kept = part.node("Mul", kept, part.constant(norm.weight, "weight"), role="kept")
+        norm = None
+    summed = kept if written is None else emit.node("Sum", kept, written, role=role)
     return summed if norm is None else emit.child(module, after, summed)
 
 
-def answer_of(module: Network, emit: Emit, hidden: Value, mask: Value | None) -> Value:
-    """Return logits (batch, labels), of tokens (batch, time, labels), embeddings (batch, hidden), or hidden states
-    (batch, time, hidden) without a head, for what `states_of` returns and the mask (batch, time).
+def answers_of(module: Network, emit: Emit, hidden: Value, mask: Value | None) -> tuple[Value, ...]:
+    """Return logits (batch, labels), of tokens (batch, time, labels), logits and boxes (batch, tokens, ...) of a head
+    with boxes, embeddings (batch, width), or hidden states (batch, time, hidden) without a head, for what `states_of`
+    returns and the mask (batch, time).
     """
     if module.head is None:
-        return by_batch(emit, hidden)
+        return (by_batch(emit, hidden),)
     if not module.shape.reads_first:
-        return emit.child(module, "head", hidden, mask)
+        return emit.outputs(module, "head", hidden, mask)
     first = emit.node("Gather", hidden, emit.constant(np.array(0, dtype=np.int64), "zero"), role="first", axis=0)
-    return emit.child(module, "head", first, None)
+    return emit.outputs(module, "head", first, None)
 
 
 def by_batch(emit: Emit, hidden: Value) -> Value:
@@ -65,20 +72,33 @@ def by_batch(emit: Emit, hidden: Value) -> Value:
 
 
 def states_of(module: Network, emit: Emit, mask: Value | None, *read: Value) -> Value:
-    """Return the states after the last layer, (time, batch, hidden); of the first token alone where the head reads no
-    other. `read` is what the embeddings read, and `mask` (batch, time) is given where there may be padding.
+    """Return the states after the last layer, (time, batch, hidden); of fewer tokens where the head reads fewer. `read`
+    is what the embeddings read, and `mask` (batch, time) is given where there may be padding.
 
     Time comes first: attention's products then read queries, keys and values where the projections wrote them.
     """
     hidden = emit.child(module, "embeddings", *read)
     for index, places in enumerate(places_of(module.shape, emit, hidden, mask)):
-        last = module.shape.reads_first and index == len(module.layers) - 1
-        hidden = emit.child(module, f"layers.{index}", hidden, places, hidden if last else None)
+        hidden = emit.child(module, f"layers.{index}", hidden, places)
+    image, head = module.shape.image, module.shape.head
+    if image is not None and head is not None and head.reads is Reads.SUFFIX and module.shape.readers == EVERY_TOKEN:
+        hidden = _last(emit, hidden, image.suffix, "suffix")
     if module.final_norm is not None:
         hidden = emit.child(module, "final_norm", hidden)
     return hidden
 
 
-def _first(emit: Emit, hidden: Value, role: str) -> Value:
-    """Return (1, batch, hidden): the first token of (time, batch, hidden)."""
-    return emit.node("Gather", hidden, emit.integers([0], "first"), role=role, axis=0)
+def _some(emit: Emit, hidden: Value, readers: slice, role: str) -> Value:
+    """Return (readers, batch, hidden): the first token of (time, batch, hidden), or the last ones."""
+    if readers == FIRST_TOKEN:
+        return emit.node("Gather", hidden, emit.integers([0], "first"), role=role, axis=0)
+    return _last(emit, hidden, -readers.start, role)
+
+
+def _last(emit: Emit, hidden: Value, count: int, role: str) -> Value:
+    """Return (count, batch, hidden): the last tokens of (time, batch, hidden)."""
+    ends = [
+        emit.integers([number], name)
+        for number, name in ((-count, f"{role}_start"), (np.iinfo(np.int64).max, f"{role}_end"), (0, f"{role}_axis"))
+    ]
+    return emit.node("Slice", hidden, *ends, role=role)

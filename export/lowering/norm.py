@@ -12,7 +12,7 @@ from models.layers.norm import ElementwiseNorm
 
 def lower_layer_norm(module: nn.LayerNorm, emit: Emit, hidden: Value) -> Value:
     """Return (x - mean) / sqrt(variance + eps) * weight + bias."""
-    weight, bias = emit.constant(module.weight, "weight"), emit.constant(emit.bias(module.bias), "bias")
+    weight, bias = emit.constant(module.weight, "weight"), emit.constant(module.bias, "bias")
     return emit.node("LayerNormalization", hidden, weight, bias, role="output", axis=-1, epsilon=module.eps)
 
 
@@ -30,4 +30,4 @@ def lower_rms_norm(module: nn.RMSNorm, emit: Emit, hidden: Value) -> Value:
 def lower_elementwise_norm(module: ElementwiseNorm, emit: Emit, hidden: Value) -> Value:
     """Return x * weight + bias."""
     scaled = emit.node("Mul", hidden, emit.constant(module.weight, "weight"), role="scaled")
-    return emit.node("Add", scaled, emit.constant(emit.bias(module.bias), "bias"), role="output")
+    return emit.node("Add", scaled, emit.constant(module.bias, "bias"), role="output")

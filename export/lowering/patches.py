@@ -10,15 +10,17 @@ from models.layers.patches import PatchEmbeddings
 def lower_patch_embeddings(module: PatchEmbeddings, emit: Emit, pixels: Value) -> Value:
     """Return (time, batch, hidden) for normalised pixels (batch, channels, height, width).
 
-    Room for the learned tokens is padded before the patches, and they are added with the vectors of the places: one sum
+    Room for the learned tokens is padded around the patches, and they are added with the vectors of the places: one sum
     for both, whatever the batch.
     """
     patches = emit.child(module, "projection", _patches(module, emit, pixels))
-    room = emit.integers([module.image.prefix, 0, 0, 0, 0, 0], "room")
+    room = emit.integers([module.image.prefix, 0, 0, module.image.suffix, 0, 0], "room")
     padded = emit.node("Pad", patches, room, role="padded")
     added = module.position().clone()
     for number, token in enumerate(module.tokens):
         added[number] += token()[0]
+    if module.suffix is not None:
+        added[-module.image.suffix :] += module.suffix()
     return emit.node("Add", padded, emit.constant(added[:, None, :].contiguous(), "places"), role="tokens")
 
 

@@ -53,8 +53,8 @@ def _quantize(module: QuantizedLinear, emit: Emit, hidden: Value) -> Activation:
 
 def _product(module: QuantizedLinear, emit: Emit, activation: Activation) -> Value:
     weight = _weight(module, emit)
-    weight_scale = emit.constant(emit.rows(module.weight_scale), "weight_scale")
-    bias = emit.constant(emit.bias(module.bias), "bias")
+    weight_scale = emit.constant(module.weight_scale, "weight_scale")
+    bias = emit.constant(module.bias, "bias")
     levels, scale, zero_point = activation
     if emit.target.microsoft:
         return emit.microsoft(

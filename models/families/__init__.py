@@ -11,6 +11,7 @@ from models.families.modernbert import MODERNBERT
 from models.families.mpnet import MPNET
 from models.families.roberta import ROBERTA
 from models.families.vit import VIT
+from models.families.yolos import YOLOS
 from models.family import Family
 
-FAMILIES: tuple[Family, ...] = (ALBERT, BERT, DEIT, DISTILBERT, ELECTRA, MODERNBERT, MPNET, ROBERTA, VIT)
+FAMILIES: tuple[Family, ...] = (ALBERT, BERT, DEIT, DISTILBERT, ELECTRA, MODERNBERT, MPNET, ROBERTA, VIT, YOLOS)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from models.bert_encoder import even_layers
 from models.family import ANSWERS, Config, Family, architecture_of, head_keys, head_of
-from models.shape import Activation, ModelShape, member
+from models.shape import Activation, HeadShape, ModelShape, member
 from models.weights import Names, Row
 
 ACTIVATIONS = {"gelu": Activation.GELU, "relu": Activation.RELU}
@@ -80,11 +81,19 @@ def config_of(shape: ModelShape) -> dict[str, Any]:
     }
 
 
+def new_head(head: HeadShape, shape: ModelShape) -> HeadShape:
+    """Return the head with DistilBERT's activation or, where it reads each token, the dropout of the layers: the config
+    has no other.
+    """
+    return replace(head, dropout=shape.dropout) if head.tokens else replace(head, activation=Activation.RELU)
+
+
 DISTILBERT = Family(
     name="distilbert",
     model_types=("distilbert",),
     shape_of=shape_of,
     config_of=config_of,
+    new_head=new_head,
     names=NAMES,
     prefix="distilbert.",
 )

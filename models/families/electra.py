@@ -7,7 +7,7 @@ from typing import Any
 
 from models.bert_encoder import ROWS, bert_config, bert_shape
 from models.family import ANSWERS, Config, Family
-from models.shape import Activation, ModelShape
+from models.shape import Activation, HeadShape, ModelShape
 from models.weights import Names, Row
 
 
@@ -26,11 +26,17 @@ def config_of(shape: ModelShape) -> dict[str, Any]:
     return bert_config(shape, architecture="Electra") | {"embedding_size": shape.embedding_width}
 
 
+def new_head(head: HeadShape, shape: ModelShape) -> HeadShape:
+    """Return the head with ELECTRA's activation, where it reads the first token."""
+    return head if head.tokens else replace(head, activation=Activation.GELU)
+
+
 ELECTRA = Family(
     name="electra",
     model_types=("electra",),
     shape_of=shape_of,
     config_of=config_of,
+    new_head=new_head,
     names=Names(
         rows=(
             *ROWS,

@@ -148,11 +148,17 @@ def config_of(shape: ModelShape) -> dict[str, Any]:
     }
 
 
+def new_head(head: HeadShape, shape: ModelShape) -> HeadShape:
+    """Return the head with ModernBERT's activation and norm."""
+    return replace(head, activation=Activation.GELU, normed=True)
+
+
 MODERNBERT = Family(
     name="modernbert",
     model_types=("modernbert",),
     shape_of=shape_of,
     config_of=config_of,
+    new_head=new_head,
     layout_of=layout_of,
     names=Names(
         rows=(

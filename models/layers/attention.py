@@ -10,10 +10,8 @@ from torch.nn.functional import elu, scaled_dot_product_attention
 
 from models.layers.linear import make_linear
 from models.layers.rotary import turned, waves
-from models.shape import LayerShape, RelativeBias
+from models.shape import EVERY_TOKEN, LayerShape, RelativeBias
 
-EVERY_TOKEN = slice(None)
-FIRST_TOKEN = slice(0, 1)
 LEAST_TOTAL = 1e-6  # what linear attention divides by is at least this, as in its authors' code
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import linear, normalize
 
 from models.layers.activation import make_activation
 from models.layers.norm import make_norm
-from models.shape import HeadShape, Norm, Reads
+from models.shape import BOX, HeadShape, ImageShape, Norm, Reads
 
 LEAST_LENGTH = 1e-12  # of an embedding that is made of length 1
 
@@ -77,20 +77,75 @@ class PlainHead(nn.Module):
         return self.output(self.dropout(read))  # type: ignore[no-any-return]
 
 
-class EmbeddingHead(nn.Module):
-    """The first token, or the mean of all (Reimers and Gurevych 2019), of length 1 where `normalized`."""
+class Projection(nn.Module):
+    """x @ weight.T + bias, which no training changes; at first the `width` first numbers of x.
 
-    def __init__(self, shape: HeadShape) -> None:
+    It says in which directions a model answers. What learns from a teacher in these directions must keep them.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, hidden_size: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.eye(width, hidden_size))
+        self.register_buffer("bias", torch.zeros(width))
+
+    def forward(self, read: Tensor) -> Tensor:
+        """Return (..., width) for (..., hidden_size)."""
+        return linear(read, self.weight, self.bias)
+
+
+class EmbeddingHead(nn.Module):
+    """The first token, or the mean of all (Reimers and Gurevych 2019), projected where the shape says so, of length 1
+    where `normalized`.
+    """
+
+    def __init__(self, hidden_size: int, shape: HeadShape) -> None:
         super().__init__()
         self.reads = shape.reads
+        self.projection = Projection(hidden_size, shape.width) if shape.projected else None
         self.normalized = shape.normalized
 
     def forward(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Return embeddings (batch, hidden_size) for hidden states (batch, time, hidden_size) and the mask of ones and
-        zeros (batch, time).
+        """Return embeddings (batch, width) for hidden states (batch, time, hidden_size) and the mask of ones and zeros
+        (batch, time).
         """
         read = pooled(hidden, attention_mask, self.reads)
+        read = read if self.projection is None else self.projection(read)
         return normalize(read, dim=-1, eps=LEAST_LENGTH) if self.normalized else read
+
+
+class Perceptron(nn.Module):
+    """Three linear layers with the head's activation between them."""
+
+    def __init__(self, hidden_size: int, shape: HeadShape, *, outputs: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(hidden_size, hidden_size)
+        self.second = nn.Linear(hidden_size, hidden_size)
+        self.activation = make_activation(shape.activation)
+        self.output = nn.Linear(hidden_size, outputs)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return (..., outputs) for states (..., hidden_size)."""
+        return self.output(self.activation(self.second(self.activation(self.first(hidden)))))  # type: ignore[no-any-return]
+
+
+class BoxHead(nn.Module):
+    """A class, or none, and a box for each of the learned tokens behind the patches (Fang et al. 2021)."""
+
+    def __init__(self, hidden_size: int, shape: HeadShape, *, suffix: int) -> None:
+        super().__init__()
+        self.suffix = suffix
+        self.classes = Perceptron(hidden_size, shape, outputs=len(shape.labels) + 1)
+        self.boxes = Perceptron(hidden_size, shape, outputs=BOX)
+
+    def forward(self, hidden: Tensor, _: Tensor | None = None) -> Tensor:
+        """Return (batch, suffix, labels + 1 + 4) for hidden states (batch, time, hidden_size): logits of the labels and
+        of none, and a box as shares of the image.
+        """
+        read = hidden[:, -self.suffix :]
+        return torch.cat([self.classes(read), self.boxes(read).sigmoid()], dim=-1)
 
 
 def pooled(hidden: Tensor, attention_mask: Tensor | None, reads: Reads) -> Tensor:
@@ -105,12 +160,17 @@ def pooled(hidden: Tensor, attention_mask: Tensor | None, reads: Reads) -> Tenso
     return torch.einsum("bt,bth->bh", shares, hidden)
 
 
-def make_head(hidden_size: int, shape: HeadShape, *, norm: Norm, eps: float, prefix: int = 0) -> nn.Module:
-    """Return the head of this shape; one that normalises does so as the network does, which has `prefix` learned tokens
-    before the others.
+def make_head(
+    hidden_size: int, shape: HeadShape, *, norm: Norm, eps: float, image: ImageShape | None = None
+) -> nn.Module:
+    """Return the head of this shape; one that normalises does so as the network does. A network of an `image` has
+    learned tokens before and behind the others.
     """
+    prefix, suffix = (0, 0) if image is None else (image.prefix, image.suffix)
+    if shape.boxes:
+        return BoxHead(hidden_size, shape, suffix=suffix)
     if not shape.labels:
-        return EmbeddingHead(shape)
+        return EmbeddingHead(hidden_size, shape)
     if shape.normed:
         return NormedHead(hidden_size, shape, norm=norm, eps=eps)
     if not shape.dense and not shape.tokens:

@@ -21,7 +21,7 @@ class LearnedRows(nn.Module):
 
 
 class PatchEmbeddings(nn.Module):
-    """Patches through one linear layer, which a convolution with the patch as its step is, behind the learned tokens,
+    """Patches through one linear layer, which a convolution with the patch as its step is, between the learned tokens,
     each with the vector of its place.
     """
 
@@ -30,6 +30,7 @@ class PatchEmbeddings(nn.Module):
         self.image = image
         self.projection = nn.Linear(image.patch_values, hidden_size)
         self.tokens = nn.ModuleList(LearnedRows(1, hidden_size) for _ in range(image.prefix))
+        self.suffix = LearnedRows(image.suffix, hidden_size) if image.suffix else None
         self.position = LearnedRows(image.tokens, hidden_size)
         self.dropout = nn.Dropout(dropout)
 
@@ -51,5 +52,6 @@ class PatchEmbeddings(nn.Module):
         """Return (batch, tokens, hidden_size) for normalised pixels (batch, channels, height, width)."""
         patches = self.projection(self.patches(pixels))
         learned = [token().expand(len(patches), 1, -1) for token in self.tokens]
-        hidden = torch.cat([*learned, patches], dim=1) + self.position()
+        behind = [] if self.suffix is None else [self.suffix().expand(len(patches), -1, -1)]
+        hidden = torch.cat([*learned, patches, *behind], dim=1) + self.position()
         return self.dropout(hidden)  # type: ignore[no-any-return]

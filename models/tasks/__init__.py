@@ -6,6 +6,7 @@ from models.errors import Unsupported, nearest
 from models.task import Task
 from models.tasks.image_classification import ImageClassification
 from models.tasks.multi_label_classification import MultiLabelClassification
+from models.tasks.object_detection import ObjectDetection
 from models.tasks.question_answering import QuestionAnswering
 from models.tasks.sentence_embedding import SentenceEmbedding
 from models.tasks.text_classification import TextClassification
@@ -20,6 +21,7 @@ TASKS: tuple[Task, ...] = (
     QuestionAnswering(),
     SentenceEmbedding(),
     ImageClassification(),
+    ObjectDetection(),
 )
 
 

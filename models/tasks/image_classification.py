@@ -12,7 +12,7 @@ from models.choice import class_loss, likeliest, require_choice, softened_diverg
 from models.columns import Wanted
 from models.labels import class_targets, label_names
 from models.shape import HeadShape
-from models.task import Answer, Floats, Given, Logits, Metric, PairedTest, Targets
+from models.task import ACCURACY, Answer, Floats, Given, Logits, Metric, Targets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True, slots=True)
 class ImageClassification:
-    """Cross-entropy to train, accuracy to judge."""
+    """Cross-entropy to train, accuracy to judge, macro F1 beside it."""
 
     name: str = "image-classification"
-    metric: Metric = Metric("accuracy", higher_is_better=True, paired_test=PairedTest.PROPORTIONS, classes=True)
+    metric: Metric = ACCURACY
     reading: str = "print(labels[str(int(logits[0].argmax()))])"
     shared: int = 0
 
@@ -58,7 +58,7 @@ class ImageClassification:
         return softened_divergence(student, teacher, temperature=temperature)
 
     def statistics(self, logits: Logits, data: Encoded, labels: tuple[str, ...]) -> Floats:
-        """Return 1 where the top label is right, else 0; (rows, 1)."""
+        """Return 1 where the top label is right, else 0, its number and that of the right one; (rows, 3)."""
         return top_is_right(logits, data.targets)
 
     def predict(self, logits: Logits, data: Encoded) -> Targets:

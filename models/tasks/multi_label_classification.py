@@ -102,7 +102,7 @@ class MultiLabelClassification:
         """Return the labels given and the probability of every label."""
         shares = 1 / (1 + np.exp(-logits[0][0].astype(np.float64)))
         probabilities = {label: float(share) for label, share in zip(labels, shares, strict=True)}
-        likely = [label for label, share in probabilities.items() if share > 0.5]
+        likely = [label for label, share in probabilities.items() if share > given.threshold]
         return Answer(", ".join(likely) or "(none)", {"labels": likely, "probabilities": probabilities})
 
 

@@ -15,8 +15,9 @@ import numpy.typing as npt
 from models.columns import Wanted
 from models.errors import BadInput
 from models.shape import HeadShape, Reads
+from models.summary import Summary
 from models.targets import SpanTargets
-from models.task import Answer, Floats, Given, Logits, Metric, PairedTest, Targets
+from models.task import Answer, Besides, Floats, Given, Logits, Metric, PairedTest, Targets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,14 +43,19 @@ class Found(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class QuestionAnswering:
     """Cross-entropy of the first and the last token to train (Devlin et al. 2019, section 4.2); F1 of the words of the
-    answer (Rajpurkar et al. 2016) to judge.
+    answer (Rajpurkar et al. 2016) to judge, and beside it the share of answers that have the same words.
 
     The first text is the question, the second the context, which is read in windows; the best span of all counts. The
     first token says that there is none.
     """
 
     name: str = "question-answering"
-    metric: Metric = Metric("answer_f1", higher_is_better=True, paired_test=PairedTest.BOOTSTRAP)
+    metric: Metric = Metric(
+        "answer_f1",
+        higher_is_better=True,
+        paired_test=PairedTest.BOOTSTRAP,
+        besides=(Besides("exact_match", Summary.MEAN, 1),),
+    )
     reading: str = "print(text.tokens[int(logits[0, :, 0].argmax()) : int(logits[0, :, 1].argmax()) + 1])"
     shared: int = 128
 
@@ -106,7 +112,9 @@ class QuestionAnswering:
         return (student - teacher).square().sum()
 
     def statistics(self, logits: Logits, data: Encoded, labels: tuple[str, ...]) -> Floats:
-        """Return the F1 of every example's best answer with the nearest of those that are right, (examples, 1)."""
+        """Return the F1 of every example's best answer with the nearest of those that are right, and 1 where it has the
+        words of one of them in their order; (examples, 2).
+        """
         assert data.table is not None
         assert data.table.pairs is not None
         scores = []
@@ -114,8 +122,9 @@ class QuestionAnswering:
             context, answers = data.table.pairs[example], _right(data, example, windows)
             best = _best([(logits[one], data.spans[one]) for one in windows])
             given = context[best.start : best.end]
-            scores.append(max(answer_f1(given, right) for right in answers))
-        return np.array(scores, dtype=np.float64)[:, None]
+            f1 = max(answer_f1(given, right) for right in answers)
+            scores.append((f1, any(_words(given) == _words(right) for right in answers)))
+        return np.array(scores, dtype=np.float64).reshape(-1, 2)
 
     def predict(self, logits: Logits, data: Encoded) -> Targets:
         """Return the best answer of every window, int64 (tokens, 4)."""

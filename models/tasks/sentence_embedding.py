@@ -13,7 +13,7 @@ from models.columns import Wanted
 from models.errors import BadInput
 from models.shape import HeadShape
 from models.summary import Summary
-from models.task import Answer, Floats, Given, Logits, Metric, PairedTest, Targets
+from models.task import Answer, Besides, Floats, Given, Logits, Metric, PairedTest, Targets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,11 @@ class SentenceEmbedding:
 
     name: str = "sentence-embedding"
     metric: Metric = Metric(
-        "spearman", higher_is_better=True, paired_test=PairedTest.BOOTSTRAP, summary=Summary.SPEARMAN
+        "spearman",
+        higher_is_better=True,
+        paired_test=PairedTest.BOOTSTRAP,
+        summary=Summary.SPEARMAN,
+        besides=(Besides("pearson", Summary.PEARSON),),
     )
     reading: str = "print(logits[0])"
     shared: int = 0
@@ -83,11 +87,14 @@ class SentenceEmbedding:
     def divergence(self, student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
         """Return the squared distance from the teacher's direction, and from its cosines with the other texts of the
         batch (their mean), summed over texts: where a text lies, and where it lies among others. Nothing is softened.
+        Where the teacher has another number of dimensions, a text lies among others alone.
         """
         from torch.nn.functional import normalize
 
         ours, theirs = (normalize(each.float(), dim=-1) for each in (student, teacher))
         among = (ours @ ours.t() - theirs @ theirs.t()).square().mean(dim=-1)
+        if ours.shape[-1] != theirs.shape[-1]:
+            return among.sum()
         return ((ours - theirs).square().sum(dim=-1) + among).sum()
 
     def statistics(self, logits: Logits, data: Encoded, labels: tuple[str, ...]) -> Floats:

@@ -13,7 +13,7 @@ from models.errors import BadInput
 from models.labels import labels_of
 from models.shape import HeadShape
 from models.summary import Summary
-from models.task import Answer, Floats, Given, Logits, Metric, PairedTest, Targets
+from models.task import Answer, Besides, Floats, Given, Logits, Metric, PairedTest, Targets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,11 @@ class TextRegression:
 
     name: str = "text-regression"
     metric: Metric = Metric(
-        "spearman", higher_is_better=True, paired_test=PairedTest.BOOTSTRAP, summary=Summary.SPEARMAN
+        "spearman",
+        higher_is_better=True,
+        paired_test=PairedTest.BOOTSTRAP,
+        summary=Summary.SPEARMAN,
+        besides=(Besides("pearson", Summary.PEARSON),),
     )
     reading: str = "print(float(logits[0, 0]))"
     shared: int = 0

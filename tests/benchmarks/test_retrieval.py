@@ -33,5 +33,6 @@ def test_a_model_finds_what_it_finds_itself(
     monkeypatch.setattr(sys, "argv", ["retrieval.py", *arguments, "--queries", "8", "--cache", str(tmp_path / "cache")])
     retrieval.main()
     shown = capsys.readouterr().out
-    assert "8 texts ask, 40 are searched; cosine with the teacher: mean 1.0000" in shown
+    assert "8 texts ask, 40 are searched" in shown
+    assert "cosine with the teacher: mean 1.0000" in shown
     assert "| 10 | 1.000 | 1.000 to 1.000 |" in shown

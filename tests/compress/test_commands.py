@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,11 @@ def test_evaluate_counts_the_right_answers(
     assert facts["estimate"] == pytest.approx(np.mean([answer == 0 for answer in answers]))
     assert facts["low"] <= facts["estimate"] <= facts["high"]
     assert facts["teacher"]["difference"]["estimate"] == 0
+    beside = facts["besides"]["macro_f1"]
+    assert beside["low"] <= beside["estimate"] <= beside["high"]
+    assert facts["teacher"]["besides"] == facts["besides"]
+    call(["evaluate", str(teacher), "--data", data["validation"], *cache])
+    assert re.search(r"besides\n +macro f1\n +estimate", capsys.readouterr().out)
     assert facts["teacher"]["teacher_only_right"] == facts["teacher"]["candidate_only_right"] == 0
 
 

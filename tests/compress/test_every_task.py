@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.examples import TINY_PRUNING, tiny_checkpoint
-from support.images import encoded, image_checkpoint
+from support.images import image_checkpoint, write_images
 from support.vocabularies import word_piece_checkpoint
 
 from compress.cli.options import Look
@@ -87,7 +87,7 @@ def recipe_of(task: str, folder: Path) -> dict[str, Any]:
     }
 
 
-OF_THEIR_OWN = ("sentence-embedding", "image-classification")
+OF_THEIR_OWN = ("sentence-embedding", "image-classification", "object-detection")  # in files of their own
 
 
 @pytest.mark.parametrize("task", [task for task in TASKS if task.name not in OF_THEIR_OWN], ids=lambda task: task.name)
@@ -114,11 +114,14 @@ def test_from_training_to_a_bundle_that_answers(task: Any, tmp_path: Path) -> No
     assert task.metric.name in (tmp_path / "tiny" / "report.html").read_text()
 
 
-def test_an_encoder_of_sentences_keeps_what_is_near(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dimensions", [None, 12])
+def test_an_encoder_of_sentences_keeps_what_is_near(dimensions: int | None, tmp_path: Path) -> None:
     head = HeadShape((), task="sentence-embedding", reads=Reads.MEAN, width=32, normalized=True)
     plain = recipe_of("text-regression", tmp_path) | {"teacher": str(tmp_path / "teacher")}
     del plain["task"], plain["train"]
-    plain["distill"] |= {"epochs": 8, "losses": {"kl": 1.0, "hidden": 0.1}}
+    losses = {"mse": 0.0, "kl": 1.0, "hidden": 0.1}
+    plain["distill"] |= {"epochs": 8, "losses": losses, "dimensions": dimensions}
+    plain["prune"] |= {"recovery": {"epochs": 1.0, "losses": losses}}
     (tmp_path / "teacher").mkdir()
     tiny_checkpoint(head=head).save_hugging_face(tmp_path / "teacher")
     texts = [json.loads(line)["text"] for line in (tmp_path / "validation.jsonl").read_text().splitlines()]
@@ -137,21 +140,12 @@ def test_an_encoder_of_sentences_keeps_what_is_near(tmp_path: Path) -> None:
     verify_bundle(directory)
     (answer,) = Bundle.open(directory).predict(["w2 w5"])
     assert np.linalg.norm(answer.values["embedding"]) == pytest.approx(1)
+    assert len(answer.values["embedding"]) == (dimensions or 32)
+    kinds = [one["type"].rpartition(".")[2] for one in json.loads((directory / "modules.json").read_text())]
+    assert kinds == ["Transformer", "Pooling", *(["Dense"] if dimensions else []), "Normalize"]
     assert "id2label" not in (directory / "README.md").read_text()
     write_report(result, tmp_path / "tiny")
     assert "spearman" in (tmp_path / "tiny" / "report.html").read_text()
-
-
-def write_images(folder: Path, *, rows: int, seed: int) -> str:
-    """Write images of 9 x 7 grey pixels whose upper or lower half is bright, in folders of their classes."""
-    draw = np.random.default_rng(seed)
-    for row in range(rows):
-        pixels = draw.integers(0, 90, (9, 7))
-        kind = ("top", "bottom")[row % 2]
-        pixels[slice(0, 4) if kind == "top" else slice(5, 9)] += 110
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-        (folder / kind / f"{row}.png").write_bytes(encoded(pixels.astype(np.uint8)))
-    return str(folder)
 
 
 IMAGE_ARCHITECTURE = {

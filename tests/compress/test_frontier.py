@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from compress.pipeline import require_passed
 from compress.recipe import make_recipe
 from compress.record import RunResult
 from compress.stages import PRUNE
-from compress.trials import Trials
+from compress.trials import Clock, Trials
 from export.latency import Latency, LatencyComparison
 from export.verify import verify_bundle
 from models.checkpoint import Checkpoint
@@ -193,6 +194,56 @@ def test_no_level_is_begun_too_late(plain: dict[str, Any], tmp_path: Path) -> No
     assert "would not end within" in result.notes[0]
     plain["search"] |= {"minutes": 60.0}
     assert [stage.stage for stage in carry_out(plain, tmp_path).stages] == ["teacher", "level-1", "level-2"]
+
+
+def test_minutes_are_those_of_all_calls(plain: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Trials] = []
+    real = Trials.__init__
+
+    def noticed(self: Trials, *arguments: Any, **options: Any) -> None:
+        real(self, *arguments, **options)
+        opened.append(self)
+
+    monkeypatch.setattr(Trials, "__init__", noticed)
+    carry_out(plain, tmp_path)
+    assert 0 < opened[0].spent < 3600
+    opened[0].spent = 3600.0  # as if it had worked for the whole hour
+    assert [stage.stage for stage in carry_out(plain, tmp_path).stages] == ["teacher", "level-1", "level-2"]
+    assert opened[-1].spent > 3600
+    plain["search"] |= {"levels": 3}
+    late = carry_out(plain, tmp_path)  # another study: what it looks for is another
+    assert len(late.stages) == 4
+    opened[-1].spent = 3600.0
+    shutil.rmtree(tmp_path / "runs" / "tiny" / "family" / "3-prune")
+    stopped = carry_out(plain, tmp_path)
+    assert [stage.stage for stage in stopped.stages] == ["teacher", "level-1", "level-2"]
+    assert "would not end within 60 minutes" in stopped.notes[0]
+    plain["search"] |= {"minutes": 90.0}
+    assert len(carry_out(plain, tmp_path).stages) == 4
+
+
+def test_the_clock_goes_on_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("compress.trials.time.monotonic", lambda: now[0])
+
+    def opened() -> Clock:
+        trials = Trials(SearchSettings(), name="x", directory=tmp_path, seed=0)
+        return Clock(trials, began=now[0])
+
+    shown: list[int] = []
+    clock = opened()
+    tick = clock.watched(lambda label: lambda done, total: shown.append(done))("work")
+    for second in (1, 10, 25, 30, 70):
+        now[0] = 100.0 + second
+        tick(second, 100)
+    assert shown == [1, 10, 25, 30, 70]
+    now[0] = 175.0  # killed here: five seconds after the last note
+    now[0] = 5.0  # another process, another clock
+    again = opened()
+    assert again.seconds == 70.0
+    now[0] = 6.0
+    assert again.seconds == 71.0
+    assert Trials(SearchSettings(), name="y", directory=tmp_path, seed=0).spent == 0.0
 
 
 def test_another_goal_judges_the_same_models(

@@ -54,6 +54,13 @@ def test_the_scores_are_those_of_the_answers(probe: Probe, tmp_path: Path) -> No
     assert found.predictions == answers.tolist()
     assert found.estimate == pytest.approx((answers == np.asarray(data.targets)).mean())
     assert found.low <= found.estimate <= found.high
+    (beside,) = found.besides
+    each = []
+    for number in range(3):
+        given, expected = answers == number, np.asarray(data.targets) == number
+        each.append(2 * (given & expected).sum() / (given.sum() + expected.sum()))
+    assert (beside.name, beside.estimate) == ("macro_f1", pytest.approx(np.mean(each)))
+    assert beside.low <= beside.estimate <= beside.high
     assert found.latency is None
     assert found.bytes == sum(file.stat().st_size for file in (tmp_path / "scratch" / "candidate").iterdir())
 

@@ -10,8 +10,8 @@ import torch
 from support.examples import random_rows, tiny_checkpoint
 from torch import Tensor
 
-from compress.curvature import curvature
-from compress.pruning.compensation import compensated, output_projections
+from compress.curvature import curvature, output_projections
+from compress.pruning.compensation import compensated
 from compress.pruning.plan import Plan
 from compress.pruning.surgery import prune
 from models.checkpoint import Checkpoint

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from support.examples import random_rows, tiny_checkpoint, tiny_context
-from support.images import drawn, image_checkpoint
+from support.images import BOXES, drawn, image_checkpoint
 from support.networks import EFFICIENT, tiny_shape
 
 from compress.pruning import latency_table
@@ -25,7 +26,7 @@ from models.data import Table
 from models.encoding import encode
 from models.errors import BadInput
 from models.imaging import Image
-from models.shape import LayerShape
+from models.shape import ImageShape, LayerShape
 
 LAYERS = (LayerShape(4, 8, 48),) * 2
 
@@ -205,6 +206,26 @@ def test_images_are_timed_and_cut_too(tmp_path: Path, *, int8: bool) -> None:
     smaller = cut(model, Plan(heads=((0, 2), (1,)), neurons=(tuple(range(16)), ())))
     assert [(layer.heads, layer.ffn) for layer in smaller.shape.layers] == [(2, 16), (1, 0)]
     assert clock.speedup(model, smaller) > 0
+
+
+def test_what_finds_objects_is_cut_as_it_would_be_masked(tmp_path: Path) -> None:
+    layers = (LAYERS[0], replace(LAYERS[1], places=True))
+    image = ImageShape(8, 8, 4, channels=1, suffix=2)
+    model = image_checkpoint(layers, image=image, max_positions=image.tokens, head=BOXES)
+    smaller = cut(model, Plan(heads=((0, 2), (1,)), neurons=(tuple(range(16)), ())))
+    masked = model.network()
+    with torch.no_grad():
+        for index, (heads, neurons) in enumerate((((1, 3), range(16, 48)), ((0, 2, 3), range(48)))):
+            for head in heads:
+                masked.get_parameter(f"layers.{index}.attention.output.weight")[:, 8 * head : 8 * head + 8] = 0
+            masked.get_parameter(f"layers.{index}.ffn.down.weight")[:, list(neurons)] = 0
+        pixels = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        found, expected = (network(pixel_values=pixels) for network in (smaller.network(), masked))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    table = Table([], None, None, "drawn", "0", [Image(f"{row}", drawn(row, 8, 8)) for row in range(12)])
+    data = encode(table, model.reader, None, max_length=image.tokens, cache=tmp_path)
+    costs = Clock(data, 1, tmp_path, int8=True).costs(model.shape, ffn_multiple=16)
+    assert [sorted(counts) for counts in costs.heads] == [[0, 1, 2, 3, 4]] * 2
 
 
 def test_heads_of_another_kind_have_costs_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

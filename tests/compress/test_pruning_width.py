@@ -13,7 +13,7 @@ from support.images import image_shape
 from support.networks import EFFICIENT, PRUNED, TURNED, WINDOWS, random_network, tiny_shape
 
 from compress.pruning.importance import score_channels
-from compress.pruning.width import Channels, cuts_of, narrowed
+from compress.pruning.width import READERS, STREAM, Channels, cuts_of, narrowed
 from compress.quantization.schemes import forms_of, quantize
 from models.checkpoint import Checkpoint
 from models.errors import BadInput, Mismatch
@@ -43,8 +43,9 @@ def checkpoint_of(shape: ModelShape) -> Checkpoint:
     return Checkpoint(shape, {}, reader).of(network)
 
 
-def narrow(checkpoint: Checkpoint, stream: tuple[int, ...], dense: tuple[int, ...] | None = None) -> Checkpoint:
-    channels = Channels(stream, stream if dense is None else dense)
+def narrow(checkpoint: Checkpoint, stream: tuple[int, ...]) -> Checkpoint:
+    head = {path: stream for path in READERS if f"{path}.weight" in checkpoint.weights}
+    channels = Channels(stream, head)
     return narrowed(checkpoint, channels, random_rows(64, labels=0), examples=64, seed=0)
 
 
@@ -58,12 +59,13 @@ def test_the_graph_finds_every_weight_of_the_stream(name: str) -> None:
     checkpoint = checkpoint_of(SHAPES[name])
     cuts = cuts_of(checkpoint)
     assert all(f"layers.0.{part}" in cuts for part in ("ffn.down.bias", "attention.query.weight"))
-    assert {cut.channels for own in cuts.values() for cut in own} <= {"stream", "dense"}
+    heads = {path for path in READERS if f"{path}.weight" in checkpoint.weights}
+    assert {whose for own in cuts.values() for whose in own.values()} == {STREAM, *heads}
     # No weight of a narrower network is left out, nor one of a head's width or an FFN's.
     narrower = random_network(ModelShape.from_json({**checkpoint.shape.to_json(), "hidden_size": 20})).state_dict()
     for path, weight in checkpoint.weights.items():
         axes = [axis for axis, size in enumerate(weight.shape) if size != narrower[path].shape[axis]]
-        assert [cut.axis for cut in cuts.get(path, [])] == axes, path
+        assert sorted(cuts.get(path, {})) == axes, path
     if checkpoint.shape.image is None:
         assert logits(narrow(checkpoint, tuple(range(0, 32, 3)))).isfinite().all()
 
@@ -130,15 +132,16 @@ def test_scores_are_squared_gradients_on_a_mask(labels: int, changes: dict[str, 
     if not labels:
         assert scores.shape == (32,) and (scores > 0).all()
         return
-    network, total = checkpoint.network(), np.zeros(32)
-    mask = torch.ones(32, requires_grad=True)
+    # Scaling a channel of what a layer writes is scaling its rows.
     names = ("attention.output", "ffn.down") if checkpoint.shape.pre_norm else ("attention_norm", "ffn_norm")
-    for module in (network.embeddings, *(layer.get_submodule(name) for layer in network.layers for name in names)):
-        module.register_forward_hook(lambda module, given, written: written * mask)
+    writers = ["embeddings.projection" if "embedding_size" in changes else "embeddings.norm"]
+    writers += [f"layers.{index}.{name}" for index in range(len(PRUNED)) for name in names]
+    total = np.zeros(32)
     for row in range(6):
-        batch = data.batch(np.array([row]))
-        (gradient,) = torch.autograd.grad(TASK.loss(network(**batch.inputs), batch.targets), mask)
-        total += gradient.double().square().numpy()
+        network, batch = checkpoint.network(), data.batch(np.array([row]))
+        TASK.loss(network(**batch.inputs), batch.targets).backward()
+        parts = [part for path in writers for part in network.get_submodule(path).parameters() if part.numel()]
+        total += sum((part * part.grad).detach().reshape(32, -1).sum(dim=1).numpy() for part in parts) ** 2
     np.testing.assert_allclose(scores, total, rtol=1e-3, atol=1e-9)
 
 
@@ -152,7 +155,7 @@ def test_the_strongest_channels_are_kept() -> None:
         checkpoint.weights["head.dense.weight"].norm(dim=1),
         checkpoint.weights["head.output.weight"].norm(dim=0),
     )
-    assert set(channels.dense) == set((written * read).topk(4).indices.tolist())
+    assert set(channels.head["head.dense"]) == set((written * read).topk(4).indices.tolist())
 
 
 @pytest.mark.parametrize("count", [0, 33])
@@ -166,7 +169,7 @@ def test_what_cannot_be_narrowed_is_refused() -> None:
     with pytest.raises(BadInput, match="quantized"):
         cuts_of(quantize(checkpoint, forms_of(checkpoint)))
     embedding = tiny_checkpoint(head=HeadShape((), reads=Reads.MEAN, width=32))
-    with pytest.raises(BadInput, match="as wide as its residual stream"):
+    with pytest.raises(BadInput, match="answers is its residual stream"):
         cuts_of(embedding)
     with pytest.raises(BadInput, match="sines of its own width"):
         cuts_of(tiny_checkpoint(positions=Positions.SINUSOIDAL))

@@ -221,11 +221,11 @@ def test_sensitivity_is_the_cost_of_one_module_alone() -> None:
         found = sensitivities(checkpoint, quantize(checkpoint, forms), ROWS, TextClassification())
         assert {one.name for one in found} == set(forms)
         assert [one.kl for one in found] == sorted((one.kl for one in found), reverse=True)
-        right = TextClassification().statistics(answers(checkpoint), ROWS, ()).mean()
+        right = TextClassification().statistics(answers(checkpoint), ROWS, ())[:, 0].mean()
         for one in found:
             alone = answers(quantize(checkpoint, {one.name: forms[one.name]}))
             assert one.mse == pytest.approx(float(np.square(alone - answers(checkpoint)).mean()), rel=1e-3, abs=1e-12)
-            score = TextClassification().statistics(alone, ROWS, ()).mean()
+            score = TextClassification().statistics(alone, ROWS, ())[:, 0].mean()
             assert one.score_change == pytest.approx(score - right)
             assert one.kl >= -1e-7
 

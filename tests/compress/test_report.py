@@ -307,6 +307,13 @@ def test_columns_without_figures_are_left_out() -> None:
     assert "p50, ms" in heads(make_run()) and "Accuracy on test, %" in heads(make_run())
     assert not {"p50, ms", "p95, ms"} & set(heads(make_run(timed=False)))
     assert "Accuracy on test, %" not in heads(make_run(test=0))
+    assert "Macro F1 on test" in heads(make_run()) and "Macro F1 on validation" in heads(make_run(test=0))
+    run = make_run(test=0)
+    bare = [
+        stage.model_copy(update={"validation": stage.validation.model_copy(update={"besides": []})})
+        for stage in run.stages
+    ]
+    assert not any("Macro F1" in head for head in heads(run.model_copy(update={"stages": bare})))
     assert "Gates" not in heads(make_run(stages=1))
 
 

@@ -119,7 +119,7 @@ def test_a_trimmed_model_learns_to_read_what_rare_words_fall_back_to(
     recovery = {"epochs": 6.0, "batch_size": 8, "learning_rate": 2e-3}
     assert error({"recovery": recovery}) < error({}) / 2
     with pytest.raises(BadInput, match="tokenizer of its own"):
-        run(parent, TrimSettings.model_validate({"recovery": recovery | {"losses": {"hidden": 1.0}}}), context)
+        error({"recovery": recovery | {"losses": {"hidden": 1.0}}})
 
 
 def test_without_training_texts_nothing_is_chosen(parent: Checkpoint, make_context: MakeContext) -> None:

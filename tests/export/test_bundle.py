@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from safetensors.numpy import load_file
 from support.networks import quantized_network, random_network, tiny_shape
 
 from export.bundle import Bundle, Contents, write_bundle
@@ -17,6 +18,7 @@ from export.graph_file import graph_file
 from export.parity import native_logits
 from export.target import TARGETS
 from export.verify import verify_bundle
+from models.checkpoint import Checkpoint
 from models.content import Tokens
 from models.encoded import Encoded
 from models.errors import BadFile, BadInput, CompressError, Mismatch
@@ -47,6 +49,7 @@ def contents(tokenizing: Tokenizing, *, target: str = "cpu", network: Network | 
         parameters=sum(weight.numel() for weight in network.parameters()),
         lineage=[{"stage": "teacher"}],
         measurements={"accuracy": 0.5},
+        projection=Checkpoint(network.shape, network.state_dict(), tokenizing).projection(),
     )
 
 
@@ -96,8 +99,16 @@ def test_a_bundle_holds_what_the_design_says(bundle: Path) -> None:
     assert config["max_position_embeddings"] == 40
 
 
-def test_a_bundle_of_embeddings_is_one_of_sentence_transformers(tokenizing: Tokenizing, tmp_path: Path) -> None:
-    head = HeadShape((), task="sentence-embedding", reads=Reads.MEAN, width=32, normalized=True)
+OF_SENTENCES = (
+    HeadShape((), task="sentence-embedding", reads=Reads.MEAN, width=32, normalized=True),
+    HeadShape((), task="sentence-embedding", reads=Reads.MEAN, width=12, normalized=True, projected=True),
+)
+
+
+@pytest.mark.parametrize("head", OF_SENTENCES, ids=lambda head: str(head.width))
+def test_a_bundle_of_embeddings_is_one_of_sentence_transformers(
+    head: HeadShape, tokenizing: Tokenizing, tmp_path: Path
+) -> None:
     network = random_network(tiny_shape(vocab_size=300, head=head))
     bundle = write_bundle(tmp_path, contents(tokenizing, network=network))
     verify_bundle(tmp_path)
@@ -108,14 +119,18 @@ def test_a_bundle_of_embeddings_is_one_of_sentence_transformers(tokenizing: Toke
     given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
     embedding, states = bundle.session.run(None, given)
     pooled = states.mean(axis=1)  # as sentence-transformers pools what it gets
+    if head.projected:
+        dense = load_file(tmp_path / "2_Dense" / "model.safetensors")
+        pooled = pooled @ dense["linear.weight"].T + dense["linear.bias"]
+    assert embedding.shape == (1, head.width)
     np.testing.assert_allclose(embedding, pooled / np.linalg.norm(pooled), atol=1e-6)
 
 
-def test_sentence_transformers_loads_a_bundle(tmp_path: Path, tokenizing: Tokenizing) -> None:
+@pytest.mark.parametrize("head", OF_SENTENCES, ids=lambda head: str(head.width))
+def test_sentence_transformers_loads_a_bundle(head: HeadShape, tmp_path: Path, tokenizing: Tokenizing) -> None:
     """Needs sentence-transformers and optimum-onnx, which are no dependencies of the tests."""
     library = pytest.importorskip("sentence_transformers")
     pytest.importorskip("optimum.onnxruntime")
-    head = HeadShape((), task="sentence-embedding", reads=Reads.MEAN, width=32, normalized=True)
     network = random_network(tiny_shape(vocab_size=300, head=head))
     bundle = write_bundle(tmp_path, contents(tokenizing, network=network))
     (answer,) = bundle.predict(["a small thing"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
-from support.images import image_shape
+from support.images import BOXES, image_shape
 from support.networks import EVEN, PRUNED, TURNED, WINDOWS, quantized_network, random_network, tiny_shape
 from torch import nn
 
@@ -27,7 +28,7 @@ from export.emit import Emit
 from export.lower import lower
 from export.lowering import GROUPS, LOWERINGS
 from export.lowering.quantized import lower_packed_embedding, lower_two_bit_embedding
-from export.session import open_session
+from export.session import open_session, run
 from export.target import CPU, TARGETS, Target
 from export.values import Port, Value, build
 from models.errors import Unsupported
@@ -61,10 +62,12 @@ IN_INT8 = (
         "turned",
         "turned, mean of tokens",
     ),
-    *("pruned", "pruned, pre-norm", "norm rms_norm", "head of tokens", "embedding"),
+    *("pruned", "pruned, pre-norm", "norm rms_norm", "head of tokens", "embedding", "embedding, projected"),
     *("norm elementwise", "pre-norm elementwise", "pruned, elementwise", "relu, elementwise, narrow tables"),
-    *("image", "image, colour"),
+    *("image", "image, colour", "objects", "objects, all tokens last"),
 )
+OF_OBJECTS = ImageShape(10, 15, 4, channels=3, suffix=3)
+PLACED = tuple(replace(layer, places=index > 0) for index, layer in enumerate(PRUNED))
 SHAPES = {
     "bert": tiny_shape(),
     "roberta": tiny_shape(family="roberta", position_offset=2, type_vocab_size=1, norm_eps=1e-5),
@@ -102,6 +105,8 @@ SHAPES = {
     "head of tokens": tiny_shape(PRUNED, head=HeadShape(("O", "B-x", "I-x"), reads=Reads.EACH)),
     "embedding": tiny_shape(PRUNED, head=HeadShape((), reads=Reads.MEAN, width=32, normalized=True)),
     "embedding of the first token": tiny_shape(head=HeadShape((), width=32, normalized=True)),
+    "embedding, projected": tiny_shape(head=HeadShape((), reads=Reads.MEAN, width=12, normalized=True, projected=True)),
+    "embedding of the first token, projected": tiny_shape(head=HeadShape((), width=12, projected=True)),
     "embedding of any length": tiny_shape(head=HeadShape((), reads=Reads.MEAN, width=32)),
     "no head, pre-norm": tiny_shape(PRUNED, head=None, pre_norm=True),
     "sinusoidal": tiny_shape(positions=Positions.SINUSOIDAL, position_offset=3),
@@ -109,6 +114,12 @@ SHAPES = {
     "image, colour": image_shape(image=ImageShape(10, 15, 4, channels=3, prefix=2)),
     "image, mean": image_shape(head=HeadShape(("a", "b"), reads=Reads.MEAN, dense=False)),
     "image, no head": image_shape(head=None),
+    "objects": image_shape((*PLACED, LayerShape(2, 8, 5)), image=OF_OBJECTS, head=BOXES),
+    "objects, places last": image_shape(PLACED, image=OF_OBJECTS, head=BOXES),
+    "objects, all tokens last": image_shape((LayerShape(2, 8, 5, window=3),), image=OF_OBJECTS, head=BOXES),
+    "objects, linear": image_shape((LayerShape(2, 8, 5, linear=True),), image=OF_OBJECTS, head=BOXES),
+    "objects, no layer": image_shape((), image=OF_OBJECTS, head=BOXES),
+    "objects, no head": image_shape(PLACED, image=OF_OBJECTS, head=None),
     **{f"norm {norm.value}": tiny_shape(norm=norm) for norm in Norm},
     **{f"pre-norm {norm.value}": tiny_shape(norm=norm, pre_norm=True) for norm in Norm},
     **{f"activation {activation.value}": tiny_shape(activation=activation) for activation in Activation},
@@ -297,6 +308,26 @@ def _layer_types() -> set[type[nn.Module]]:
     }
     used = {type(module) for name in SHAPES for module in random_network(SHAPES[name]).modules()}
     return own | used | {type(make_activation(activation)) for activation in Activation}
+
+
+def test_a_head_of_boxes_gives_two_outputs_and_reads_its_own_tokens_alone() -> None:
+    network = random_network(SHAPES["objects"])
+    model = lower(network, CPU)
+    outputs = {
+        one.name: [axis.dim_value or axis.dim_param for axis in one.type.tensor_type.shape.dim]
+        for one in model.graph.output
+    }
+    assert outputs == {"logits": ["batch", 3, 4], "pred_boxes": ["batch", 3, 4]}
+    (row,) = (node for node in model.graph.node if node.output[0] == "layers.5/reader")
+    assert row.op_type == "Slice"
+    arrays = suited(batch(2, 3), network)
+    session = open_session(model.SerializeToString(), threads=1)
+    logits, boxes = session.run(None, arrays)
+    answers = run(session, arrays)
+    np.testing.assert_array_equal(answers, np.concatenate([logits, boxes], axis=-1))
+    assert ((boxes > 0) & (boxes < 1)).all()
+    features = network.features(**{name: torch.from_numpy(value) for name, value in arrays.items()})
+    np.testing.assert_allclose(features.logits.detach().numpy(), answers, atol=1e-5)  # all tokens in all layers
 
 
 def test_every_module_type_has_a_lowering() -> None:

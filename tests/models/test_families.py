@@ -29,7 +29,7 @@ from export.target import CPU
 from models.checkpoint import Checkpoint
 from models.errors import BadFile, BadInput, Unsupported
 from models.families import FAMILIES
-from models.shape import Activation, HeadShape, LayerShape, Norm, Positions
+from models.shape import Activation, HeadShape, LayerShape, Norm, Positions, Reads
 
 cases = pytest.mark.parametrize(("family", "changes"), CASES.values(), ids=CASES)
 families = pytest.mark.parametrize("family", SIZES)
@@ -245,6 +245,32 @@ def test_other_labels_take_another_output_and_keep_the_rest(family: str, tmp_pat
     renamed = Checkpoint.load(directory, head=HeadShape(("no", "yes")))
     assert renamed.shape.labels == ("no", "yes")
     assert torch.equal(renamed.weights["head.output.weight"], known.weights["head.output.weight"])
+
+
+@families
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [
+        (AutoModelForSequenceClassification, HeadShape(("no", "yes"))),
+        (AutoModelForTokenClassification, HeadShape(("O", "B-x"), task="token-classification", reads=Reads.EACH)),
+        (AutoModelForQuestionAnswering, HeadShape(("start", "end"), task="question-answering", reads=Reads.EACH)),
+    ],
+    ids=lambda value: getattr(value, "task", ""),
+)
+def test_a_new_head_is_the_familys_and_can_be_written_back(
+    family: str, kind: Any, wanted: HeadShape, tmp_path: Path
+) -> None:
+    changes = {"dropout": 0.05} if family == "distilbert" else {}
+    directory = saved(oracle(family, kind=AutoModel, **changes), tmp_path / "theirs")
+    checkpoint = Checkpoint.load(directory, head=wanted)
+    assert checkpoint.shape.head is not None
+    assert (checkpoint.shape.head.labels, checkpoint.shape.head.task) == (wanted.labels, wanted.task)
+    back = written_back(checkpoint, tmp_path / "ours", kind)
+    for batch in batches(back):
+        shown = batch["attention_mask"].bool() if wanted.tokens else slice(None)
+        with torch.no_grad():
+            torch.testing.assert_close(checkpoint.network()(**batch)[shown], answer(back, batch)[shown], **CLOSE)
+    assert Checkpoint.load(tmp_path / "ours").shape == checkpoint.shape
 
 
 @families

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.hugging_face import edit_config
-from support.images import CASES, CLASSIFIERS, CONFIGS, SIZES, image_oracle, pixel_batches, saved
+from support.images import CASES, CLASSIFIERS, CONFIGS, SIZES, answer_of, image_oracle, pixel_batches, saved
 from transformers import DeiTForImageClassificationWithTeacher
 
 from export.lower import lower
@@ -35,9 +35,10 @@ def test_logits_are_those_of_transformers(family: str, changes: dict[str, Any], 
     assert checkpoint.parameters == sum(weight.numel() for weight in model.parameters())
     network = checkpoint.network()
     for batch in pixel_batches(model.config):
+        expected = answer_of(model, batch)
         with torch.no_grad():
-            torch.testing.assert_close(network(**batch), model(**batch).logits, **CLOSE)
-            torch.testing.assert_close(network.features(**batch).logits, model(**batch).logits, **CLOSE)
+            torch.testing.assert_close(network(**batch), expected, **CLOSE)
+            torch.testing.assert_close(network.features(**batch).logits, expected, **CLOSE)
 
 
 @cases
@@ -50,8 +51,7 @@ def test_what_is_written_back_is_what_transformers_reads(family: str, changes: d
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
     for batch in pixel_batches(model.config):
-        with torch.no_grad():
-            torch.testing.assert_close(back.eval()(**batch).logits, model(**batch).logits, atol=1e-6, rtol=0)
+        torch.testing.assert_close(answer_of(back.eval(), batch), answer_of(model, batch), atol=1e-6, rtol=0)
     again = Checkpoint.load(tmp_path / "ours")
     assert (again.shape, again.reader) == (checkpoint.shape, checkpoint.reader)
     assert all(torch.equal(again.weights[name], weight) for name, weight in checkpoint.weights.items())
@@ -99,7 +99,7 @@ def test_the_config_goes_both_ways(family: str, tmp_path: Path) -> None:
     shape = Checkpoint.load(saved(model, tmp_path)).shape
     assert shape.labels == ("cat", "dog", "bat")
     assert shape.head is not None
-    assert shape.head.task == "image-classification"
+    assert shape.head.task == ("object-detection" if family == "yolos" else "image-classification")
     record = next(record for record in FAMILIES if record.name == family)
     assert record.shape_of(json.loads(json.dumps(record.config_of(shape)))) == shape
 
@@ -169,4 +169,39 @@ def test_a_checkpoint_without_settings_of_its_images_is_refused(tmp_path: Path) 
     directory = saved(image_oracle("vit"), tmp_path)
     (directory / "preprocessor_config.json").unlink()
     with pytest.raises(BadFile, match=r"preprocessor_config\.json: there is no such file"):
+        Checkpoint.load(directory)
+
+
+def test_numbers_without_a_name_are_told_apart(tmp_path: Path) -> None:
+    names = {0: "N/A", 1: "person", 2: "N/A", 3: "N/A"}
+    directory = saved(image_oracle("yolos", id2label=names, label2id={"N/A": 3, "person": 1}), tmp_path)
+    assert Checkpoint.load(directory).shape.labels == ("N/A", "person", "N/A (2)", "N/A (3)")
+
+
+def test_a_detector_learns_other_kinds_with_the_head_that_it_has(tmp_path: Path) -> None:
+    checkpoint = Checkpoint.load(saved(image_oracle("yolos"), tmp_path))
+    assert checkpoint.shape.head is not None
+    head = replace(checkpoint.shape.head, labels=("a", "b", "c"))
+    again = Checkpoint.load(tmp_path, head=head)
+    assert again.shape.head == head
+    assert again.weights["head.classes.output.weight"].shape == (4, 24)
+    for name in ("head.boxes.output.weight", "head.classes.first.weight"):
+        assert torch.equal(again.weights[name], checkpoint.weights[name])
+    vit = saved(image_oracle("vit"), tmp_path / "vit")
+    with pytest.raises(BadInput, match="reads learned tokens behind an image's patches, and there are none"):
+        Checkpoint.load(vit, head=head)
+
+
+def test_what_a_detector_reads_with(tmp_path: Path) -> None:
+    """Published settings keep the shape of an image; a network of one size is given all of it in that size."""
+    directory = saved(image_oracle("yolos"), tmp_path)
+    path = directory / "preprocessor_config.json"
+    own = json.loads(path.read_text())
+    expected = Checkpoint.load(directory).reader
+    fitted = {"size": {"shortest_edge": 512, "longest_edge": 1333}, "do_pad": True, "do_center_crop": False}
+    for changes in (fitted, {"size": 512, "max_size": 1333, "do_center_crop": None}):
+        path.write_text(json.dumps({key: value for key, value in (own | changes).items() if value is not None}))
+        assert Checkpoint.load(directory).reader == expected
+    path.write_text(json.dumps(own | {"size": {"shortest_edge": 12}, "do_center_crop": True}))
+    with pytest.raises(BadFile, match="the middle is cut out of images"):
         Checkpoint.load(directory)

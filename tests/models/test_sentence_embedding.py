@@ -49,6 +49,10 @@ def test_a_teachers_embedding_is_learnt_up_to_its_length() -> None:
     assert float(task.divergence(3 * teacher, teacher, temperature=2.0)) == pytest.approx(0, abs=1e-6)
     apart = task.divergence(torch.tensor([[0.0, 1.0], [0.0, 2.0]]), teacher, temperature=2.0)
     assert float(apart) == pytest.approx(2 + 0.5 + 0.5)  # one is turned by a right angle, and falls upon the other
+    narrow = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    assert float(task.divergence(narrow, teacher, temperature=2.0)) == pytest.approx(0, abs=1e-6)
+    apart = task.divergence(torch.tensor([[0.0, 1.0, 0.0]] * 2), teacher, temperature=2.0)
+    assert float(apart) == pytest.approx(0.5 + 0.5)  # of another width: where a text lies among others alone
 
 
 def test_a_head_with_labels_gives_no_embedding() -> None:

@@ -8,16 +8,21 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from support.examples import tiny_checkpoint
 from support.hugging_face import WITHOUT_TYPES, oracle, saved, tokens
+from torch import Tensor
 from transformers import AutoModel
 
+from compress.sources import tree_digest
 from models.checkpoint import Checkpoint
 from models.errors import BadFile, BadInput, Unsupported
 from models.shape import HeadShape, Reads
 
 MEAN, FIRST = "pooling_mode_mean_tokens", "pooling_mode_cls_token"
 KINDS = ["Transformer", "Pooling", "Normalize"]
+DENSE = ["Transformer", "Pooling", "Dense", "Normalize"]
+IDENTITY = "torch.nn.modules.linear.Identity"
 
 
 def directory_of(
@@ -31,7 +36,7 @@ def directory_of(
 ) -> Path:
     """Write a bare encoder and the files that sentence-transformers puts beside it."""
     saved(oracle(family, kind=AutoModel), folder / encoder)
-    paths = [encoder, "1_Pooling", "2_Normalize"]
+    paths = [encoder, *(f"{place}_{kind}" for place, kind in enumerate(kinds[1:], start=1))]
     modules = [
         {"idx": place, "name": str(place), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for place, (path, kind) in enumerate(zip(paths, kinds, strict=False))
@@ -41,6 +46,53 @@ def directory_of(
     modes = {one: one == mode for one in (MEAN, FIRST, "pooling_mode_max_tokens")} | settings
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 24, **modes}))
     return folder
+
+
+def add_dense(folder: Path, *, activation: str = IDENTITY, bias: bool = True, width: Any = 10) -> dict[str, Tensor]:
+    """Write the files of a Dense behind the pooling and return its weights."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = {"linear.weight": (10, 24), **({"linear.bias": (10,)} if bias else {})}
+    weights = {name: torch.randn(size, generator=generator) for name, size in sizes.items()}
+    (folder / "2_Dense").mkdir()
+    config = {"in_features": 24, "out_features": width, "bias": bias, "activation_function": activation}
+    (folder / "2_Dense" / "config.json").write_text(json.dumps(config))
+    save_file(weights, folder / "2_Dense" / "model.safetensors")
+    return weights
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kinds", [DENSE, DENSE[:3]])
+def test_a_linear_layer_behind_the_pooling(kinds: list[str], *, bias: bool, tmp_path: Path) -> None:
+    plain = Checkpoint.load(directory_of(tmp_path / "plain", kinds=KINDS[:2]))
+    folder = directory_of(tmp_path / "theirs", kinds=kinds)
+    weights = add_dense(folder, bias=bias)
+    checkpoint = Checkpoint.load(folder)
+    batch = tokens(rows=3, time=7, types=2, pad=0, padded=True)
+    with torch.no_grad():
+        expected = plain.network()(**batch) @ weights["linear.weight"].T + weights.get("linear.bias", torch.zeros(10))
+        expected = expected / expected.norm(dim=1, keepdim=True) if "Normalize" in kinds else expected
+        torch.testing.assert_close(checkpoint.network()(**batch), expected, atol=1e-5, rtol=0)
+    (tmp_path / "ours").mkdir()
+    checkpoint.save(tmp_path / "ours")
+    assert Checkpoint.load(tmp_path / "ours").shape == checkpoint.shape
+    before = tree_digest(folder)
+    save_file({name: 2 * value for name, value in weights.items()}, folder / "2_Dense" / "model.safetensors")
+    assert tree_digest(folder) != before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"activation": "torch.nn.modules.activation.Tanh"}, r"a Dense that ends in torch.*Tanh"),
+        ({"width": "10"}, "out_features is '10'"),
+        ({"width": 11}, r"head.projection.weight is \(10, 24\), wanted \(11, 24\)"),
+    ],
+)
+def test_other_linear_layers_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    folder = directory_of(tmp_path / "theirs", kinds=DENSE)
+    add_dense(folder, **changes)
+    with pytest.raises((Unsupported, BadFile), match=message):
+        Checkpoint.load(folder)
 
 
 @pytest.mark.parametrize("encoder", ["", "0_Transformer"])
@@ -70,8 +122,11 @@ def test_embeddings_are_those_of_the_encoder_pooled(
 
 @pytest.mark.parametrize("reads", [Reads.MEAN, Reads.FIRST])
 @pytest.mark.parametrize("normalized", [True, False])
-def test_what_is_written_is_read_back(reads: Reads, *, normalized: bool, tmp_path: Path) -> None:
-    head = HeadShape((), task="sentence-embedding", reads=reads, width=32, normalized=normalized)
+@pytest.mark.parametrize("width", [32, 12])
+def test_what_is_written_is_read_back(reads: Reads, width: int, *, normalized: bool, tmp_path: Path) -> None:
+    head = HeadShape(
+        (), task="sentence-embedding", reads=reads, width=width, normalized=normalized, projected=width != 32
+    )
     checkpoint = tiny_checkpoint(head=head)
     checkpoint.save_hugging_face(tmp_path)
     back = Checkpoint.load(tmp_path)
@@ -103,7 +158,7 @@ def test_a_classifier_starts_from_an_encoder_of_sentences(tmp_path: Path) -> Non
     ("changes", "message"),
     [
         ({"kinds": ["Pooling"]}, "first module is a Pooling, not a Transformer"),
-        ({"kinds": ["Transformer", "Pooling", "Dense"]}, r"behind the encoder are Pooling, Dense.*Normalize behind it"),
+        ({"kinds": ["Transformer", "Pooling", "Normalize", "Dense"]}, r"are Pooling, Normalize, Dense.*in this order"),
         ({"kinds": ["Transformer"]}, "behind the encoder are none"),
         ({"mode": "pooling_mode_max_tokens"}, r"pooling by pooling_mode_max_tokens.*pooling_mode_mean_tokens"),
         ({"mode": "none"}, "pooling by nothing"),

@@ -6,11 +6,13 @@ import dataclasses
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
-from support.images import image_shape
+from support.images import BOXES, image_shape
 from support.networks import EFFICIENT, EVEN, PRUNED, tiny_shape
 from support.strategies import model_shapes
 
@@ -97,6 +99,10 @@ def test_positions_that_are_left_for_text() -> None:
         ({"head": HeadShape(("a",), reads=Reads.MEAN)}, "a head with labels reads mean"),
         ({"head": HeadShape(())}, "a head needs an output"),
         ({"head": HeadShape(("a", "b", "a"))}, "a label is named twice"),
+        ({"head": HeadShape((), width=12)}, "the embedding is 12 wide"),
+        ({"head": HeadShape((), width=-1, projected=True)}, "the embedding is -1 wide"),
+        ({"head": HeadShape((), width=3.5, projected=True)}, r"the embedding is 3\.5 wide"),
+        ({"head": HeadShape(("a", "b"), projected=True)}, "a head with labels is not projected"),
     ],
 )
 def test_sizes_that_cannot_be(changes: dict[str, Any], says: str) -> None:
@@ -134,10 +140,10 @@ def test_a_shape_that_was_written_before_a_key_was_made() -> None:
     value = tiny_shape().to_json()
     for key in ("embedding_size", "relative", "gated", "image"):
         del value[key]
-    for key in ("normed", "dense"):
+    for key in ("normed", "dense", "boxes"):
         del value["head"][key]
     for layer in value["layers"]:
-        for key in ("window", "rotary", "normed", "global_tokens", "linear"):
+        for key in ("window", "rotary", "normed", "global_tokens", "linear", "places"):
             del layer[key]
     assert ModelShape.from_json(value) == tiny_shape()
 
@@ -150,6 +156,34 @@ def test_a_shape_of_images_goes_both_ways() -> None:
     assert (shape.usable_positions, shape.reads_first) == (8, True)
 
 
+def test_what_finds_objects_says_how_many_answers_it_gives() -> None:
+    image = ImageShape(8, 8, 4, channels=1, suffix=3)
+    shape = image_shape(image=image, head=BOXES)
+    assert ModelShape.from_json(json.loads(json.dumps(shape.to_json()))) == shape
+    assert (image.tokens, shape.answers, shape.outputs, shape.readers) == (8, 3, 8, slice(-3, None))
+    assert (image_shape().answers, tiny_shape(head=HeadShape(("O",), reads=Reads.EACH)).answers) == (1, None)
+    assert (image_shape().readers, image_shape(head=None).readers) == (slice(0, 1), slice(None))
+    for layer in (LayerShape(4, 8, 48, window=1), LayerShape(4, 8, 48, rotary=9.0)):
+        assert image_shape((layer,), image=image, head=BOXES).readers == slice(None)
+
+
+@pytest.mark.parametrize(
+    ("build", "says"),
+    [
+        (lambda: image_shape(head=BOXES), "reads learned tokens behind an image's patches, and there are none"),
+        (lambda: tiny_shape(head=BOXES), "reads learned tokens behind an image's patches, and there are none"),
+        (lambda: image_shape(head=replace(BOXES, reads=Reads.FIRST)), "a head with labels reads first"),
+        (lambda: image_shape(head=replace(BOXES, boxes=False)), "a head with labels reads suffix"),
+        (lambda: image_shape(head=replace(BOXES, labels=())), "a head without labels reads suffix"),
+        (lambda: tiny_shape((LayerShape(4, 8, 48, places=True),)), "only a network of images may add the vectors"),
+        (lambda: image_shape((LayerShape(4, 8, 48, places=1),)), "places is 1"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_cannot_find_objects_is_refused(build: Callable[[], ModelShape], says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        build()
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -158,6 +192,8 @@ def test_a_shape_of_images_goes_both_ways() -> None:
         ({"width": 1 << 20}, "image width is 1048576"),
         ({"channels": 1.5}, "image channels is 1.5"),
         ({"prefix": -1}, "image prefix is -1"),
+        ({"suffix": -1}, "image suffix is -1"),
+        ({"suffix": 1 << 20}, "image suffix is 1048576"),
         ({"patch": 9}, "an image of 8 x 8 pixels holds no patch of 9"),
         ({"patch": 2}, "5 positions for an image of 17 tokens"),
         ({"depth": 2}, "depth"),

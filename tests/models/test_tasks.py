@@ -37,7 +37,8 @@ EXAMPLES: dict[str, tuple[list[Any], tuple[str, ...]]] = {
         ("O", "B-x", "I-x", "B-y", "I-y"),
     ),
 }
-OF_PAIRS = ("sentence-embedding", "question-answering")  # whose rows are more than a text with its label
+# Whose rows are more than a text with its label.
+OF_PAIRS = ("sentence-embedding", "question-answering", "object-detection")
 of_texts = pytest.mark.parametrize(
     "task", [task for task in TASKS if task.name not in OF_PAIRS], ids=lambda task: task.name
 )
@@ -87,6 +88,8 @@ def test_labels_become_targets_and_targets_answers(task: Task, tmp_path: Path) -
     statistics = task.statistics(right, data, labels)
     assert len(statistics) == 4
     assert contributions(task.metric.summary, statistics).mean() == pytest.approx(1.0)
+    for one in task.metric.besides:
+        assert contributions(one.summary, statistics[:, one.first :]).mean() == pytest.approx(1.0)
     np.testing.assert_array_equal(task.predict(right, data), data.targets)
     given_ = Encoding([2, 3, 4], [0, 0, 0], truncated=False, spans=[(0, 2), (3, 5), (6, 8)], words=[0, 1, 2])
     answers = [

@@ -20,11 +20,14 @@ from transformers import (
     ViTConfig,
     ViTForImageClassification,
     ViTModel,
+    YolosConfig,
+    YolosForObjectDetection,
+    YolosModel,
 )
 
 from models.checkpoint import Checkpoint
 from models.imaging import Imaging, Pixels
-from models.shape import HeadShape, ImageShape, LayerShape, ModelShape
+from models.shape import Activation, HeadShape, ImageShape, LayerShape, ModelShape, Reads
 
 SIZES: dict[str, Any] = {
     "hidden_size": 24,
@@ -35,9 +38,10 @@ SIZES: dict[str, Any] = {
     "patch_size": 4,
     "num_channels": 1,
 }
-CONFIGS = {"vit": ViTConfig, "deit": DeiTConfig}
-CLASSIFIERS = {"vit": ViTForImageClassification, "deit": DeiTForImageClassification}
-BARE = {"vit": ViTModel, "deit": DeiTModel}
+CONFIGS = {"vit": ViTConfig, "deit": DeiTConfig, "yolos": YolosConfig}
+CLASSIFIERS = {"vit": ViTForImageClassification, "deit": DeiTForImageClassification, "yolos": YolosForObjectDetection}
+BARE = {"vit": ViTModel, "deit": DeiTModel, "yolos": YolosModel}
+OF_FAMILY: dict[str, dict[str, Any]] = {"yolos": {"image_size": [12, 12], "num_detection_tokens": 5}}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "vit": ("vit", {}),
     "vit in colour": ("vit", {"num_channels": 3, "num_labels": 5}),
@@ -47,20 +51,33 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "vit gelu_new, one head": ("vit", {"hidden_act": "gelu_new", "num_attention_heads": 1, "num_hidden_layers": 3}),
     "deit": ("deit", {}),
     "deit in colour": ("deit", {"num_channels": 3, "hidden_act": "gelu_pytorch_tanh", "num_labels": 4}),
+    "yolos": ("yolos", {}),
+    "yolos of wide images in colour": ("yolos", {"num_channels": 3, "num_labels": 5, "image_size": [8, 20]}),
+    "yolos, places once": ("yolos", {"use_mid_position_embeddings": False, "image_size": [14, 14], "patch_size": 5}),
+    "yolos of one layer and one token": ("yolos", {"num_hidden_layers": 1, "num_detection_tokens": 1}),
+    "yolos of many layers": ("yolos", {"num_hidden_layers": 12, "hidden_act": "relu", "num_labels": 1}),
 }
 TINY = ImageShape(8, 8, 4, channels=1)
+BOXES = HeadShape(("a", "b", "c"), Activation.RELU, 0.0, "object-detection", reads=Reads.SUFFIX, boxes=True)
 
 
 def image_oracle(family: str, *, bare: bool = False, seed: int = 0, **changes: Any) -> PreTrainedModel:
     """Return a `transformers` model whose every weight is drawn, norms and biases too."""
     torch.manual_seed(seed)
     kinds: dict[str, Any] = BARE if bare else CLASSIFIERS
-    model: PreTrainedModel = kinds[family](CONFIGS[family](**{**SIZES, **changes})).eval()
+    model: PreTrainedModel = kinds[family](CONFIGS[family](**{**SIZES, **OF_FAMILY.get(family, {}), **changes})).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             drawn = torch.randn(weight.shape) * 0.2
             weight.copy_(drawn + 1 if "norm" in name.lower() and name.endswith("weight") else drawn)
     return model
+
+
+def answer_of(model: PreTrainedModel, batch: dict[str, Tensor]) -> Tensor:
+    """Return what the oracle answers as our networks do: the logits, and boxes behind them where there are any."""
+    with torch.no_grad():
+        outputs = model(**batch)
+    return torch.cat([outputs[name] for name in ("logits", "pred_boxes") if name in outputs], dim=-1)
 
 
 def imaging_of(config: Any) -> Imaging:
@@ -118,3 +135,15 @@ def encoded(pixels: Pixels, form: str = "PNG") -> bytes:
     stream = io.BytesIO()
     Pillow.fromarray(pixels).save(stream, form)
     return stream.getvalue()
+
+
+def write_images(folder: Path, *, rows: int, seed: int) -> str:
+    """Write images of 9 x 7 grey pixels whose upper or lower half is bright, in folders of their classes."""
+    draw = np.random.default_rng(seed)
+    for row in range(rows):
+        pixels = draw.integers(0, 90, (9, 7))
+        kind = ("top", "bottom")[row % 2]
+        pixels[slice(0, 4) if kind == "top" else slice(5, 9)] += 110
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        (folder / kind / f"{row}.png").write_bytes(encoded(pixels.astype(np.uint8)))
+    return str(folder)

@@ -52,6 +52,9 @@ def random_network(shape: ModelShape, *, seed: int = 0) -> Network:
         scale = 0.2 if weight.ndim > 1 else 0.1
         drawn = torch.randn(weight.shape, generator=generator) * scale
         weight.data = drawn + 1.0 if "norm" in name and name.endswith("weight") else drawn
+    for name, fixed in network.named_buffers():
+        if ".projection." in name:
+            fixed.copy_(torch.randn(fixed.shape, generator=generator) * 0.2)
     return network
 
 

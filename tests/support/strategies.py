@@ -73,7 +73,7 @@ def model_shapes(draw: st.DrawFn) -> ModelShape:
         relative=draw(st.none() | st.builds(RelativeBias, buckets=st.integers(4, 9), max_distance=st.integers(3, 20))),
     )
     if shape.head is not None and draw(st.booleans()):
-        reads = draw(st.sampled_from(Reads))
+        reads = draw(st.sampled_from((Reads.FIRST, Reads.MEAN, Reads.EACH)))
         shape = replace(shape, head=replace(shape.head, reads=reads, normed=True))
     if draw(st.booleans()):
         head = HeadShape(
@@ -82,6 +82,8 @@ def model_shapes(draw: st.DrawFn) -> ModelShape:
             width=shape.hidden_size,
             normalized=draw(st.booleans()),
         )
+        if draw(st.booleans()):
+            head = replace(head, width=draw(st.integers(1, 9)), projected=True)
         shape = replace(shape, head=head)
     paths = {f"layers.{index}.attention.key" for index, layer in enumerate(stack) if layer.heads}
     paths |= {f"layers.{index}.ffn.up" for index, layer in enumerate(stack) if layer.ffn}

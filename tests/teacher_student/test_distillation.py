@@ -303,3 +303,20 @@ def test_a_student_with_a_tokenizer_of_its_own_learns_from_logits_alone(make_mod
     for weights in (LossWeights(mse=1.0, hidden=1.0), LossWeights(mse=1.0, relations=1.0, relation_heads=4)):
         with pytest.raises(BadInput, match="tokenizer of its own"):
             distill(teacher, student, lessons=own, weights=weights, schedule=schedule)
+
+
+def test_a_student_that_reads_longer_texts_is_told_so(make_model, make_schedule, lessons):
+    teacher = make_model(layers=2)
+    student = build_student(teacher, replace(teacher.shape, max_positions=32), seed=0)
+    longer = replace(lessons, teacher_train=replace(lessons.train, digest="cut to 16"))
+    assert longer.one_tokenizer  # the same tokens: no text is longer than both read
+    distill(teacher, student, lessons=longer, weights=LossWeights(hidden=1.0), schedule=make_schedule(epochs=0.2))
+    cut = lessons.train.drawn(40, seed=0)
+    with pytest.raises(BadInput, match=r"texts of up to 32 tokens and its teacher of up to 16.*data\.max_length: 16"):
+        distill(
+            teacher,
+            student,
+            lessons=replace(lessons, teacher_train=cut),
+            weights=LossWeights(hidden=1.0),
+            schedule=make_schedule(),
+        )

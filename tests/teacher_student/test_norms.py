@@ -116,7 +116,7 @@ def cut_down(whole: Checkpoint, kept: list[int]) -> Checkpoint:
 def test_norms_of_fewer_channels_write_what_they_wrote(changes: dict[str, Any]) -> None:
     whole, kept = tiny_checkpoint(head=HeadShape(("a", "b"), normed=True), **changes), list(range(20))
     narrow = cut_down(whole, kept)
-    fitted = refitted_norms(narrow, whole, rows(), stream=kept, dense=kept)
+    fitted = refitted_norms(narrow, whole, rows(), stream=kept, head={"head.dense": kept})
     assert fitted.shape == narrow.shape
     for name, weight in narrow.weights.items():
         refitted = "norm." in name and "norm" not in changes and (name != "embeddings.norm.weight" or changes == {})
