@@ -136,9 +136,18 @@ class Checkpoint:
 
     def save(self, directory: Path) -> None:
         """Write our files into an existing directory."""
-        write_json(directory / SHAPE_FILE, {"format": FORMAT, "shape": self.shape.to_json()})
+        refused = {"not_for_hugging_face": self.refused_by_hugging_face()}
+        write_json(directory / SHAPE_FILE, {"format": FORMAT, **refused, "shape": self.shape.to_json()})
         write_tensors(directory / WEIGHTS_FILE, self.weights)
         self.reader.save(directory)
+
+    def refused_by_hugging_face(self) -> str | None:
+        """Return why `save_hugging_face` refuses this model; None where it writes it."""
+        try:
+            self._as_hugging_face()
+        except (BadFile, Unsupported) as error:
+            return error.what
+        return None
 
     def save_hugging_face(self, directory: Path) -> None:
         """Write config, weights and reader as `transformers` reads them, into an existing directory; of a model that
@@ -148,26 +157,27 @@ class Checkpoint:
             Unsupported: the family's format cannot say this shape (pruned, quantized, or another norm: what it cannot
                 say is named), or has one weight for what differs here.
         """
+        config, names = self._as_hugging_face()
+        weights = joined(_family(self.shape.family).names, names)
+        write_json(directory / "config.json", config)
+        write_tensors(directory / WEIGHTS_FILE, weights, metadata={"format": "pt"})
+        write_modules(directory, self.shape, self.projection())
+        self.reader.save(directory)
+
+    def _as_hugging_face(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return config and weights in the family's own format, what is fused there still in parts."""
         family = _family(self.shape.family)
         embeds = self.shape.head is not None and not self.shape.labels
         shape = replace(self.shape, head=None) if embeds else self.shape
-        config = _config(family, shape)
-        axes = family.axes_of(shape)
-        names = family.names.write(
-            {
-                name: value.reshape(axes.get(name, value.shape))
-                for name, value in self.weights.items()
-                if name not in PROJECTION
-            },
+        config, axes = _config(family, shape), family.axes_of(shape)
+        own = {name: value for name, value in self.weights.items() if name not in PROJECTION}
+        return config, family.names.write(
+            {name: value.reshape(axes.get(name, value.shape)) for name, value in own.items()},
             prefix=family.prefix if shape.head else "",
             tokens=shape.answers_tokens,
             task=shape.head.task if shape.head else None,
             same=torch.equal,
         )
-        write_json(directory / "config.json", config)
-        write_tensors(directory / WEIGHTS_FILE, joined(family.names, names), metadata={"format": "pt"})
-        write_modules(directory, self.shape, self.projection())
-        self.reader.save(directory)
 
 
 def local_directory(source: str | Path) -> Path:
