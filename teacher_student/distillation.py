@@ -41,7 +41,6 @@ from teacher_student.schedule import Schedule
 from teacher_student.teacher_cache import TeacherOutputs, check_width, check_words, teacher_outputs
 from teacher_student.training import History, fit
 
-FIRST_ROWS, FIRST_TOKENS = 256, 8192  # at most, that projections of hidden states are fitted to before training
 Reader = Callable[..., TeacherOutputs]  # (checkpoint, data, numbers of hidden states) -> its outputs
 States = Callable[[int], Tensor]  # number into Features.hidden -> (tokens, width)
 
@@ -145,8 +144,7 @@ class DistillationObjective:
         """
         if not isinstance(self.learned, nn.ModuleList) or len(data) == 0:
             return
-        rows = np.random.default_rng(seed).permutation(len(data))[:FIRST_ROWS]
-        batch = data.batch(rows[: max(1, FIRST_TOKENS // int(data.lengths[rows].max()))])
+        batch = data.sample(seed=seed)
         with torch.no_grad():
             hidden, teacher = network.features(**batch.inputs).hidden, self._teacher_states(batch, batch.mask)
             for one, (ours, theirs) in zip(self.learned, self.pairs, strict=True):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from compress.lessons import lessons_of, schedule_of, weights_of
 from compress.pruning.importance import score_channels
 from compress.pruning.latency_table import Clock
@@ -15,7 +13,6 @@ from compress.settings import ArchitectureSettings, DistillSettings
 from compress.stage import Context, Output, Stage
 from models.bert_encoder import even_layers
 from models.checkpoint import Checkpoint
-from models.encoded import Batch, Encoded
 from models.shape import Activation, ModelShape
 from teacher_student.directions import in_main_directions, narrower_head
 from teacher_student.distillation import distill
@@ -23,7 +20,6 @@ from teacher_student.norms import refitted_norms, with_elementwise_norms
 from teacher_student.student import StudentPlan, build_student, student_shape, with_attention, with_dropout
 
 SCORED_ROWS = 1024  # that channels are scored on, and what reads them is fitted to
-FITTED_ROWS, FITTED_TOKENS = 256, 8192  # at most, to fit the two numbers that a norm has for each channel
 WINDOW, GLOBAL_TOKENS = 64, 1  # where a window is asked for, and not how wide
 
 
@@ -70,7 +66,7 @@ def kept_layers(settings: DistillSettings, layers: int) -> int:
 
 def run(parent: Checkpoint, settings: DistillSettings, context: Context) -> Output[Checkpoint]:
     """Return the trained student. It is built out of `parent`, and learns from the original teacher."""
-    student, told = made(parent, settings, context)
+    student, told = untrained(parent, settings, context)
     trained, history = distill(
         context.teacher,
         with_dropout(student, settings.dropout),
@@ -82,7 +78,7 @@ def run(parent: Checkpoint, settings: DistillSettings, context: Context) -> Outp
     return Output(trained, told)
 
 
-def made(parent: Checkpoint, settings: DistillSettings, context: Context) -> tuple[Checkpoint, dict[str, Any]]:
+def untrained(parent: Checkpoint, settings: DistillSettings, context: Context) -> tuple[Checkpoint, dict[str, Any]]:
     """Return the student as it is before training, and what is told of it."""
     student = build_student(parent, plan(parent.shape, settings), seed=context.seed)
     told: dict[str, Any] = {}
@@ -93,7 +89,7 @@ def made(parent: Checkpoint, settings: DistillSettings, context: Context) -> tup
     if settings.hidden_size is not None and settings.hidden_size != parent.shape.hidden_size:
         student, told = _narrowed(parent, student, settings.hidden_size, context)
     if settings.norm is not None:
-        student = with_elementwise_norms(student, _some(context.train, context.seed))
+        student = with_elementwise_norms(student, context.train.sample(seed=context.seed))
     return student, told
 
 
@@ -108,19 +104,12 @@ def _narrowed(
     scores = score_channels(parent, context.train, context.task, **examples)
     channels = Channels.strongest(student, scores, width)
     narrow = narrowed(student, channels, context.train, **examples)
-    some = _some(context.train, context.seed)
+    some = context.train.sample(seed=context.seed)
     narrow = refitted_norms(narrow, student, some, stream=channels.stream, head=channels.head)
     clock = Clock(context.train, context.threads, context.cache, int8=True, progress=context.progress)
     gain = clock.speedup(student, narrow)
     before, after = student.shape.hidden_size, narrow.shape.hidden_size
     return narrow, {"hidden_size": {"before": before, "after": after, "measured_speedup": gain}}
-
-
-def _some(data: Encoded, seed: int) -> Batch:
-    """Return rows drawn from `seed`, so many that they have FITTED_TOKENS tokens with padding, or one."""
-    rows = data.drawn(FITTED_ROWS, seed=seed)
-    few = max(1, FITTED_TOKENS // int(rows.lengths.max()))
-    return rows.batch(np.arange(min(few, len(rows))))
 
 
 def milder(settings: DistillSettings, details: dict[str, Any]) -> DistillSettings | None:

@@ -34,12 +34,15 @@ Cut = tuple[Plan, Checkpoint, dict[str, Any]]  # what is kept, the smaller model
 @final
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a model may cost: `costs` of the stage's input, the unit, and the budget after each round."""
+    """What a model may cost: `costs` of the stage's input, the unit, and the budget after each round; and whether whole
+    sublayers may go for it wherever that loses least.
+    """
 
     costs: Costs
     unit: str
     whole: float
     budgets: tuple[float, ...]
+    removable: bool
 
 
 def run(parent: Checkpoint, settings: PruneSettings, context: Context) -> Output[Checkpoint]:
@@ -96,7 +99,7 @@ def target_of(parent: Checkpoint, settings: PruneSettings, clock: Clock) -> Targ
         factor = 1 / (1 - (settings.sparsity or 0.0))
     whole = costs.of(parent.shape.layers)
     steps = tuple(whole / factor ** (number / settings.rounds) for number in range(1, settings.rounds + 1))
-    return Target(costs, unit, whole, steps)
+    return Target(costs, unit, whole, steps, removable=settings.sublayers == "removable")
 
 
 def layers_of(checkpoint: Checkpoint) -> dict[str, list[int]]:
@@ -128,9 +131,9 @@ def _round(
         )
         costs = _costs_of(target.costs, model)
         if last and settings.speedup is not None:
-            found = _confirmed(parent, model, scores, costs, target, settings, clock)
+            found = _confirmed(parent, model, scores, costs, target, settings.speedup, clock)
         else:
-            choice = _searched(scores, costs, target.budgets[number - 1], target, settings)
+            choice = search(scores, costs, target.budgets[number - 1], unit=target.unit, removable=target.removable)
             found = choice.plan, cut(model, choice.plan), _told(choice, target, model)
         return _compensated(model, found, number, settings, context)
 
@@ -190,10 +193,6 @@ def _costs_of(costs: Costs, model: Checkpoint) -> Costs:
     )
 
 
-def _searched(scores: Scores, costs: Costs, budget: float, target: Target, settings: PruneSettings) -> Choice:
-    return search(scores, costs, budget, unit=target.unit, removable=settings.sublayers == "removable")
-
-
 def _told(choice: Choice, target: Target, model: Checkpoint) -> dict[str, Any]:
     plan = choice.plan
     key = "predicted_speedup" if target.unit == "ms" else "predicted_sparsity"
@@ -212,7 +211,7 @@ def _confirmed(
     scores: Scores,
     costs: Costs,
     target: Target,
-    settings: PruneSettings,
+    wanted: float,
     clock: Clock,
 ) -> Cut:
     """Return the cut model whose measured speed-up meets the wanted one with the least loss of importance.
@@ -220,11 +219,11 @@ def _confirmed(
     The table predicts sublayers one by one; what they cost together is measured on the emitted graphs, and the budget
     corrected by the error, at most twice. Where no try meets the target the fastest is returned.
     """
-    wanted, correction = settings.speedup or 1.0, 1.0
+    correction = 1.0
     tried: list[tuple[float, Choice, Checkpoint]] = []
     for _ in range(1 + CORRECTIONS):
         corrected = max(target.budgets[-1] * correction, costs.least) if tried else target.budgets[-1]
-        choice = _searched(scores, costs, corrected, target, settings)
+        choice = search(scores, costs, corrected, unit=target.unit, removable=target.removable)
         candidate = cut(model, choice.plan)
         if any(candidate.shape == earlier.shape for _, _, earlier in tried):
             break

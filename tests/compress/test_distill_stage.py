@@ -17,7 +17,7 @@ from compress.pruning.latency_table import Clock
 from compress.quantization.schemes import forms_of, quantize
 from compress.recipe import make_recipe
 from compress.settings import ArchitectureSettings, DistillSettings
-from compress.stages.distill import DISTILL, made, plan
+from compress.stages.distill import DISTILL, plan, untrained
 from export.lower import lower
 from export.parity import FLOAT_BOUND, INT8_BOUND, compare
 from export.target import CPU
@@ -198,7 +198,7 @@ def test_a_student_for_the_runtime_learns_and_is_exported(
             wanted, found = (one.network()(**batch.inputs) for one in (teacher, checkpoint))
         return float((found - wanted).square().mean())
 
-    assert 0 < distance(student) < distance(made(teacher, settings, context)[0])
+    assert 0 < distance(student) < distance(untrained(teacher, settings, context)[0])
     for deployed, bound in ((student, FLOAT_BOUND), (quantize(student, forms_of(student)), INT8_BOUND)):
         calls = [random_rows(8).batch(np.array([row])).inputs for row in range(8)]
         arrays = [{name: value.numpy() for name, value in call.items()} for call in calls]
@@ -210,5 +210,5 @@ def test_the_same_teacher_makes_the_same_student(tmp_path: Path) -> None:
     teacher = tiny_checkpoint()
     context = tiny_context(tmp_path, teacher, train=random_rows(300, labels=0))
     settings = DistillSettings(layers=2, norm="elementwise")
-    one, other = (made(teacher, settings, context)[0] for _ in range(2))
+    one, other = (untrained(teacher, settings, context)[0] for _ in range(2))
     assert all(torch.equal(weight, other.weights[name]) for name, weight in one.weights.items())
