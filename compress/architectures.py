@@ -14,8 +14,9 @@ from models.data import Table
 from models.errors import BadInput
 from models.files import digest_of, new_directory
 from models.imaging import Imaging
+from models.kinds import Activation
 from models.reading import Reader
-from models.shape import Activation, HeadShape, ModelShape
+from models.shape import HeadShape, ModelShape
 from models.tokenizing import Tokenizing, train_byte_level_bpe
 
 Made = tuple[ModelShape, Reader]

@@ -188,7 +188,7 @@ def load_inputs(recipe: Recipe, *, cache: Path, progress: Progress = silent) -> 
     task.check(base.shape.head, where=str(recipe.teacher))
     if base.shape.head.task != task.name:  # a config that does not say what its head is for
         head = replace(base.shape.head, task=task.name)
-        base = Checkpoint(replace(base.shape, head=head), base.weights, base.reader)
+        base = replace(base, shape=replace(base.shape, head=head))
     others, others_digest = _ensemble(recipe, base)
     length = recipe.data.max_length
     inputs = Inputs(task, base, digest, tables, length, cache, recipe.seed, progress, others, others_digest)

@@ -14,11 +14,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from models.block import Block
 from models.layers.embeddings import Embeddings
 from models.layers.norm import ElementwiseNorm
 from models.layers.patches import PatchEmbeddings
 from models.layers.quantized import QuantizedLinear
-from models.network import Block, Network
+from models.network import Network
 
 
 class KeptScale(nn.Module):
@@ -60,19 +61,22 @@ def _move_left_biases(network: Network) -> None:
             (block.attention.output, block.attention.heads == 0, block.attention_norm),
             (block.ffn.down, block.ffn.width == 0, block.ffn_norm),
         ):
-            if empty and holder is not None:
+            own = _Holder(writer, "bias")
+            if empty and holder is not None and writer.bias is not None:
                 _set(holder, getattr(holder.module, holder.name) + writer.bias)
-                _set(_Holder(writer, "bias"), torch.zeros_like(writer.bias))
+                _set(own, torch.zeros_like(writer.bias))
             if not block.pre_norm:
                 holder = _shift_of(norm)
             elif not empty:
-                holder = _Holder(writer, "bias")
+                holder = own if writer.bias is not None else None
 
 
 def _fold(block: Block, name: str, writer: nn.Module | None) -> None:
     """Let the writer do its part of a norm that only scales and shifts."""
     norm = block.get_submodule(name)
     if not isinstance(norm, ElementwiseNorm) or not isinstance(writer, (nn.Linear, QuantizedLinear)):
+        return
+    if writer.bias is None:
         return
     rows = _Holder(writer, "weight_scale" if isinstance(writer, QuantizedLinear) else "weight")
     _set(rows, torch.einsum("r...,r->r...", getattr(writer, rows.name), norm.weight))

@@ -12,6 +12,7 @@ from export.lowering.network import answers_of, by_batch, states_of
 from export.session import ANSWER
 from export.target import Target
 from export.values import Port, Value, build
+from models.errors import Unsupported
 from models.network import Network
 from models.shape import BOX
 
@@ -50,8 +51,10 @@ def lower(network: Network, target: Target) -> onnx.ModelProto:
     """Return the checked ONNX model that computes `network.forward` in evaluation mode.
 
     Raises:
-        Unsupported: a module has no ONNX form.
+        Unsupported: a module has no ONNX form, or the network writes.
     """
+    if network.shape.output is not None:
+        raise Unsupported("a model that writes has no ONNX form in one step", where=f"a {network.shape.family} model")
     inputs = {port.name: Value(port) for port in input_ports(network)}
     mask, read = inputs.get(MASK), [value for name, value in inputs.items() if name != MASK]
     emit = Emit(target, LOWERINGS, GROUPS)

@@ -6,7 +6,8 @@ from typing import Any
 
 from models.errors import BadInput, Unsupported
 from models.family import Config, architecture_of, head_keys, head_of
-from models.shape import Activation, LayerShape, ModelShape, member
+from models.kinds import Activation, member
+from models.shape import LayerShape, ModelShape
 from models.shape_problems import MAX_LAYERS
 from models.weights import Row
 

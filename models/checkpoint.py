@@ -10,51 +10,46 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from models.differences import differences, uneven
 from models.errors import BadFile, BadInput, Unsupported, nearest
 from models.families import FAMILIES
 from models.family import Family
-from models.files import inside, read_object, write_json
-from models.fused import in_parts, joined
+from models.files import read_object, write_json
+from models.fused import joined
+from models.generation_settings import Generation, read_generation, token_keys, written_generation
+from models.hugging_face import PROJECTION, WEIGHTS_FILE, position_tables, read_hugging_face, read_tensors
 from models.imaging import PROCESSOR_FILE
+from models.kinds import Biases, Int8Form
 from models.network import Network
 from models.reading import Reader, load_reader, tokenizer_of
 from models.sentence_transformers import (
     MODULES_FILE,
-    dense_directory,
     embedding_head,
     encoder_directory,
     write_modules,
 )
-from models.shape import HeadShape, Int8Form, ModelShape
+from models.shape import HeadShape, ModelShape
 from models.tensor_file import write_tensors
 from models.tokenizing import Tokenizing
 
 FORMAT = 1
 SHAPE_FILE = "model.json"
-WEIGHTS_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
-PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "model.pth", "model.ckpt", "tf_model.h5")
-# What leads to an embedding, and what sentence-transformers calls it.
-PROJECTION = {"head.projection.weight": "linear.weight", "head.projection.bias": "linear.bias"}
-CONVERT = (
-    "Only safetensors are read, because pickled files can run code. Convert it where you trust it: "
-    "AutoModelForSequenceClassification.from_pretrained(SOURCE).save_pretrained(NEW)."
-)
+GENERATION_FILE, GENERATION_CONFIG = "generation.json", "generation_config.json"
 
 
 @final
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained model: its shape, its weights by the names of `Network.state_dict`, and what it reads with."""
+    """A trained model: its shape, its weights by the names of `Network.state_dict`, what it reads with, and of one that
+    writes how it does so.
+    """
 
     shape: ModelShape
     weights: Mapping[str, Tensor]
     reader: Reader
+    generation: Generation | None = None
 
     @property
     def tokenizing(self) -> Tokenizing:
@@ -75,7 +70,17 @@ class Checkpoint:
     def of(self, network: Network) -> Checkpoint:
         """Return a checkpoint of `network` that reads with the same."""
         weights = {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}
-        return Checkpoint(network.shape, weights, self.reader)
+        return replace(self, shape=network.shape, weights=weights)
+
+    def with_biases(self) -> Checkpoint:
+        """Return the same model with a bias of zero in every linear layer of its blocks that has none, for what writes
+        into biases.
+        """
+        shape = replace(self.shape, biases=Biases.ALL)
+        with torch.device("meta"):
+            slots = Network(shape).state_dict()
+        zeros = {name: torch.zeros(slot.shape) for name, slot in slots.items() if name not in self.weights}
+        return replace(self, shape=shape, weights={**self.weights, **zeros})
 
     @property
     def parameters(self) -> int:
@@ -109,11 +114,10 @@ class Checkpoint:
         directory = local_directory(source)
         shape = read_shape(directory)
         head = None if head is None else _family(shape.family).new_head(head, shape)
-        weights = (
-            _read_weights(directory)
-            if (directory / SHAPE_FILE).exists()
-            else _read_hugging_face(directory, shape, wanted=head)
-        )
+        if (directory / SHAPE_FILE).exists():
+            weights = read_tensors(directory)
+        else:
+            shape, weights = read_hugging_face(directory, shape, _family(shape.family), wanted=head)
         if head is not None:
             own = shape.head
             fits = own is not None and bool(own.labels) and (own.tokens, own.boxes) == (head.tokens, head.boxes)
@@ -124,21 +128,23 @@ class Checkpoint:
         problem = reader.problem(shape)
         if problem is not None:
             raise BadFile(problem, where=str(directory), fix="Use what the model was trained with.")
-        return Checkpoint(shape, weights, reader)
+        return Checkpoint(shape, weights, reader, _generation(directory, shape))
 
     @staticmethod
-    def new(shape: ModelShape, reader: Reader, *, seed: int) -> Checkpoint:
+    def new(shape: ModelShape, reader: Reader, *, seed: int, generation: Generation | None = None) -> Checkpoint:
         """Return an untrained model, its weights drawn from `seed`."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = Network(shape)
-        return Checkpoint(shape, {}, reader).of(network)
+        return Checkpoint(shape, {}, reader, generation).of(network)
 
     def save(self, directory: Path) -> None:
         """Write our files into an existing directory."""
         refused = {"not_for_hugging_face": self.refused_by_hugging_face()}
         write_json(directory / SHAPE_FILE, {"format": FORMAT, **refused, "shape": self.shape.to_json()})
         write_tensors(directory / WEIGHTS_FILE, self.weights)
+        if self.generation is not None:
+            write_json(directory / GENERATION_FILE, self.generation.to_json())
         self.reader.save(directory)
 
     def refused_by_hugging_face(self) -> str | None:
@@ -158,24 +164,36 @@ class Checkpoint:
                 say is named), or has one weight for what differs here.
         """
         config, names = self._as_hugging_face()
-        weights = joined(_family(self.shape.family).names, names)
+        if self.generation is not None:
+            config |= token_keys(self.generation)
+            told = written_generation(self.generation, pad=self.shape.pad_token_id)
+            write_json(directory / GENERATION_CONFIG, told)
         write_json(directory / "config.json", config)
-        write_tensors(directory / WEIGHTS_FILE, weights, metadata={"format": "pt"})
+        family = _family(self.shape.family)
+        tensors = joined(family.names, names) | position_tables(family, self.shape)
+        write_tensors(directory / WEIGHTS_FILE, tensors, metadata={"format": "pt"})
         write_modules(directory, self.shape, self.projection())
         self.reader.save(directory)
 
     def _as_hugging_face(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Return config and weights in the family's own format, what is fused there still in parts."""
+        """Return config and weights in the family's own format, what is fused there still in parts; raises as
+        `save_hugging_face`.
+        """
         family = _family(self.shape.family)
         embeds = self.shape.head is not None and not self.shape.labels
         shape = replace(self.shape, head=None) if embeds else self.shape
-        config, axes = _config(family, shape), family.axes_of(shape)
-        own = {name: value for name, value in self.weights.items() if name not in PROJECTION}
-        return config, family.names.write(
-            {name: value.reshape(axes.get(name, value.shape)) for name, value in own.items()},
-            prefix=family.prefix if shape.head else "",
+        config, axes, names_of = _config(family, shape), family.axes_of(shape), family.names
+        held = {
+            name: value.reshape(axes.get(name, value.shape))
+            for name, value in self.weights.items()
+            if name not in PROJECTION and (names_of.is_named(name) or not names_of.is_zero(name) or value.any())
+        }
+        return config, names_of.write(
+            held,
+            prefix=family.prefix if shape.head or shape.output else "",
             tokens=shape.answers_tokens,
             task=shape.head.task if shape.head else None,
+            form=family.form_of(shape),
             same=torch.equal,
         )
 
@@ -227,6 +245,7 @@ def _fetch(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     patterns = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "tokenizer_config.json"]
+    patterns += [GENERATION_CONFIG]
     patterns += [
         PROCESSOR_FILE,
         MODULES_FILE,
@@ -252,7 +271,7 @@ def _config(family: Family, shape: ModelShape) -> dict[str, Any]:
     Raises:
         Unsupported: the family's format cannot; what it cannot say is named.
     """
-    if shape.layers:
+    if shape.layers and (shape.decoder is None or shape.decoder.layers):
         try:
             config = family.config_of(shape)
             back = family.shape_of(config)
@@ -295,73 +314,21 @@ def _our_shape(directory: Path) -> ModelShape:
     return shape
 
 
-def _read_hugging_face(directory: Path, shape: ModelShape, *, wanted: HeadShape | None) -> dict[str, Tensor]:
-    # A bare encoder may still hold a pooler that a new head starts from, so its names are read too.
-    reading = shape if shape.labels else replace(shape, head=wanted or shape.head)
-    with torch.device("meta"):
-        names = Network(reading).state_dict()
-    encoder, family = encoder_directory(directory), _family(shape.family)
-    layout = family.layout_of(read_object(encoder / "config.json"))
-    parts = {
-        name: part
-        for whole, value in _read_weights(encoder).items()
-        for name, part in in_parts(whole, value, family.names)
-    }
-    wanted_there = [name for name in names if name not in PROJECTION]
-    found = family.names.read(parts, wanted_there, where=str(encoder), layout=layout)
-    if reading.head is not None and reading.head.projected:
-        found |= _read_projection(directory, width=reading.head.width)
-    zero = {name: torch.zeros(slot.shape) for name, slot in names.items() if layout.is_zero(name)}
-    own = _unshared({**found, **zero})
-    for name, axes in family.axes_of(reading).items():
-        if own[name].shape == axes:  # else it is refused as any weight of another size
-            own[name] = own[name].reshape(names[name].shape)
-    return own
-
-
-def _read_projection(directory: Path, *, width: int) -> dict[str, Tensor]:
-    """Return the linear layer behind the pooling; one without a bias has zeros."""
-    dense = dense_directory(directory)
-    theirs = {"linear.bias": torch.zeros(width), **({} if dense is None else _read_weights(dense))}
-    return {ours: theirs[name] for ours, name in PROJECTION.items() if name in theirs}
-
-
-def _unshared(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights, each in memory of its own: what layers share in a format came as one tensor."""
-    seen: set[int] = set()
-    own: dict[str, Tensor] = {}
-    for name, value in weights.items():
-        own[name] = value.clone() if id(value) in seen else value
-        seen.add(id(value))
-    return own
-
-
-def _read_weights(directory: Path) -> dict[str, Tensor]:
-    """Return every tensor of a directory's safetensors, floats as float32."""
-    files = [directory / WEIGHTS_FILE]
-    if not files[0].exists() and (directory / INDEX_FILE).exists():
-        shards = read_object(directory / INDEX_FILE).get("weight_map")
-        if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
-            raise BadFile("does not say which file holds which weight", where=str(directory / INDEX_FILE))
-        files = [inside(directory, name) for name in sorted(set(shards.values()))]
-    weights: dict[str, Tensor] = {}
-    for file in files:
-        if not file.exists():
-            pickled = [name for name in PICKLED if (directory / name).exists()]
-            if pickled:
-                raise Unsupported(f"holds its weights only as {pickled[0]}", where=str(directory), fix=CONVERT)
-            raise BadFile("there is no such file", where=str(file))
-        try:
-            weights.update(load_file(str(file)))
-        except (SafetensorError, OSError, ValueError) as error:
-            raise BadFile(f"not a whole safetensors file ({error})", where=str(file), fix="Fetch it again.") from None
-    for name, value in weights.items():
-        if value.is_floating_point():
-            weights[name] = value.float()
-            # A NaN is carried into both bounds, which is cheaper than to look at every value for itself.
-            if value.numel() and not all(bound.isfinite() for bound in torch.aminmax(weights[name])):
-                raise BadFile(f"weight {name} holds values that are not finite", where=str(directory))
-    return weights
+def _generation(directory: Path, shape: ModelShape) -> Generation | None:
+    """Return how a directory's model writes; None for one that does not."""
+    if shape.output is None:
+        return None
+    if (directory / SHAPE_FILE).exists():
+        own = directory / GENERATION_FILE
+        return Generation.from_json(read_object(own)) if own.is_file() else None
+    told, config = directory / GENERATION_CONFIG, read_object(directory / "config.json")
+    if told.is_file():
+        tokens = ("bos_token_id", "eos_token_id", "decoder_start_token_id")
+        config = {**{name: config.get(name) for name in tokens}, **read_object(told)}
+    try:
+        return read_generation(config, behind_encoder=shape.decoder is not None)
+    except (TypeError, ValueError, KeyError) as error:
+        raise BadFile(f"has a setting of the wrong type ({error})", where=str(told)) from None
 
 
 def _complete(

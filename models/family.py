@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from models.shape import CLASSIFICATION, Activation, HeadShape, ImageShape, ModelShape, Reads
+from models.kinds import Activation, Reads
+from models.shape import CLASSIFICATION, HeadShape, ImageShape, ModelShape
 from models.weights import Layout, Names, Row
 
 Config = Mapping[str, Any]
@@ -29,9 +30,11 @@ class Family:
     """A checkpoint format: Hugging Face `model_types` that it reads, and the way from config to shape and back.
 
     `shape_of` raises BadInput for a setting that the network does not have. `prefix` stands before the encoder's names
-    when a classifier is written. `layout_of` says what a config has to say about names, and `axes_of` gives, by our
-    names, the axes of the weights that have others there than here. `new_head` gives the form that a head with labels
-    has in the family, for the one that a task asks for and a model of this shape.
+    when a model with a head or an output is written. `layout_of` says what a config has to say about names, `axes_of`
+    gives, by our names, the axes of the weights that have others there than here, and `form_of` which rows are written.
+    `position_tables` are their names of computed positions that the format holds nevertheless.
+    `new_head` gives the form that a head with labels has in the family, for the one that a task asks for and a model of
+    this shape.
     """
 
     name: str
@@ -43,6 +46,8 @@ class Family:
     layout_of: Callable[[Config], Layout] = lambda config: Layout()
     axes_of: Callable[[ModelShape], Mapping[str, tuple[int, ...]]] = lambda shape: {}
     new_head: Callable[[HeadShape, ModelShape], HeadShape] = lambda head, shape: head
+    form_of: Callable[[ModelShape], str | None] = lambda shape: None
+    position_tables: tuple[str, ...] = ()
 
 
 def labels_of(config: Config) -> tuple[str, ...]:

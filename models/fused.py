@@ -12,9 +12,10 @@ from models.weights import Names
 
 
 def in_parts(whole: str, value: Tensor, table: Names) -> Iterator[tuple[str, Tensor]]:
-    """Yield the rows of a fused weight for each of its names, the layers of a stacked one, or the weight itself."""
+    """Yield a weight as (out, in), the rows of a fused one for each of its names, or the layers of a stacked one."""
     stacked = table.layers(whole, len(value) if value.ndim else 0)
     names = table.parts(whole)
+    value = value.t().contiguous() if table.is_transposed(names[0]) and value.ndim == 2 else value
     if stacked is not None:
         yield from zip(stacked, (part.clone() for part in value), strict=True)
     elif len(names) == 1:
@@ -26,7 +27,7 @@ def in_parts(whole: str, value: Tensor, table: Names) -> Iterator[tuple[str, Ten
 
 
 def joined(names: Names, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a checkpoint's weights with the parts of fused and stacked ones put together."""
+    """Return a checkpoint's weights as they stand there, with the parts of fused and stacked ones put together."""
     stacks: dict[str, dict[int, Tensor]] = {}
     together: dict[str, list[Tensor]] = {}
     for name in sorted(weights):  # the parts are numbered by one digit
@@ -36,4 +37,5 @@ def joined(names: Names, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else:
             stacks.setdefault(stack[0], {})[stack[1]] = weights[name]
     found = {name: torch.cat(parts) if len(parts) > 1 else parts[0] for name, parts in together.items()}
+    found = {name: value.t().contiguous() if names.is_transposed(name) else value for name, value in found.items()}
     return found | {name: torch.stack([parts[key] for key in sorted(parts)]) for name, parts in stacks.items()}

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from models.errors import BadFile, Unsupported
 from models.files import inside, read_json, read_object, write_bytes, write_json
-from models.shape import HeadShape, ModelShape, Reads
+from models.kinds import Reads
+from models.shape import HeadShape, ModelShape
 
 MODULES_FILE = "modules.json"
 POOLING = "1_Pooling"

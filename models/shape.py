@@ -4,73 +4,24 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any
 
 from models.errors import BadFile, BadInput
+from models.kinds import Activation, Biases, Int8Form, Norm, Positions, Reads
 from models.shape_problems import problems_of
 
 CLASSIFICATION = "text-classification"  # what a head does that does not say it
 EVERY_TOKEN = slice(None)
 FIRST_TOKEN = slice(0, 1)
 BOX = 4  # numbers of a box: its centre, width and height
-
-
-class Activation(str, Enum):
-    """What stands between two linear layers."""
-
-    GELU = "gelu"
-    GELU_TANH = "gelu_tanh"
-    RELU = "relu"
-    SILU = "silu"
-    TANH = "tanh"
-
-
-class Norm(str, Enum):
-    """How a residual sum is normalised. ELEMENTWISE is MobileBERT's NoNorm: x * weight + bias."""
-
-    LAYER = "layer_norm"
-    RMS = "rms_norm"
-    ELEMENTWISE = "elementwise"
-
-
-class Positions(str, Enum):
-    """Where position vectors come from. NONE: nothing is added to a word's vector, and attention knows the places."""
-
-    LEARNED = "learned"
-    SINUSOIDAL = "sinusoidal"
-    NONE = "none"
-
-
-class Reads(str, Enum):
-    """What a head makes its answer of: the first token, each token for itself, the mean of all, or each of the learned
-    tokens behind an image's patches for itself.
-    """
-
-    FIRST = "first"
-    EACH = "each"
-    MEAN = "mean"
-    SUFFIX = "suffix"
-
-
-class Int8Form(str, Enum):
-    """How a module is kept in whole numbers: int8 with an activation scale per call or from calibration, or a table in
-    8, 4 or 2 bits.
-    """
-
-    DYNAMIC = "dynamic"
-    STATIC = "static"
-    TABLE = "table"
-    TABLE4 = "table4"
-    TABLE2 = "table2"
-
-
-TABLES = (Int8Form.TABLE, Int8Form.TABLE4, Int8Form.TABLE2)
+GENERATION = "text-generation"  # what a model writes that does not say it
 
 
 @dataclass(frozen=True, slots=True)
 class RelativeBias:
     """What attention adds to a score for the distance of two tokens: one number per head for each of `buckets` ranges
-    of distances, half of them for each direction. From `max_distance` on all distances are one.
+    of distances, half of them for each direction, or in a causal layer all for what lies before. From `max_distance` on
+    all distances are one.
     """
 
     buckets: int = 32
@@ -86,6 +37,10 @@ class LayerShape:
     attention reads the stream as it is. With `linear` what is read is summed once for all readers (Katharopoulos et al.
     2020), without a softmax; a bias for distances has no place in it. With `places` a learned vector is added for every
     place before the layer reads.
+
+    In a `causal` layer a token attends to itself and to what stands before. With `kv_heads` so many heads of keys and
+    values serve all queries, equally many each (Ainslie et al. 2023); else every query has its own. With `cross_heads`
+    so many heads of `head_size` read an encoder's states, between the two sublayers; without, the layer reads none.
     """
 
     heads: int
@@ -97,6 +52,9 @@ class LayerShape:
     global_tokens: int = 0
     linear: bool = False
     places: bool = False
+    causal: bool = False
+    kv_heads: int | None = None
+    cross_heads: int | None = None
 
     @property
     def attention(self) -> str:
@@ -109,6 +67,11 @@ class LayerShape:
     def attention_width(self) -> int:
         """Return heads x head_size."""
         return self.heads * self.head_size
+
+    @property
+    def key_heads(self) -> int:
+        """Return how many heads keys and values have."""
+        return self.heads if self.kv_heads is None else self.kv_heads
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +143,29 @@ class HeadShape:
 
 
 @dataclass(frozen=True, slots=True)
+class OutputShape:
+    """What makes logits of words of the last states: `scale` times the states, times the rows of the word table that
+    the writer reads (`tied`) or of a matrix of its own, plus a number for each word (`bias`). `task` names what is
+    written.
+    """
+
+    tied: bool = True
+    scale: float = 1.0
+    bias: bool = False
+    task: str = GENERATION
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderShape:
+    """What writes behind an encoder: causal layers that read the encoder's states. It has positions of its own, and
+    with `vocab_size` a word table of its own; else it reads the encoder's.
+    """
+
+    layers: tuple[LayerShape, ...]
+    vocab_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelShape:
     """Everything needed to build a network of the right size.
 
@@ -188,6 +174,10 @@ class ModelShape:
     every layer has a table of its own for the distances between tokens. With `gated` each FFN neuron is multiplied by
     a second one. With `image` the network reads pixels; there is no vocabulary then, and a position for each of the
     image's tokens. `int8` lists (module path, form) for every quantized module, sorted by path.
+
+    A model that writes has an `output`. With a `decoder`, `layers` are the encoder's that it reads; without, `layers`
+    are causal and write themselves. Vectors of words are multiplied by `embedding_scale`, and normalised once summed
+    where `embedding_norm`; scores of attention are multiplied by `attention_scale`, or by 1 / sqrt(head_size).
     """
 
     family: str
@@ -212,6 +202,12 @@ class ModelShape:
     relative: RelativeBias | None = None
     gated: bool = False
     image: ImageShape | None = None
+    decoder: DecoderShape | None = None
+    output: OutputShape | None = None
+    biases: Biases = Biases.ALL
+    attention_scale: float | None = None
+    embedding_scale: float = 1.0
+    embedding_norm: bool = True
 
     def __post_init__(self) -> None:
         problems = problems_of(self)
@@ -235,13 +231,27 @@ class ModelShape:
 
     @property
     def outputs(self) -> int:
-        """Return how many numbers an answer has; without a head, a hidden state."""
+        """Return how many numbers an answer has: a head's, the words that can be written, or those of a state."""
+        if self.output is not None:
+            return self.written_words
         return self.hidden_size if self.head is None else self.head.outputs
+
+    @property
+    def written_words(self) -> int:
+        """Return how many words the table has that what writes reads its own words from."""
+        own = None if self.decoder is None else self.decoder.vocab_size
+        return self.vocab_size if own is None else own
+
+    @property
+    def writing_layers(self) -> tuple[LayerShape, ...]:
+        """Return the layers that write, one cache of keys and values each; none where the model does not write."""
+        stack = self.layers if self.decoder is None else self.decoder.layers
+        return () if self.output is None else stack
 
     @property
     def answers_tokens(self) -> bool:
         """Return whether there is an answer for each token."""
-        return self.head is not None and self.head.tokens
+        return self.output is not None or (self.head is not None and self.head.tokens)
 
     @property
     def answers(self) -> int | None:
@@ -294,11 +304,13 @@ class ModelShape:
         """
         try:
             known = dict(value)
-            layers = tuple(LayerShape(**layer) for layer in known.pop("layers"))
-            head = known.pop("head")
+            layers, head, own = _layers(known.pop("layers")), known.pop("head"), known.pop("decoder", None)
             int8 = tuple((str(path), Int8Form(form)) for path, form in known.pop("int8"))
-            relative = known.pop("relative", None)  # younger than the format, as are embedding_size and image
+            relative = known.pop("relative", None)  # younger than the format, as is what follows without an index
             parts: dict[str, Any] = {
+                "decoder": DecoderShape(**{**own, "layers": _layers(own["layers"])}) if own is not None else None,
+                "output": OutputShape(**output) if (output := known.pop("output", None)) else None,
+                "biases": Biases(known.pop("biases", Biases.ALL)),
                 "image": ImageShape(**image) if (image := known.pop("image", None)) else None,
                 "positions": Positions(known.pop("positions")),
                 "activation": Activation(known.pop("activation")),
@@ -328,6 +340,10 @@ def _head(value: dict[str, Any] | None) -> HeadShape | None:
     )
 
 
+def _layers(values: list[dict[str, Any]]) -> tuple[LayerShape, ...]:
+    return tuple(LayerShape(**value) for value in values)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
@@ -336,19 +352,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value
-
-
-_E = TypeVar("_E", bound=Enum)
-
-
-def member(kind: type[_E], name: str, aliases: dict[str, _E], *, where: str) -> _E:
-    """Return the enumeration member for a foreign name.
-
-    Raises:
-        BadInput: the name is not among `aliases`.
-    """
-    if name not in aliases:
-        raise BadInput(
-            f"{kind.__name__.lower()} {name!r} is not supported", where=where, fix=f"Known: {sorted(aliases)}."
-        )
-    return aliases[name]

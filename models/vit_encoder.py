@@ -8,7 +8,8 @@ from typing import Any
 from models.bert_encoder import ACTIVATIONS, encoder_keys, even_layers
 from models.errors import Unsupported
 from models.family import IMAGES, Config, head_keys, image_keys, labels_of, task_of
-from models.shape import CLASSIFICATION, Activation, HeadShape, ImageShape, ModelShape, member
+from models.kinds import Activation, member
+from models.shape import CLASSIFICATION, HeadShape, ImageShape, ModelShape
 from models.weights import Row
 
 ROWS = (

@@ -11,6 +11,7 @@ from typing import TypeVar
 from models.errors import BadFile, Unsupported
 
 T = TypeVar("T")
+_LAYER = re.compile(r"(?P<stack>(?:decoder\.)?)layers\.(?P<i>\d+)\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,9 @@ class Row:
 
     `optional` weights may be absent from a checkpoint (a head that is not trained yet). A row with `tokens` is written
     only of a head that answers tokens, or only of one that does not; one with `task` only of a head for that task, and
-    it stands before the others.
+    it stands before the others. One with `form` is written only of a model of this form, where a family names it in
+    several ways. Several rows may read one of ours, of which the first is written; where several read one of theirs,
+    the first whose weight is wanted does.
     """
 
     theirs: str
@@ -30,6 +33,7 @@ class Row:
     optional: bool = False
     tokens: bool | None = None
     task: str | None = None
+    form: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,42 +56,69 @@ class Names:
 
     `fused` are endings of modules in a checkpoint whose outputs are those of several of ours, and of how many: the rows
     name them with the number of the part behind, from 0. `stacked` are endings of weights that hold those of several
-    layers, one after another, and the number of the first of these layers, which the rows name behind.
+    layers, one after another, and the number of the first of these layers, which the rows name behind. `transposed` are
+    endings of modules whose weights are (in, out) there. `zero` are patterns of our names that are zero where a
+    checkpoint lacks them, and are not written where they are zero.
     """
 
     rows: tuple[Row, ...]
     ignored: tuple[str, ...] = ()
     fused: tuple[tuple[str, int], ...] = ()
     stacked: tuple[tuple[str, int], ...] = ()
+    transposed: tuple[str, ...] = ()
+    zero: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ("",)  # what may stand before every name in a checkpoint, tried in this order
 
     def read(
-        self, theirs: Mapping[str, T], wanted: Iterable[str], *, where: str, layout: Layout = Layout()
+        self,
+        theirs: Mapping[str, T],
+        wanted: Iterable[str],
+        *,
+        where: str,
+        layout: Layout = Layout(),
+        same: Callable[[T, T], bool] = operator.eq,
     ) -> dict[str, T]:
-        """Return our names for the weights of a checkpoint, of which fused ones are in parts already.
+        """Return our names for the weights of a checkpoint, of which fused ones are in parts already; `same` says
+        whether two weights are equal.
 
         Raises:
-            BadFile: names that are unknown, and wanted names that stay unset, all in one message.
+            BadFile: names that are unknown, and wanted names that stay unset, all in one message; or weights that
+                differ and are one here.
         """
         wanted = {name for name in wanted if not layout.is_zero(name)}
-        layers = 1 + max(
-            (int(number) for name in wanted for number in re.findall(r"^layers\.(\d+)\.", name)), default=0
-        )
+        layers = _layers(wanted)
         optional = {_template(row.ours) for row in self.rows if row.optional}
         found: dict[str, T] = {}
-        unknown = []
+        unknown, torn = [], []
         for name, value in theirs.items():
-            ours = self._ours(name, layers=layers, groups=layout.groups)
-            if wanted & ours:
-                found |= dict.fromkeys(wanted & ours, value)
-            elif any(_template(one) in optional for one in ours):
+            ours = next((some for row in self.rows if (some := wanted & self._ours(row, name, layers, layout))), None)
+            if ours is not None:
+                torn += [name] if any(not same(found.setdefault(one, value), value) for one in sorted(ours)) else []
+            elif any(_template(one) in optional for row in self.rows for one in self._ours(row, name, layers, layout)):
                 continue  # a head that is not asked for
             elif not any(re.fullmatch(pattern, name) for pattern in self.ignored):
                 unknown.append(name)
-        unset = sorted(name for name in wanted - set(found) if _template(name) not in optional)
+        unset = sorted(
+            name for name in wanted - set(found) if _template(name) not in optional and not self.is_zero(name)
+        )
         if unset or unknown:
             raise BadFile(_complaint(unset, sorted(unknown)), where=where)
+        if torn:
+            raise BadFile(f"{_some(sorted(torn))} differs from what it is shared with in this family", where=where)
         return found
+
+    def is_zero(self, name: str) -> bool:
+        """Return whether one of our weights is zero where a checkpoint lacks it."""
+        return any(re.fullmatch(pattern, name) for pattern in self.zero)
+
+    def is_named(self, name: str) -> bool:
+        """Return whether a checkpoint has a name for one of our weights."""
+        return any(_template(row.ours) == _template(name) for row in self.rows)
+
+    def is_transposed(self, name: str) -> bool:
+        """Return whether a checkpoint's weight is (in, out) there; of a fused one, whether the whole is."""
+        module, _, kind = self.whole(name).rpartition(".")
+        return kind == "weight" and module.endswith(self.transposed) and bool(self.transposed)
 
     def write(
         self,
@@ -96,10 +127,11 @@ class Names:
         prefix: str,
         tokens: bool = False,
         task: str | None = None,
+        form: str | None = None,
         same: Callable[[T, T], bool] = operator.eq,
     ) -> dict[str, T]:
         """Return the checkpoint's names for our weights; `tokens` says whether the head answers tokens, `task` what it
-        is for, `same` whether two weights are equal.
+        is for, `form` how the family names what it names in several ways, `same` whether two weights are equal.
 
         Raises:
             BadFile: a weight has no name in this family.
@@ -107,7 +139,12 @@ class Names:
         """
         written: dict[str, T] = {}
         homeless, torn = [], []
-        fitting = [row for row in self.rows if row.tokens in (None, tokens) and row.task in (None, task)]
+        asked = (tokens, task, form)
+        fitting = [
+            row
+            for row in self.rows
+            if all(own in (None, one) for own, one in zip((row.tokens, row.task, row.form), asked, strict=True))
+        ]
         rows = {_template(row.ours): row for row in reversed(fitting)}
         for name, value in ours.items():
             row = rows.get(_template(name))
@@ -151,36 +188,44 @@ class Names:
         known = number.isdigit() and any(stem.endswith(ending) for ending, _ in self.stacked)
         return (stem, int(number)) if known else None
 
-    def _ours(self, name: str, *, layers: int, groups: int) -> set[str]:
-        """Return our names for one of theirs: none, one, or that of every layer which shares it."""
-        for row in self.rows:
-            # A name that begins with ^ stands at the top of the file; the others may follow a prefix.
-            prefixes = ("",) if row.theirs.startswith("^") else self.prefixes
-            pattern = (
-                re.escape(row.theirs.lstrip("^")).replace(r"\{i\}", r"(?P<i>\d+)").replace(r"\{g\}", r"(?P<g>\d+)")
-            )
-            pattern = pattern.replace(r"\{p\}", "(?P<p>weight|bias)")
-            match = re.fullmatch(f"(?:{'|'.join(re.escape(prefix) for prefix in prefixes)}){pattern}", name)
-            if match is None:
-                continue
-            known = match.groupdict()
-            if "i" in known or "{i}" not in row.ours:
-                return {row.ours.format(**known)}
-            # The group of a layer as transformers' AlbertTransformer has it.
-            sharers = [at for at in range(layers) if "g" not in known or int(at / (layers / groups)) == int(known["g"])]
-            return {row.ours.format(**{**known, "i": at}) for at in sharers}
-        return set()
+    def _ours(self, row: Row, name: str, layers: Mapping[str, int], layout: Layout) -> set[str]:
+        """Return our names for one of theirs by a row: none, one, or that of every layer which shares it."""
+        # A name that begins with ^ stands at the top of the file; the others may follow a prefix.
+        prefixes = ("",) if row.theirs.startswith("^") else self.prefixes
+        pattern = re.escape(row.theirs.lstrip("^")).replace(r"\{i\}", r"(?P<i>\d+)").replace(r"\{g\}", r"(?P<g>\d+)")
+        pattern = pattern.replace(r"\{p\}", "(?P<p>weight|bias)")
+        match = re.fullmatch(f"(?:{'|'.join(re.escape(prefix) for prefix in prefixes)}){pattern}", name)
+        if match is None:
+            return set()
+        known = match.groupdict()
+        if "i" in known or "{i}" not in row.ours:
+            return {row.ours.format(**known)}
+        count = layers.get(row.ours.partition("layers.")[0], 1)
+        # The group of a layer as transformers' AlbertTransformer has it.
+        of_group = count / layout.groups
+        sharers = [at for at in range(count) if "g" not in known or int(at / of_group) == int(known["g"])]
+        return {row.ours.format(**{**known, "i": at}) for at in sharers}
+
+
+def _layers(names: Iterable[str]) -> dict[str, int]:
+    """Return how many layers each stack has, by what stands before `layers` in its names."""
+    counts: dict[str, int] = {}
+    for name in names:
+        layer = _LAYER.match(name)
+        if layer is not None:
+            counts[layer["stack"]] = max(counts.get(layer["stack"], 0), 1 + int(layer["i"]))
+    return counts
 
 
 def _template(name: str) -> str:
     """Return our name with its layer number and its weight or bias taken out."""
-    template = re.sub(r"^layers\.\d+\.", "layers.{i}.", name)
+    template = _LAYER.sub(r"\g<stack>layers.{i}.", name)
     return re.sub(r"\.(weight|bias)$", ".{p}", template)
 
 
 def _fill(theirs: str, ours: str) -> str:
-    layer = re.match(r"layers\.(\d+)\.", ours)
-    number = layer.group(1) if layer else ""
+    layer = _LAYER.match(ours)
+    number = layer["i"] if layer else ""
     return theirs.format(i=number, g=number, p=ours.rsplit(".", 1)[1])
 
 

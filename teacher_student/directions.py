@@ -7,10 +7,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from models.checkpoint import PROJECTION, Checkpoint
+from models.checkpoint import Checkpoint
 from models.encoded import Encoded
 from models.errors import BadInput
 from models.evaluation import evaluate_logits
+from models.hugging_face import PROJECTION
 from models.shape import ModelShape
 
 MOST_TEXTS = 20_000  # that directions are looked for in: fifty for each of a teacher's 384

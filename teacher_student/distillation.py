@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.block import Block
 from models.checkpoint import Checkpoint
 from models.encoded import Batch, Encoded, same_tokens
 from models.errors import BadInput
 from models.evaluation import evaluate_logits
 from models.layers.packed import FakeRoundedEmbedding
 from models.layers.quantized import FakeQuantizedLinear
-from models.network import Block, Features, Network
+from models.network import Features, Network
 from models.progress import Progress, silent
 from models.shape import ModelShape
 from models.summary import contributions

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from models.checkpoint import Checkpoint
 from models.encoded import Batch
+from models.kinds import Norm
 from models.layers.norm import ElementwiseNorm
-from models.shape import Norm
 
 Instead = Callable[[str, Tensor, Tensor], Tensor]  # (norm's path, what it reads, what it writes) -> to write instead
 
@@ -34,7 +34,7 @@ def with_elementwise_norms(student: Checkpoint, batch: Batch) -> Checkpoint:
         return read * weight + bias
 
     _run(student, batch, line)
-    return Checkpoint(replace(student.shape, norm=Norm.ELEMENTWISE), {**student.weights, **fitted}, student.reader)
+    return replace(student, shape=replace(student.shape, norm=Norm.ELEMENTWISE), weights={**student.weights, **fitted})
 
 
 def refitted_norms(
@@ -62,7 +62,7 @@ def refitted_norms(
         return written * slope + height
 
     _run(narrow, batch, line)
-    return Checkpoint(narrow.shape, {**narrow.weights, **fitted}, narrow.reader)
+    return replace(narrow, weights={**narrow.weights, **fitted})
 
 
 def fitted_line(read: Tensor, written: Tensor) -> tuple[Tensor, Tensor]:

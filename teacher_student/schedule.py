@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from models.encoded import length_buckets
 from models.errors import BadInput
-from models.shape import Int8Form
+from models.kinds import Int8Form
 from teacher_student.compute import Compute
 
 SAVE_EVERY_S = 60.0

@@ -144,7 +144,7 @@ def build_student(teacher: Checkpoint, plan: StudentPlan | ModelShape, *, seed: 
     teacher = replace(teacher, weights={**teacher.weights, **_longer_positions(teacher, shape)})
     if shape.hidden_size != teacher.shape.hidden_size:
         fresh.update(_projected_tables(teacher.weights, fresh))
-        return Checkpoint(shape, fresh, teacher.reader)
+        return replace(teacher, shape=shape, weights=fresh)
     if isinstance(plan, StudentPlan):
         sources: tuple[int, ...] = plan.sources
     else:
@@ -156,7 +156,7 @@ def build_student(teacher: Checkpoint, plan: StudentPlan | ModelShape, *, seed: 
             slot = fresh.get(f"layers.{place}.{name}")
             if slot is not None and value.shape == slot.shape:
                 fresh[f"layers.{place}.{name}"] = value
-    return Checkpoint(shape, fresh, teacher.reader)
+    return replace(teacher, shape=shape, weights=fresh)
 
 
 def _longer_positions(teacher: Checkpoint, shape: ModelShape) -> dict[str, Tensor]:

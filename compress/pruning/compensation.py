@@ -9,6 +9,7 @@ the teacher from 94.7 % to 95.5 %.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ def compensated(parent: Checkpoint, plan: Plan, pruned: Checkpoint, known: Mappi
             before = parent.weights[f"{path}.weight"], parent.weights[f"{path}.bias"]
             if len(kept) < before[0].shape[1]:
                 weights[f"{path}.weight"], weights[f"{path}.bias"] = updated(*before, kept, known[path])
-    return Checkpoint(pruned.shape, weights, pruned.reader)
+    return replace(pruned, weights=weights)
 
 
 def updated(weight: Tensor, bias: Tensor, kept: list[int], moments: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,9 +24,10 @@ from models.checkpoint import Checkpoint
 from models.encoded import Encoded
 from models.errors import BadFile
 from models.files import digest_of, read_object, write_json
+from models.kinds import Int8Form
 from models.network import Network
 from models.progress import Progress, silent
-from models.shape import EVERY_TOKEN, Int8Form, LayerShape, ModelShape
+from models.shape import EVERY_TOKEN, LayerShape, ModelShape
 
 FORMAT = 6
 QUANTILES = (0.3, 0.5, 0.7)  # of the texts' lengths: around the median, which the speed gate compares

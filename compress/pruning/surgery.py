@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch_pruning
 from torch import Tensor, nn
 
 from compress.pruning.plan import Plan
+from models.block import Block
 from models.checkpoint import Checkpoint
 from models.errors import BadInput, Mismatch
 from models.layers.attention import Attention, DistanceBias
 from models.layers.feedforward import FeedForward
-from models.network import Block, Network
+from models.network import Network
 from models.shape import ModelShape
 
 TRACED_TOKENS = 4
@@ -55,7 +57,7 @@ def prune(checkpoint: Checkpoint, plan: Plan) -> Checkpoint:
             by_hand[f"layers.{index}.attention.relative.weight"] = columns.clone()
         by_hand |= _emptied(checkpoint.shape, index, heads=bool(heads), neurons=bool(neurons))
     weights = {name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}
-    pruned = Checkpoint(shape, {**weights, **by_hand}, checkpoint.reader)
+    pruned = replace(checkpoint, shape=shape, weights={**weights, **by_hand})
     pruned.network()  # loads strictly: every size is what the shape says
     return pruned
 

@@ -18,9 +18,10 @@ from compress.pruning.surgery import dependencies
 from models.checkpoint import Checkpoint
 from models.encoded import Encoded
 from models.errors import BadInput, Mismatch
+from models.kinds import Positions
 from models.network import Network
 from models.progress import Progress, silent
-from models.shape import ModelShape, Positions
+from models.shape import ModelShape
 
 STREAM = "stream"
 # The layers of a head that are as wide as the stream, and what reads them.
@@ -85,6 +86,7 @@ def narrowed(
         BadInput: a quantized model, or one of which `narrow_shape` says why not.
         Mismatch: the dependency graph leaves out a weight that must be cut, or cuts others.
     """
+    checkpoint = checkpoint.with_biases()
     network, cuts = checkpoint.network(), cuts_of(checkpoint)
     kept = {STREAM: list(channels.stream), **{path: list(outputs) for path, outputs in channels.head.items()}}
     linear = {path for path, module in network.named_modules() if isinstance(module, nn.Linear) and module.out_features}
@@ -100,7 +102,7 @@ def narrowed(
     for name, own in cuts.items():
         for axis, whose in own.items():
             weights[name] = weights[name].index_select(axis, torch.tensor(kept[whose])).contiguous()
-    narrow = Checkpoint(narrow_shape(checkpoint.shape, len(channels.stream)), weights, checkpoint.reader)
+    narrow = replace(checkpoint, shape=narrow_shape(checkpoint.shape, len(channels.stream)), weights=weights)
     narrow.network()  # loads strictly: every size is what the shape says
     return narrow
 
@@ -114,7 +116,7 @@ def narrow_shape(shape: ModelShape, hidden_size: int) -> ModelShape:
     """
     reason = None
     if shape.head is None or not shape.head.labels:
-        reason = "what this model answers is its residual stream"
+        reason = "what this model answers is read off its residual stream"
     elif shape.positions is Positions.SINUSOIDAL and shape.embedding_size is None:
         reason = "this model's positions are sines of its own width"
     if reason is not None:

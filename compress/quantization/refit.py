@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from compress.curvature import damped, output_projections
 from compress.recording import recorded
+from models.block import Block
 from models.checkpoint import Checkpoint
 from models.encoded import Encoded
 from models.evaluation import unpadded_batches
 from models.memory import give_back
-from models.network import Block, Network
+from models.network import Network
 from models.progress import Progress, silent
 from models.shape import EVERY_TOKEN
 

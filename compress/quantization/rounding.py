@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from compress.curvature import damped
+from models.kinds import Int8Form
 from models.layers.packed import four_bit_levels, four_bit_scale, row_scale, two_bit_levels
-from models.shape import Int8Form
 
 DAMPING = 0.01  # of the mean diagonal
 TABLE_DAMPING = 1.0  # two bits change a row by a third of its length, which is far for a second order

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
@@ -12,10 +13,11 @@ from torch import Tensor, nn
 from compress.quantization.rounding import round_to_four_bits
 from models.checkpoint import Checkpoint
 from models.errors import BadInput, nearest
+from models.kinds import TABLES, Int8Form
 from models.layers.packed import pack_rows, pack_rows_in_two_bits
 from models.layers.quantized import ACTIVATION_LEVELS, quantize_weight
 from models.network import Network
-from models.shape import Int8Form, ModelShape
+from models.shape import ModelShape
 
 WORDS = "embeddings.word"
 WORD_FORMS = {"int8": Int8Form.TABLE, "int4": Int8Form.TABLE4, "int2": Int8Form.TABLE2}
@@ -117,6 +119,8 @@ def quantize(
     weights: dict[str, Tensor] = dict(checkpoint.weights)
     for path, form in forms.items():
         weight, scale, bias = (f"{path}.{name}" for name in ("weight", "weight_scale", "bias"))
+        if form not in TABLES:  # an int8 layer always adds a bias, at no cost
+            weights.setdefault(bias, torch.zeros(len(weights[weight])))
         if path in curvatures:
             found = round_to_four_bits(weights[weight], weights[bias], curvatures[path])
             weights[weight], weights[scale], weights[bias] = found
@@ -125,4 +129,4 @@ def quantize(
         if form is Int8Form.STATIC:
             weights[f"{path}.input_scale"] = torch.tensor(given[path].scale, dtype=torch.float32)
             weights[f"{path}.input_zero_point"] = torch.tensor(given[path].zero_point, dtype=torch.uint8)
-    return Checkpoint(checkpoint.shape.with_int8(dict(forms)), weights, checkpoint.reader)
+    return replace(checkpoint, shape=checkpoint.shape.with_int8(dict(forms)), weights=weights)

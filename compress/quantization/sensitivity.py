@@ -12,10 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from models.block import Block
 from models.checkpoint import Checkpoint
 from models.encoded import Encoded
 from models.evaluation import answer_offsets, place_answers, unpadded_batches
-from models.network import Block, Network
+from models.network import Network
 from models.progress import Progress, silent
 from models.shape import EVERY_TOKEN
 from models.summary import contributions

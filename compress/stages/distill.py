@@ -13,7 +13,8 @@ from compress.settings import ArchitectureSettings, DistillSettings
 from compress.stage import Context, Output, Stage
 from models.bert_encoder import even_layers
 from models.checkpoint import Checkpoint
-from models.shape import Activation, ModelShape
+from models.kinds import Activation
+from models.shape import ModelShape
 from teacher_student.directions import in_main_directions, narrower_head
 from teacher_student.distillation import distill
 from teacher_student.norms import refitted_norms, with_elementwise_norms

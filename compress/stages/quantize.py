@@ -15,7 +15,7 @@ from compress.quantization.sensitivity import affordable, sensitivities
 from compress.settings import QuantizeSettings
 from compress.stage import Context, Output, Stage
 from models.checkpoint import Checkpoint
-from models.shape import TABLES, Int8Form
+from models.kinds import TABLES, Int8Form
 
 STEP = 2  # layers that a milder attempt leaves in float besides
 

@@ -11,8 +11,8 @@ import torch
 
 from compress.trimming.tokenizer import Trimmed, trim_tokenizer
 from models.checkpoint import Checkpoint
-from models.errors import BadInput
-from models.shape import Positions
+from models.errors import BadInput, Unsupported
+from models.kinds import Positions
 from models.tokenizing import Tokenizing
 
 WORD, POSITION, TOKEN_TYPE = (f"embeddings.{name}.weight" for name in ("word", "position", "token_type"))
@@ -34,6 +34,8 @@ def trim_checkpoint(
     shape = checkpoint.shape
     if shape.int8:
         raise BadInput("a quantized model cannot be trimmed", where="trim", fix="Trim first, quantize after.")
+    if shape.output is not None:
+        raise Unsupported("the words of a model that writes", where="trim", fix="Leave trim out.")
     if positions > shape.usable_positions:
         raise BadInput(
             f"{positions} positions are more than the model's {shape.usable_positions}", where="trim.positions"
@@ -57,7 +59,7 @@ def trim_checkpoint(
         type_vocab_size=types,
         pad_token_id=trimmed.numbers.get(shape.pad_token_id, tokenizing.pad_token_id),
     )
-    return Checkpoint(smaller, weights, tokenizing), Trimmed(tokenizing, trimmed.rows)
+    return replace(checkpoint, shape=smaller, weights=weights, reader=tokenizing), Trimmed(tokenizing, trimmed.rows)
 
 
 def _limited(tokenizing: Tokenizing, positions: int) -> Tokenizing:

@@ -31,6 +31,7 @@ from export.lowering.quantized import (
     lower_quantized_linears,
     lower_two_bit_embedding,
 )
+from models.block import Block
 from models.layers.attention import Attention, DistanceBias
 from models.layers.embeddings import Embeddings, SinusoidalPositions
 from models.layers.feedforward import FeedForward
@@ -48,7 +49,6 @@ from models.layers.norm import ElementwiseNorm
 from models.layers.packed import PackedEmbedding, TwoBitEmbedding
 from models.layers.patches import PatchEmbeddings
 from models.layers.quantized import QuantizedEmbedding, QuantizedLinear
-from models.network import Block
 
 LOWERINGS: Mapping[type[nn.Module], Lowering] = {
     Block: lower_block,

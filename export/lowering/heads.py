@@ -6,6 +6,7 @@ import numpy as np
 
 from export.emit import Emit
 from export.values import Value
+from models.kinds import Reads
 from models.layers.heads import (
     LEAST_LENGTH,
     BoxHead,
@@ -17,7 +18,6 @@ from models.layers.heads import (
     Projection,
     TokenHead,
 )
-from models.shape import Reads
 
 
 def lower_classification_head(module: ClassificationHead, emit: Emit, first: Value, _: Value | None) -> Value:

@@ -9,8 +9,10 @@ from export.emit import Emit, Places
 from export.folding import KeptScale
 from export.places import places_of
 from export.values import Value
-from models.network import Block, Network
-from models.shape import EVERY_TOKEN, FIRST_TOKEN, Reads
+from models.block import Block
+from models.kinds import Reads
+from models.network import Network
+from models.shape import EVERY_TOKEN, FIRST_TOKEN
 
 
 def lower_block(module: Block, emit: Emit, hidden: Value, places: Places) -> Value:
@@ -37,7 +39,7 @@ def lower_block(module: Block, emit: Emit, hidden: Value, places: Places) -> Val
 
 def _writes(last: nn.Linear) -> bool:
     """Return whether a sublayer that ends in this layer writes anything but zeros."""
-    return last.in_features > 0 or bool(last.bias.any())
+    return last.in_features > 0 or (last.bias is not None and bool(last.bias.any()))
 
 
 def _stream(module: Block, emit: Emit, after: str, kept: Value, written: Value | None, *, role: str) -> Value:

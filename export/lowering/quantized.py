@@ -10,9 +10,9 @@ import torch
 
 from export.emit import Emit
 from export.values import Value
+from models.kinds import Int8Form
 from models.layers.packed import HIGHEST, LOWEST, PackedEmbedding, TwoBitEmbedding, pack
 from models.layers.quantized import QuantizedEmbedding, QuantizedLinear
-from models.shape import Int8Form
 
 
 class Activation(NamedTuple):

@@ -7,7 +7,8 @@ from typing import Any
 
 from models.bert_encoder import even_layers
 from models.family import ANSWERS, Config, Family, architecture_of, head_keys, head_of
-from models.shape import Activation, HeadShape, ModelShape, member
+from models.kinds import Activation, member
+from models.shape import HeadShape, ModelShape
 from models.weights import Names, Row
 
 ACTIVATIONS = {"gelu": Activation.GELU, "relu": Activation.RELU}

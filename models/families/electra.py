@@ -7,7 +7,8 @@ from typing import Any
 
 from models.bert_encoder import ROWS, bert_config, bert_shape
 from models.family import ANSWERS, Config, Family
-from models.shape import Activation, HeadShape, ModelShape
+from models.kinds import Activation
+from models.shape import HeadShape, ModelShape
 from models.weights import Names, Row
 
 

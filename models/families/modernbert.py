@@ -12,7 +12,8 @@ from typing import Any
 from models.bert_encoder import ACTIVATIONS, even_layers
 from models.errors import BadInput, Unsupported
 from models.family import Config, Family, architecture_of, head_keys, head_of
-from models.shape import Activation, HeadShape, ModelShape, Positions, Reads, member
+from models.kinds import Activation, Positions, Reads, member
+from models.shape import HeadShape, ModelShape
 from models.weights import Layout, Names, Row
 
 WHOLE, LOCAL = "full_attention", "sliding_attention"

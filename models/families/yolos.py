@@ -8,7 +8,8 @@ from typing import Any
 
 from models.errors import Unsupported
 from models.family import OBJECTS, Config, Family, labels_of
-from models.shape import Activation, HeadShape, ModelShape, Reads
+from models.kinds import Activation, Reads
+from models.shape import HeadShape, ModelShape
 from models.vit_encoder import IGNORED, ROWS, vit_axes, vit_config, vit_shape
 from models.weights import Names, Row
 

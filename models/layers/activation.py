@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from models.shape import Activation
+from models.kinds import Activation
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     Activation.GELU: nn.GELU,

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
+from models.kinds import Norm, Reads
 from models.layers.activation import make_activation
 from models.layers.norm import make_norm
-from models.shape import BOX, HeadShape, ImageShape, Norm, Reads
+from models.shape import BOX, HeadShape, ImageShape
 
 LEAST_LENGTH = 1e-12  # of an embedding that is made of length 1
 

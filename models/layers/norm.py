@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.shape import Norm
+from models.kinds import Norm
 
 
 class ElementwiseNorm(nn.Module):

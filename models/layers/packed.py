@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from models.shape import Int8Form
+from models.kinds import Int8Form
 
 LOWEST, HIGHEST = -8, 7
 _SHIFTS = torch.arange(0, 8, 2, dtype=torch.uint8)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.shape import Int8Form
+from models.kinds import Int8Form
 
 ACTIVATION_LEVELS = 255  # uint8
 WEIGHT_LIMIT = 127  # symmetric int8: -128 is never used

@@ -8,8 +8,13 @@ from torch import Tensor
 
 def waves(tokens: int, size: int, base: float, *, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
     """Return cosines and sines of the angles of each place, both (tokens, size / 2), the shortest wavelength first."""
-    speeds = 1.0 / (base ** (torch.arange(0, size, 2, dtype=torch.float32, device=device) / size))
-    angles = torch.arange(tokens, dtype=torch.float32, device=device)[:, None] * speeds
+    return waves_at(torch.arange(tokens, device=device), size, base)
+
+
+def waves_at(places: Tensor, size: int, base: float) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines of the angles of `places` (...), both (..., size / 2), as `waves` does."""
+    speeds = 1.0 / (base ** (torch.arange(0, size, 2, dtype=torch.float32, device=places.device) / size))
+    angles = places.to(torch.float32)[..., None] * speeds
     return angles.cos(), angles.sin()
 
 

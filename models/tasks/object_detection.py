@@ -13,8 +13,9 @@ from models.boxes import corners, right_at
 from models.choice import probabilities
 from models.columns import Wanted
 from models.errors import BadInput
+from models.kinds import Activation, Reads
 from models.labels import labels_of, unknown
-from models.shape import BOX, Activation, HeadShape, Reads
+from models.shape import BOX, HeadShape
 from models.summary import Summary
 from models.task import Answer, Floats, Given, Logits, Metric, PairedTest, Targets
 

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from models.columns import Wanted
 from models.errors import BadInput
-from models.shape import HeadShape, Reads
+from models.kinds import Reads
+from models.shape import HeadShape
 from models.summary import Summary
 from models.targets import SpanTargets
 from models.task import Answer, Besides, Floats, Given, Logits, Metric, PairedTest, Targets

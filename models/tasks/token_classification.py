@@ -11,8 +11,9 @@ import numpy as np
 from models.choice import probabilities, softened_divergence
 from models.columns import Wanted, listed
 from models.errors import BadInput
+from models.kinds import Reads
 from models.labels import unknown
-from models.shape import HeadShape, Reads
+from models.shape import HeadShape
 from models.summary import Summary
 from models.targets import WordTargets
 from models.task import Answer, Floats, Given, Logits, Metric, PairedTest, Targets

@@ -74,7 +74,7 @@ def missing_column(scene: Scene) -> None:
 
 def unsupported_family(scene: Scene) -> None:
     (scene.teacher / "model.json").unlink()
-    (scene.teacher / "config.json").write_text('{"model_type": "bart"}')
+    (scene.teacher / "config.json").write_text('{"model_type": "xlnet"}')
 
 
 def truncated_weights(scene: Scene) -> None:
@@ -122,7 +122,7 @@ def occupied_output(scene: Scene) -> None:
         (empty_file, ["train.jsonl", "empty"]),
         (unknown_label, ["validation.jsonl", "no such class"]),
         (missing_column, ["sentense", "text"]),
-        (unsupported_family, ["'bart'", "bert", "distilbert", "roberta"]),
+        (unsupported_family, ["'xlnet'", "bert", "distilbert", "roberta"]),
         (truncated_weights, ["model.safetensors"]),
         (foreign_tokenizer, ["1000000", "tokenizer.json"]),
         (misspelt_key, ["learning_rat", "learning_rate"]),

@@ -99,7 +99,7 @@ def test_sizes_that_no_model_has(change: dict[str, Any], checkpoint: Path) -> No
 def test_a_scale_that_is_not_a_number(tmp_path: Path) -> None:
     from support.networks import quantized_network
 
-    from models.shape import Int8Form
+    from models.kinds import Int8Form
 
     plain = tiny_checkpoint()
     plain.of(quantized_network(plain.network(), Int8Form.DYNAMIC)).save(tmp_path)

@@ -10,7 +10,8 @@ import pytest
 from support.examples import tiny_checkpoint
 
 import retrieval
-from models.shape import HeadShape, Reads
+from models.kinds import Reads
+from models.shape import HeadShape
 
 
 def test_recall_is_the_share_of_what_is_found_too() -> None:

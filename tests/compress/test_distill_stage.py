@@ -23,7 +23,8 @@ from export.parity import FLOAT_BOUND, INT8_BOUND, compare
 from export.target import CPU
 from models.checkpoint import Checkpoint
 from models.errors import BadInput
-from models.shape import Activation, LayerShape, ModelShape, Norm, RelativeBias
+from models.kinds import Activation, Norm
+from models.shape import LayerShape, ModelShape, RelativeBias
 from teacher_student.student import StudentPlan, build_student
 
 TEACHER = tiny_shape((LayerShape(2, 8, 12),) * 6)

@@ -26,7 +26,8 @@ from export.manifest import GoldenExample, PackedArray
 from export.target import CPU
 from export.verify import verify_bundle
 from models.errors import BadFile, BadInput, Unsupported
-from models.shape import HeadShape, Reads
+from models.kinds import Reads
+from models.shape import HeadShape
 from models.tasks import TASKS
 
 # What a row of random words is labelled with: something that can be learnt from the words.

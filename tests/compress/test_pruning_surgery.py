@@ -15,7 +15,8 @@ from compress.pruning.surgery import prune
 from compress.quantization.schemes import forms_of, quantize
 from models.checkpoint import Checkpoint
 from models.errors import BadInput
-from models.shape import LayerShape, Norm, RelativeBias
+from models.kinds import Norm
+from models.shape import LayerShape, RelativeBias
 
 UNITS = {"heads": st.integers(0, 4), "ffn": st.integers(0, 12), "window": st.sampled_from([None, 1])}
 LAYERS = st.lists(

@@ -21,7 +21,8 @@ from models.content import Pixels
 from models.encoded import Encoded
 from models.errors import BadInput, Mismatch
 from models.imaging import Imaging
-from models.shape import HeadShape, ImageShape, LayerShape, ModelShape, Norm, Positions, Reads, RelativeBias
+from models.kinds import Norm, Positions, Reads
+from models.shape import HeadShape, ImageShape, LayerShape, ModelShape, RelativeBias
 from models.tasks.text_classification import TextClassification
 
 TASK = TextClassification()
@@ -189,7 +190,7 @@ def test_what_cannot_be_narrowed_is_refused() -> None:
     with pytest.raises(BadInput, match="quantized"):
         cuts_of(quantize(checkpoint, forms_of(checkpoint)))
     embedding = tiny_checkpoint(head=HeadShape((), reads=Reads.MEAN, width=32))
-    with pytest.raises(BadInput, match="answers is its residual stream"):
+    with pytest.raises(BadInput, match="answers is read off its residual stream"):
         cuts_of(embedding)
     with pytest.raises(BadInput, match="sines of its own width"):
         cuts_of(tiny_checkpoint(positions=Positions.SINUSOIDAL))

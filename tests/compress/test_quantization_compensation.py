@@ -20,8 +20,8 @@ from compress.stages.quantize import QUANTIZE
 from models.checkpoint import Checkpoint
 from models.errors import BadInput
 from models.evaluation import evaluate_logits
+from models.kinds import TABLES, Int8Form
 from models.layers.packed import PackedEmbedding, TwoBitEmbedding, pack_rows, pack_rows_in_two_bits
-from models.shape import TABLES, Int8Form
 
 ROWS = random_rows(200)
 OTHERS = random_rows(60, seed=1)

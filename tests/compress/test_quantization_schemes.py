@@ -25,9 +25,9 @@ from models.checkpoint import Checkpoint
 from models.encoded import Encoded
 from models.errors import BadInput
 from models.evaluation import evaluate_logits
+from models.kinds import Int8Form, Positions
 from models.layers.packed import PackedEmbedding, TwoBitEmbedding
 from models.layers.quantized import QuantizedEmbedding, QuantizedLinear, quantize_weight
-from models.shape import Int8Form, Positions
 from models.tasks.text_classification import TextClassification
 
 ROWS = random_rows(24)

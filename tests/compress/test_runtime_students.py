@@ -19,7 +19,8 @@ from compress.stages.distill import DISTILL
 from export.bundle import Bundle
 from export.verify import verify_bundle
 from models.checkpoint import Checkpoint
-from models.shape import Activation, LayerShape, Norm
+from models.kinds import Activation, Norm
+from models.shape import LayerShape
 
 LAYERS = (LayerShape(4, 16, 48),) * 3
 MADE: dict[str, tuple[str, dict[str, Any]]] = {

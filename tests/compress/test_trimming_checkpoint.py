@@ -19,7 +19,8 @@ from export.session import open_session, run
 from export.target import CPU
 from models.checkpoint import Checkpoint
 from models.errors import BadInput
-from models.shape import Int8Form, Positions, RelativeBias
+from models.kinds import Int8Form, Positions
+from models.shape import RelativeBias
 
 TEXT, PAIR = "w3 w7 w3", "w11 w2"
 SHAPES: dict[str, dict[str, Any]] = {

@@ -23,9 +23,10 @@ from models.content import Tokens
 from models.encoded import Encoded
 from models.errors import BadFile, BadInput, CompressError, Mismatch
 from models.files import sha256_file
+from models.kinds import Int8Form, Reads
 from models.network import Network
 from models.sentence_transformers import embedding_head
-from models.shape import HeadShape, Int8Form, Reads
+from models.shape import HeadShape
 from models.tokenizing import Tokenizing, train_byte_level_bpe
 
 EXAMPLES = [

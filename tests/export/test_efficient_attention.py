@@ -17,7 +17,8 @@ from export.lower import lower
 from export.places import LEAST_BLOCK, MASKED_WINDOWS
 from export.session import feeds, open_session
 from export.target import CPU, TARGETS, Target
-from models.shape import HeadShape, ImageShape, Int8Form, LayerShape, ModelShape, Reads, RelativeBias
+from models.kinds import Int8Form, Reads
+from models.shape import HeadShape, ImageShape, LayerShape, ModelShape, RelativeBias
 
 targets = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 LONG: dict[str, Any] = {"max_positions": 300}

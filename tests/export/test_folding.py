@@ -14,8 +14,9 @@ from export import parity
 from export.folding import folded
 from export.lower import lower
 from export.target import CPU, TARGETS, Target
+from models.kinds import Int8Form, Norm
 from models.network import Network
-from models.shape import Int8Form, LayerShape, ModelShape, Norm
+from models.shape import LayerShape, ModelShape
 
 FORMS = [None, Int8Form.DYNAMIC, Int8Form.STATIC]
 

@@ -32,21 +32,11 @@ from export.session import open_session, run
 from export.target import CPU, TARGETS, Target
 from export.values import Port, Value, build
 from models.errors import Unsupported
+from models.kinds import Activation, Int8Form, Norm, Positions, Reads
 from models.layers.activation import make_activation
 from models.layers.packed import PackedEmbedding, TwoBitEmbedding, pack_rows, pack_rows_in_two_bits
 from models.network import Network
-from models.shape import (
-    Activation,
-    HeadShape,
-    ImageShape,
-    Int8Form,
-    LayerShape,
-    ModelShape,
-    Norm,
-    Positions,
-    Reads,
-    RelativeBias,
-)
+from models.shape import HeadShape, ImageShape, LayerShape, ModelShape, OutputShape, RelativeBias
 
 targets = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 FLOAT = parity.FLOAT_BOUND
@@ -335,7 +325,16 @@ def test_every_module_type_has_a_lowering() -> None:
     without = {nn.Dropout, nn.ModuleList, models.layers.quantized.FakeQuantizedLinear}
     without |= {models.layers.packed.FakeRoundedEmbedding, Network}  # a network is no part of another
     without |= {models.layers.patches.LearnedRows}  # what they hold is in the sum that an image's tokens begin with
+    without |= {models.layers.embeddings.WordOutput}  # what writes has no graph of one step
     assert _layer_types() - without == set(LOWERINGS) | set(GROUPS)
+
+
+def test_what_writes_is_refused_by_name() -> None:
+    network = random_network(
+        tiny_shape(tuple(replace(layer, causal=True) for layer in EVEN), head=None, output=OutputShape())
+    )
+    with pytest.raises(Unsupported, match="a bert model: a model that writes has no ONNX form in one step"):
+        lower(network, CPU)
 
 
 def test_an_unknown_module_is_refused_by_name() -> None:

@@ -10,7 +10,7 @@ from export import parity
 from export.lower import lower
 from export.target import CPU
 from models.errors import BadInput, Mismatch
-from models.shape import Int8Form
+from models.kinds import Int8Form
 
 NATIVE = np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0], [0.0, 4.0]], dtype=np.float32)
 

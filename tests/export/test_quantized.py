@@ -13,8 +13,8 @@ from export.emit import Emit
 from export.lowering import GROUPS, LOWERINGS
 from export.target import TARGETS, Target
 from export.values import Port, Value, build
+from models.kinds import Int8Form
 from models.layers.quantized import QuantizedLinear, dynamic_range, integer_matmul, quantize_activation
-from models.shape import Int8Form
 
 ROWS = st.integers(1, 9)
 WIDTHS = st.integers(1, 70)

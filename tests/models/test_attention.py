@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from support.networks import EFFICIENT, TURNED, random_network, tiny_shape
 from torch import Tensor, nn
 
+from models.kinds import Positions, Reads
 from models.layers.attention import LEAST_TOTAL, Attention, padding_mask
-from models.shape import FIRST_TOKEN, HeadShape, LayerShape, Positions, Reads, RelativeBias
+from models.shape import FIRST_TOKEN, HeadShape, LayerShape, RelativeBias
 
 LENGTHS = (9, 6)
 MASK = torch.tensor([[1] * 9, [1] * 6 + [0] * 3])

@@ -20,7 +20,8 @@ from support.networks import EVEN, PRUNED, quantized_network, random_network, ti
 
 from models.checkpoint import Checkpoint, local_directory
 from models.errors import BadFile, BadInput, CompressError, Unsupported
-from models.shape import HeadShape, Int8Form, ModelShape, Norm, Positions
+from models.kinds import Int8Form, Norm, Positions
+from models.shape import HeadShape, ModelShape
 
 SHAPES: dict[str, ModelShape] = {
     "even": tiny_shape(EVEN),
@@ -335,6 +336,7 @@ def test_a_hub_name_fetches_config_tokenizer_and_safetensors_only(
     assert name == "some-org/some-model"
     assert set(options["allow_patterns"]) == {
         "config.json",
+        "generation_config.json",
         "*.safetensors",
         "*.safetensors.index.json",
         "tokenizer.json",

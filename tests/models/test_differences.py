@@ -13,7 +13,8 @@ from support.networks import EVEN, PRUNED, tiny_shape
 
 from models.differences import differences
 from models.errors import Unsupported
-from models.shape import Activation, HeadShape, Int8Form, LayerShape, Norm, Positions, RelativeBias
+from models.kinds import Activation, Int8Form, Norm, Positions
+from models.shape import HeadShape, LayerShape, RelativeBias
 
 
 @pytest.mark.parametrize(

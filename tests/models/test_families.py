@@ -29,7 +29,8 @@ from export.target import CPU
 from models.checkpoint import Checkpoint
 from models.errors import BadFile, BadInput, Unsupported
 from models.families import FAMILIES
-from models.shape import Activation, HeadShape, LayerShape, Norm, Positions, Reads
+from models.kinds import Activation, Norm, Positions, Reads
+from models.shape import HeadShape, LayerShape
 
 cases = pytest.mark.parametrize(("family", "changes"), CASES.values(), ids=CASES)
 families = pytest.mark.parametrize("family", SIZES)
@@ -356,10 +357,10 @@ def test_a_silu_or_tanh_network_is_refused_where_the_format_has_none(family: str
             "bert",
             {"model_type": "brt"},
             Unsupported,
-            "'brt'.*bert, deit, distilbert, electra, modernbert, mpnet, roberta.*Did you mean 'bert'",
+            "'brt'.*bert, deit, distilbert, electra, gpt2.*Did you mean 'bert'",
         ),
-        ("bert", {"model_type": "gpt2"}, Unsupported, "'gpt2'.*bert, deit, distilbert, electra, modernbert, mpnet"),
-        ("bert", {"model_type": None}, Unsupported, "bert, deit, distilbert, electra, modernbert, mpnet, roberta"),
+        ("bert", {"model_type": "xlnet"}, Unsupported, "'xlnet'.*bert, deit, distilbert, electra, gpt2, llama, marian"),
+        ("bert", {"model_type": None}, Unsupported, "mbart, modernbert, mpnet, mt5, pegasus, qwen2, roberta, t5, vit"),
     ],
 )
 def test_configs_that_are_not_ours(

@@ -9,13 +9,14 @@ import torch
 from support.networks import tiny_shape
 from torch import Tensor, nn
 
+from models.kinds import Activation, Norm, Positions
 from models.layers.activation import make_activation
 from models.layers.attention import Attention, padding_mask
 from models.layers.embeddings import Embeddings, SinusoidalPositions
 from models.layers.feedforward import FeedForward
 from models.layers.heads import ClassificationHead
 from models.layers.norm import make_norm
-from models.shape import FIRST_TOKEN, Activation, HeadShape, LayerShape, Norm, Positions, RelativeBias
+from models.shape import FIRST_TOKEN, HeadShape, LayerShape, RelativeBias
 
 
 def formula(activation: Activation, x: Tensor) -> Tensor:

@@ -13,9 +13,10 @@ from support.networks import EVEN, PRUNED, TURNED, WINDOWS, quantized_network, r
 from support.strategies import model_shapes
 from torch import Tensor
 
+from models.kinds import Activation, Int8Form, Norm, Positions, Reads
 from models.layers.attention import padding_mask
 from models.network import Network, initialize
-from models.shape import Activation, HeadShape, Int8Form, LayerShape, ModelShape, Norm, Positions, Reads, RelativeBias
+from models.shape import HeadShape, LayerShape, ModelShape, RelativeBias
 
 FORMS = [
     pytest.param(

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from models.kinds import Int8Form
 from models.layers.packed import (
     FakeRoundedEmbedding,
     PackedEmbedding,
@@ -16,7 +17,6 @@ from models.layers.packed import (
     pack_rows_in_two_bits,
 )
 from models.layers.quantized import quantize_weight
-from models.shape import Int8Form
 
 
 def table_of(weight: torch.Tensor) -> PackedEmbedding:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import nn
 
+from models.kinds import Int8Form
 from models.layers.quantized import (
     FakeQuantizedLinear,
     QuantizedEmbedding,
@@ -19,7 +20,6 @@ from models.layers.quantized import (
     quantize_activation,
     quantize_weight,
 )
-from models.shape import Int8Form
 
 rows = st.integers(1, 8)
 widths = st.integers(1, 40)

@@ -20,8 +20,9 @@ from models.columns import Wanted
 from models.data import Table
 from models.encoded import Encoded
 from models.errors import BadFile, BadInput
+from models.kinds import Reads
 from models.questions import read_questions
-from models.shape import HeadShape, Reads
+from models.shape import HeadShape
 from models.task import Given
 from models.tasks import task_named
 from models.tasks.question_answering import answer_f1

@@ -17,7 +17,8 @@ from transformers import AutoModel
 from compress.sources import tree_digest
 from models.checkpoint import Checkpoint
 from models.errors import BadFile, BadInput, Unsupported
-from models.shape import HeadShape, Reads
+from models.kinds import Reads
+from models.shape import HeadShape
 
 MEAN, FIRST = "pooling_mode_mean_tokens", "pooling_mode_cls_token"
 KINDS = ["Transformer", "Pooling", "Normalize"]

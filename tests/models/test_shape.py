@@ -14,14 +14,19 @@ import pytest
 from hypothesis import given
 from support.images import BOXES, image_shape
 from support.networks import EFFICIENT, EVEN, PRUNED, tiny_shape
-from support.strategies import model_shapes
+from support.strategies import model_shapes, writing_shapes
 
 from models.errors import BadFile, BadInput, CompressError
+from models.kinds import Int8Form, Reads
 from models.network import Network
-from models.shape import HeadShape, ImageShape, Int8Form, LayerShape, ModelShape, Reads, RelativeBias
+from models.shape import DecoderShape, HeadShape, ImageShape, LayerShape, ModelShape, OutputShape, RelativeBias
+
+CAUSAL = LayerShape(2, 4, 4, causal=True)
+ALONE: dict[str, Any] = {"layers": (CAUSAL,), "output": OutputShape(), "head": None}
+BEHIND: dict[str, Any] = {"decoder": DecoderShape((CAUSAL,)), "output": OutputShape(), "head": None}
 
 
-@given(model_shapes())
+@given(model_shapes() | writing_shapes())
 def test_json_goes_both_ways(shape: ModelShape) -> None:
     assert ModelShape.from_json(json.loads(json.dumps(shape.to_json(), allow_nan=False))) == shape
 
@@ -96,6 +101,30 @@ def test_positions_that_are_left_for_text() -> None:
         ({"layers": (LayerShape(2, 4, 4, window=2, linear=True),)}, "layer 0 is linear, which has no window"),
         ({"layers": (LayerShape(2, 4, 4, linear=1),)}, "layer 0 linear is 1"),
         ({"layers": (LayerShape(2, 4, 4, normed=False),)}, "only a pre-norm layer may be without a norm"),
+        ({"layers": (CAUSAL,)}, "layers are causal, and nothing is written"),
+        ({"layers": (CAUSAL,), "output": OutputShape()}, "a model that writes has no head"),
+        ({**ALONE, "layers": (CAUSAL, LayerShape(2, 4, 4))}, "what writes has a layer that is not causal"),
+        ({**ALONE, "layers": (replace(CAUSAL, window=3),)}, "layer 0 is causal, which has no window"),
+        ({**ALONE, "layers": (replace(CAUSAL, linear=True),)}, "layer 0 is causal, which has no window"),
+        ({**ALONE, "layers": (replace(CAUSAL, causal=1),)}, "layer 0 causal is 1"),
+        ({**ALONE, "layers": (replace(CAUSAL, cross_heads=2),)}, "only layers behind an encoder have cross_heads"),
+        ({**ALONE, "layers": (replace(CAUSAL, heads=6, kv_heads=4),)}, "layer 0 has 6 heads for 4 of keys"),
+        ({**ALONE, "layers": (replace(CAUSAL, kv_heads=0),)}, "layer 0 has 2 heads for 0 of keys"),
+        ({**ALONE, "layers": (replace(CAUSAL, kv_heads=4),)}, "layer 0 has 2 heads for 4 of keys"),
+        ({**ALONE, "layers": (replace(CAUSAL, kv_heads="2"),)}, "layer 0 has 2 heads for 2 of keys"),
+        ({**ALONE, "embedding_size": 16}, "a table narrower than the network"),
+        ({**ALONE, "output": OutputShape(scale=0.0)}, r"output scale is 0\.0"),
+        ({**ALONE, "output": OutputShape(tied=1)}, "output tied is 1"),  # type: ignore[arg-type]
+        ({**ALONE, "relative": RelativeBias(8, 4)}, "8 buckets for relative distances up to 4"),
+        ({"decoder": DecoderShape((CAUSAL,))}, "a decoder without an output"),
+        ({**BEHIND, "layers": (CAUSAL,)}, "an encoder has a causal layer"),
+        ({**BEHIND, "decoder": DecoderShape((LayerShape(2, 4, 4),))}, "the decoder has a layer that is not causal"),
+        ({**BEHIND, "decoder": DecoderShape((CAUSAL,), vocab_size=0)}, "decoder vocab_size is 0"),
+        ({**BEHIND, "decoder": DecoderShape((replace(CAUSAL, heads=-1),))}, "decoder layer 0 heads is -1"),
+        ({**BEHIND, "decoder": DecoderShape((replace(CAUSAL, cross_heads=-2),))}, "decoder layer 0 cross_heads is -2"),
+        ({**BEHIND, "decoder": DecoderShape((CAUSAL,) * 1025)}, "1025 layers are more than 1024"),
+        ({"attention_scale": "much"}, "attention_scale is much"),
+        ({"embedding_norm": 1}, "embedding_norm is 1"),
         ({"head": HeadShape(("a",), reads=Reads.MEAN)}, "a head with labels reads mean"),
         ({"head": HeadShape(())}, "a head needs an output"),
         ({"head": HeadShape(("a", "b", "a"))}, "a label is named twice"),
@@ -138,12 +167,24 @@ def test_a_missing_key_is_named(key: str) -> None:
 
 def test_a_shape_that_was_written_before_a_key_was_made() -> None:
     value = tiny_shape().to_json()
-    for key in ("embedding_size", "relative", "gated", "image"):
+    writing = ("decoder", "output", "biases", "attention_scale", "embedding_scale", "embedding_norm")
+    for key in ("embedding_size", "relative", "gated", "image", *writing):
         del value[key]
     for key in ("normed", "dense", "boxes"):
         del value["head"][key]
     for layer in value["layers"]:
-        for key in ("window", "rotary", "normed", "global_tokens", "linear", "places"):
+        younger = (
+            "window",
+            "rotary",
+            "normed",
+            "global_tokens",
+            "linear",
+            "places",
+            "causal",
+            "kv_heads",
+            "cross_heads",
+        )
+        for key in younger:
             del layer[key]
     assert ModelShape.from_json(value) == tiny_shape()
 

@@ -18,7 +18,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from models.data import Table
 from models.encoded import Encoded
 from models.errors import BadInput, Unsupported
-from models.shape import HeadShape, Reads
+from models.kinds import Reads
+from models.shape import HeadShape
 from models.summary import contributions
 from models.task import Given, Task
 from models.tasks import TASKS, task_named

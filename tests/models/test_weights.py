@@ -8,15 +8,31 @@ from typing import Any
 
 import pytest
 from support.images import BOXES, TINY, image_shape
-from support.networks import PRUNED, tiny_shape
+from support.networks import PRUNED, WRITES, tiny_shape
 
 from models.errors import BadFile, Unsupported
 from models.families import FAMILIES
 from models.family import Family
+from models.kinds import Biases, Norm, Positions
 from models.network import Network
-from models.shape import HeadShape, ModelShape, Positions, RelativeBias
+from models.shape import DecoderShape, HeadShape, ModelShape, OutputShape, RelativeBias
 from models.weights import Layout, Names, Row
 
+# Shapes in which every row of a family is used.
+ALONE: dict[str, Any] = {
+    "layers": tuple(replace(layer, causal=True) for layer in PRUNED),
+    "output": OutputShape(tied=False),
+    "head": None,
+    "type_vocab_size": 0,
+    "pre_norm": True,
+}
+BEHIND: dict[str, Any] = {
+    **ALONE,
+    "layers": PRUNED,
+    "decoder": DecoderShape(WRITES),
+    "output": OutputShape(tied=False, bias=True),
+}
+LLAMA: dict[str, Any] = {"norm": Norm.RMS, "gated": True, "positions": Positions.NONE, "embedding_norm": False}
 FORMS: dict[str, dict[str, Any]] = {
     "distilbert": {"type_vocab_size": 0},
     "electra": {"embedding_size": 16},
@@ -29,6 +45,29 @@ FORMS: dict[str, dict[str, Any]] = {
         "head": HeadShape(("a", "b"), normed=True),
     },
     "mpnet": {"type_vocab_size": 0, "relative": RelativeBias()},
+    "gpt2": {**ALONE, "embedding_norm": False},
+    "llama": {**ALONE, **LLAMA, "biases": Biases.NONE},
+    "qwen2": {**ALONE, **LLAMA, "biases": Biases.READING},
+    "bart": {**BEHIND, "pre_norm": False},
+    "mbart": BEHIND,
+    "pegasus": {**BEHIND, "positions": Positions.HALVES, "embedding_norm": False},
+    "marian": {
+        **BEHIND,
+        "pre_norm": False,
+        "positions": Positions.HALVES,
+        "embedding_norm": False,
+        "decoder": DecoderShape(WRITES, vocab_size=44),
+    },
+    "t5": {
+        **BEHIND,
+        "positions": Positions.NONE,
+        "embedding_norm": False,
+        "relative": RelativeBias(),
+        "norm": Norm.RMS,
+        "gated": True,
+        "biases": Biases.NONE,
+        "output": OutputShape(tied=False),
+    },
     "yolos": {"layers": tuple(replace(layer, places=True) for layer in PRUNED), "head": BOXES},
 }
 OTHER_HEADS = {"yolos": ("head.output.{p}",)}  # beside those of tokens: what a new head for classes is called
@@ -36,14 +75,17 @@ LEARNED = {"vit": (1, 0), "deit": (2, 0), "yolos": (1, 3)}  # tokens before and 
 families = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 
 
-def names_of(family: Family, *, head: bool = True) -> list[str]:
+def shape_of(family: Family, *, head: bool = True) -> ModelShape:
     changes = FORMS.get(family.name, {}) | ({} if head else {"head": None})
     if family.name in LEARNED:
         prefix, suffix = LEARNED[family.name]
-        settings = {"layers": PRUNED, "family": family.name, "image": replace(TINY, prefix=prefix, suffix=suffix)}
-        return list(Network(image_shape(**(settings | changes))).state_dict())
-    shape: ModelShape = tiny_shape(PRUNED, family=family.name, **changes)
-    return list(Network(shape).state_dict())
+        image = replace(TINY, prefix=prefix, suffix=suffix)
+        return image_shape(**{"layers": PRUNED, "family": family.name, "image": image, **changes})
+    return tiny_shape(**{"layers": PRUNED, "family": family.name, **changes})
+
+
+def names_of(family: Family, *, head: bool = True) -> list[str]:
+    return list(Network(shape_of(family, head=head)).state_dict())
 
 
 @families
@@ -56,7 +98,7 @@ def test_names_lead_back(family: Family, *, head: bool) -> None:
     }
     prefixes = {family.prefix, ""}
     for prefix in prefixes:
-        theirs = family.names.write(ours, prefix=prefix)
+        theirs = family.names.write(ours, prefix=prefix, form=family.form_of(shape_of(family, head=head)))
         assert len(theirs) == len(set(ours.values()))
         assert family.names.read(theirs, ours, where="here", layout=Layout(len(PRUNED))) == ours
 
@@ -67,10 +109,11 @@ def _is_shared(row: Row) -> bool:
 
 @families
 def test_every_row_is_used(family: Family) -> None:
-    written = family.names.write(dict.fromkeys(names_of(family)), prefix=family.prefix)
+    form = family.form_of(shape_of(family))
+    written = family.names.write(dict.fromkeys(names_of(family)), prefix=family.prefix, form=form)
     others = OTHER_HEADS.get(family.name, ())
-    rows = [row for row in family.names.rows if not row.tokens and row.ours not in others]
-    assert len(rows) == len({name.split(".", 1)[1] for name in _rows_met(family, written)})
+    rows = {row.ours for row in family.names.rows if not row.tokens and row.ours not in others}
+    assert rows == _rows_met(family, written)
 
 
 def _rows_met(family: Family, written: dict[str, None]) -> set[str]:
@@ -79,7 +122,7 @@ def _rows_met(family: Family, written: dict[str, None]) -> set[str]:
     for row in family.names.rows:
         pattern = row.ours.replace("{p}", "weight").replace("{i}", "0")
         if pattern in back or pattern.replace("weight", "bias") in back:
-            templates.add(f"row.{row.ours}")
+            templates.add(row.ours)
     return templates
 
 

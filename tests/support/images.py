@@ -27,7 +27,8 @@ from transformers import (
 
 from models.checkpoint import Checkpoint
 from models.imaging import Imaging, Pixels
-from models.shape import Activation, HeadShape, ImageShape, LayerShape, ModelShape, Reads
+from models.kinds import Activation, Reads
+from models.shape import HeadShape, ImageShape, LayerShape, ModelShape
 
 SIZES: dict[str, Any] = {
     "hidden_size": 24,

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from models.kinds import Int8Form, Positions
 from models.layers.quantized import QuantizedLinear, quantize_weight
 from models.network import Network
-from models.shape import HeadShape, Int8Form, LayerShape, ModelShape, Positions
+from models.shape import HeadShape, LayerShape, ModelShape
 
 EVEN = (LayerShape(4, 8, 48), LayerShape(4, 8, 48))
 PRUNED = (LayerShape(3, 8, 40), LayerShape(0, 8, 17), LayerShape(1, 8, 0), LayerShape(0, 8, 0), LayerShape(2, 8, 5))
@@ -28,6 +29,13 @@ EFFICIENT = (
     LayerShape(3, 8, 9, window=3, global_tokens=2),
     LayerShape(2, 8, 5, window=4),
     LayerShape(2, 8, 7, linear=True),
+)
+# Layers that write: causal, some with cross-attention, pruned in every way.
+WRITES = (
+    LayerShape(3, 8, 40, causal=True, cross_heads=2),
+    LayerShape(0, 8, 17, causal=True, cross_heads=1),
+    LayerShape(1, 8, 0, causal=True, cross_heads=0),
+    LayerShape(2, 8, 5, causal=True),
 )
 
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from models.shape import Activation, HeadShape, Int8Form, LayerShape, ModelShape, Norm, Positions, Reads, RelativeBias
+from models.kinds import Activation, Biases, Int8Form, Norm, Positions, Reads
+from models.shape import DecoderShape, HeadShape, LayerShape, ModelShape, OutputShape, RelativeBias
 
 FAMILIES = ("albert", "bert", "distilbert", "electra", "modernbert", "mpnet", "roberta")
 heads = st.integers(0, 4)
@@ -97,3 +98,46 @@ def model_shapes(draw: st.DrawFn) -> ModelShape:
 
 def _of(paths: set[str]) -> st.SearchStrategy[str]:
     return st.sampled_from(sorted(paths)) if paths else st.nothing()
+
+
+writing_layers = st.integers(0, 3).flatmap(
+    lambda groups: st.builds(
+        LayerShape,
+        heads=st.integers(1, 2).map(lambda each: each * groups),
+        head_size=st.sampled_from((2, 4)),
+        ffn=ffn_widths,
+        causal=st.just(True),
+        kv_heads=st.just(groups),
+        rotary=st.none() | st.just(9.0),
+    )
+)
+
+
+@st.composite
+def writing_shapes(draw: st.DrawFn) -> ModelShape:
+    """Draw a network that writes, behind an encoder or by itself."""
+    alone = draw(st.booleans())
+    stack = draw(st.lists(writing_layers, min_size=1, max_size=3))
+    crossing = tuple(replace(layer, cross_heads=draw(st.none() | st.integers(0, 3))) for layer in stack)
+    own = draw(st.none() | st.integers(5, 12))
+    return ModelShape(
+        family=draw(st.sampled_from(("gpt2", "llama") if alone else ("t5", "bart"))),
+        vocab_size=draw(st.integers(5, 12)),
+        hidden_size=draw(st.integers(1, 8)),
+        layers=tuple(stack) if alone else tuple(draw(st.lists(layers, max_size=2))),
+        decoder=None if alone else DecoderShape(crossing, vocab_size=own),
+        output=OutputShape(tied=draw(st.booleans()), scale=draw(st.sampled_from((1.0, 0.5))), bias=draw(st.booleans())),
+        max_positions=draw(st.integers(10, 16)),
+        position_offset=draw(st.integers(0, 2)),
+        positions=draw(st.sampled_from(Positions)),
+        norm=draw(st.sampled_from(Norm)),
+        norm_eps=1e-5,
+        pre_norm=draw(st.booleans()),
+        gated=draw(st.booleans()),
+        activation=draw(st.sampled_from(Activation)),
+        relative=draw(st.none() | st.just(RelativeBias(buckets=6, max_distance=8))),
+        biases=draw(st.sampled_from(Biases)),
+        attention_scale=draw(st.none() | st.just(1.0)),
+        embedding_scale=draw(st.sampled_from((1.0, 2.5))),
+        embedding_norm=draw(st.booleans()),
+    )

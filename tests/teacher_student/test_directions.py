@@ -16,7 +16,8 @@ from compress.stages.distill import DISTILL, plan
 from models.checkpoint import Checkpoint
 from models.errors import BadInput
 from models.evaluation import evaluate_logits
-from models.shape import HeadShape, Reads
+from models.kinds import Reads
+from models.shape import HeadShape
 from models.tasks import task_named
 from teacher_student.directions import in_directions_of, in_main_directions, principal_directions
 from teacher_student.student import StudentPlan, build_student

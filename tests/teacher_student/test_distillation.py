@@ -9,10 +9,11 @@ import torch
 from compress.quantization.schemes import quantize
 from models.errors import BadInput
 from models.evaluation import evaluate_logits
+from models.kinds import Int8Form
 from models.layers.quantized import FakeQuantizedLinear
 from models.network import Network
 from models.progress import silent
-from models.shape import HeadShape, Int8Form, LayerShape
+from models.shape import HeadShape, LayerShape
 from teacher_student import hidden_states
 from teacher_student.compute import Compute
 from teacher_student.distillation import DistillationObjective, Reading, distill

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from models.checkpoint import Checkpoint
 from models.encoded import Batch
+from models.kinds import Norm, Reads
 from models.layers.norm import ElementwiseNorm
-from models.shape import HeadShape, Norm, Reads
+from models.shape import HeadShape
 from teacher_student.norms import fitted_line, refitted_norms, with_elementwise_norms
 
 ROWS = np.arange(24)

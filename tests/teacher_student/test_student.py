@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from models.errors import BadInput
-from models.shape import HeadShape, Int8Form, LayerShape, RelativeBias
+from models.kinds import Int8Form
+from models.shape import HeadShape, LayerShape, RelativeBias
 from teacher_student.layer_map import LayerMap, evenly_spread, layer_map
 from teacher_student.student import build_student, student_shape, with_dropout
 
