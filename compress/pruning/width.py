@@ -86,7 +86,6 @@ def narrowed(
         BadInput: a quantized model, or one of which `narrow_shape` says why not.
         Mismatch: the dependency graph leaves out a weight that must be cut, or cuts others.
     """
-    checkpoint = checkpoint.with_biases()
     network, cuts = checkpoint.network(), cuts_of(checkpoint)
     kept = {STREAM: list(channels.stream), **{path: list(outputs) for path, outputs in channels.head.items()}}
     linear = {path for path, module in network.named_modules() if isinstance(module, nn.Linear) and module.out_features}
@@ -117,7 +116,7 @@ def narrow_shape(shape: ModelShape, hidden_size: int) -> ModelShape:
     reason = None
     if shape.head is None or not shape.head.labels:
         reason = "what this model answers is read off its residual stream"
-    elif shape.positions is Positions.SINUSOIDAL and shape.embedding_size is None:
+    elif shape.positions in (Positions.SINUSOIDAL, Positions.HALVES) and shape.embedding_size is None:
         reason = "this model's positions are sines of its own width"
     if reason is not None:
         raise BadInput(f"{reason}, so it cannot be narrowed", where="student", fix="Leave hidden_size out.")

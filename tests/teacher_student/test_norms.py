@@ -21,6 +21,7 @@ from models.shape import HeadShape
 from teacher_student.norms import fitted_line, refitted_norms, with_elementwise_norms
 
 ROWS = np.arange(24)
+KEPT = list(range(20))
 
 
 def rows() -> Batch:
@@ -113,20 +114,27 @@ def cut_down(whole: Checkpoint, kept: list[int]) -> Checkpoint:
     return Checkpoint(shape, weights, whole.reader)
 
 
-@pytest.mark.parametrize("changes", [{}, {"pre_norm": True, "norm": Norm.RMS}, {"embedding_size": 32}])
-def test_norms_of_fewer_channels_write_what_they_wrote(changes: dict[str, Any]) -> None:
-    whole, kept = tiny_checkpoint(head=HeadShape(("a", "b"), normed=True), **changes), list(range(20))
-    narrow = cut_down(whole, kept)
-    fitted = refitted_norms(narrow, whole, rows(), stream=kept, head={"head.dense": kept})
+def narrowed(whole: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
+    """Return what is left of 20 channels, and that with its norms fitted."""
+    narrow = cut_down(whole, KEPT)
+    return narrow, refitted_norms(narrow, whole, rows(), stream=KEPT, head={"head.dense": KEPT})
+
+
+@pytest.mark.parametrize(
+    ("changes", "first"),
+    [
+        ({}, "embeddings.norm"),
+        ({"pre_norm": True}, "embeddings.norm"),
+        ({"embedding_size": 32}, "layers.0.attention_norm"),
+        ({"norm": Norm.ELEMENTWISE}, "layers.0.attention_norm"),
+    ],
+)
+def test_norms_of_fewer_channels_write_what_they_wrote(changes: dict[str, Any], first: str) -> None:
+    whole = tiny_checkpoint(head=HeadShape(("a", "b"), normed=True), **changes)
+    narrow, fitted = narrowed(whole)
     assert fitted.shape == narrow.shape
     for name, weight in narrow.weights.items():
-        refitted = "norm." in name and "norm" not in changes and (name != "embeddings.norm.weight" or changes == {})
-        if "embedding_size" in changes and name.startswith("embeddings.norm"):
-            torch.testing.assert_close(fitted.weights[name], weight)  # of a width of its own
-        elif name.startswith("embeddings.norm") or not refitted:
-            assert refitted != torch.equal(fitted.weights[name], weight), name
-
-    first = "layers.0.attention_norm" if changes else "embeddings.norm"
+        assert "norm." in name or torch.equal(fitted.weights[name], weight), name
 
     def off(one: Checkpoint) -> float:
         found: list[Tensor] = []
@@ -138,4 +146,12 @@ def test_norms_of_fewer_channels_write_what_they_wrote(changes: dict[str, Any]) 
                 network(**rows().inputs)
         return float((found[0] - found[1]).square().mean())
 
-    assert off(fitted) < off(narrow) if "norm" not in changes else off(fitted) == off(narrow)
+    assert off(fitted) < off(narrow)
+
+
+def test_norms_of_the_same_width_and_those_without_a_bias_stay() -> None:
+    narrow, fitted = narrowed(tiny_checkpoint(embedding_size=32))
+    for name in ("embeddings.norm.weight", "embeddings.norm.bias"):
+        torch.testing.assert_close(fitted.weights[name], narrow.weights[name])
+    narrow, fitted = narrowed(tiny_checkpoint(norm=Norm.RMS, pre_norm=True))
+    assert all(torch.equal(fitted.weights[name], weight) for name, weight in narrow.weights.items())
