@@ -153,8 +153,21 @@ class DistillSettings(LessonSettings):
         description="How many of the teacher's layers that write behind a source are kept, or which; else all.",
     )
     ffn: Count | None = Field(None, description="FFN neurons per layer; the teacher's if left out.")
+    hidden_size: Annotated[int, Field(ge=32, multiple_of=32)] | None = Field(
+        None,
+        description="Width of the residual stream, in steps of 32: the channels that matter most are kept; all "
+        "if left out.",
+    )
     architecture: ArchitectureSettings | None = Field(
         None, description="A student of this size instead; it keeps the teacher's tokenizer."
+    )
+    activation: Literal["gelu", "relu"] | None = Field(
+        None, description="Activation of the FFN; relu is the quickest to compute; the teacher's if left out."
+    )
+    norm: Literal["elementwise"] | None = Field(
+        None,
+        description="`elementwise` scales and shifts instead of normalising (NoNorm), fitted to the teacher's norms; "
+        "theirs are kept if left out.",
     )
     losses: LossSettings = Field(default_factory=LossSettings, description="What the student learns from.")
     sequence: bool = Field(
@@ -184,6 +197,13 @@ class DistillSettings(LessonSettings):
             raise ValueError("attention_layers needs attention")
         return self
 
+    @model_validator(mode="after")
+    def _an_architecture_says_its_own(self) -> DistillSettings:
+        for key in ("activation", "hidden_size"):
+            if self.architecture is not None and getattr(self, key) is not None:
+                raise ValueError(f"an architecture has its own {key}: give architecture.{key}")
+        return self
+
 
 class RecoverySettings(LessonSettings):
     """Distillation from the teacher after units were cut out."""
@@ -204,6 +224,11 @@ class PruneSettings(Settings):
     rounds: Count = Field(4, description="Steps in which the target is approached.")
     examples: Count = Field(2048, description="Training examples that heads and neurons are scored on.")
     ffn_multiple: Count = Field(64, description="Kept FFN widths are multiples of this.")
+    sublayers: Literal["kept", "removable"] = Field(
+        "kept",
+        description="`removable`: attention or an FFN goes whole wherever that loses least for its cost; `kept`: only "
+        "where the target cannot be met else.",
+    )
     compensate: bool = Field(
         True, description="After each cut the output projections make up for what was removed, by least squares."
     )

@@ -277,6 +277,8 @@ def _check_written(recipe: Recipe, task: Task) -> None:
         "prune": recipe.prune,
         "trim": recipe.trim,
         "quantize.compensate": recipe.quantize and recipe.quantize.compensate,
+        "distill.hidden_size": recipe.distill and recipe.distill.hidden_size,
+        "distill.norm": recipe.distill and recipe.distill.norm,
     }
     for where, asked in unknown.items():
         if asked:

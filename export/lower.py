@@ -6,6 +6,7 @@ import onnx
 import torch
 
 from export.emit import Emit
+from export.folding import folded
 from export.lowering import GROUPS, LOWERINGS
 from export.lowering.network import answers_of, by_batch, states_of
 from export.session import ANSWER
@@ -58,6 +59,7 @@ def lower(network: Network, target: Target) -> onnx.ModelProto:
     mask, read = inputs.get(MASK), [value for name, value in inputs.items() if name != MASK]
     emit = Emit(target, LOWERINGS, GROUPS)
     with torch.no_grad():
+        network = folded(network)
         states = states_of(network, emit, mask, *read)
         ports, answers = output_ports(network), answers_of(network, emit, states, mask)
         others = [by_batch(emit, states)] if ports[0].name == EMBEDDING else []

@@ -156,11 +156,20 @@ class Checkpoint:
 
     def save(self, directory: Path) -> None:
         """Write our files into an existing directory."""
-        write_json(directory / SHAPE_FILE, {"format": FORMAT, "shape": self.shape.to_json()})
+        refused = {"not_for_hugging_face": self.refused_by_hugging_face()}
+        write_json(directory / SHAPE_FILE, {"format": FORMAT, **refused, "shape": self.shape.to_json()})
         write_tensors(directory / WEIGHTS_FILE, self.weights)
         if self.generation is not None:
             write_json(directory / GENERATION_FILE, self.generation.to_json())
         self.reader.save(directory)
+
+    def refused_by_hugging_face(self) -> str | None:
+        """Return why `save_hugging_face` refuses this model; None where it writes it."""
+        try:
+            self._as_hugging_face()
+        except (BadFile, Unsupported) as error:
+            return error.what
+        return None
 
     def save_hugging_face(self, directory: Path) -> None:
         """Write config, weights and reader as `transformers` reads them, into an existing directory; of a model that
@@ -170,17 +179,32 @@ class Checkpoint:
             Unsupported: the family's format cannot say this shape (pruned, quantized, or another norm: what it cannot
                 say is named), or has one weight for what differs here.
         """
+        config, names = self._as_hugging_face()
+        if self.generation is not None:
+            config |= token_keys(self.generation)
+            told = written_generation(self.generation, pad=self.shape.pad_token_id)
+            write_json(directory / GENERATION_CONFIG, told)
+        write_json(directory / "config.json", config)
+        family = _family(self.shape.family)
+        tensors = joined(family.names, names) | position_tables(family, self.shape)
+        write_tensors(directory / WEIGHTS_FILE, tensors, metadata={"format": "pt"})
+        write_modules(directory, self.shape, self.projection())
+        self.reader.save(directory)
+
+    def _as_hugging_face(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return config and weights in the family's own format, what is fused there still in parts; raises as
+        `save_hugging_face`.
+        """
         family = _family(self.shape.family)
         embeds = self.shape.head is not None and not self.shape.labels
         shape = replace(self.shape, head=None) if embeds else self.shape
-        config = _config(family, shape)
-        axes, names_of = family.axes_of(shape), family.names
+        config, axes, names_of = _config(family, shape), family.axes_of(shape), family.names
         held = {
             name: value.reshape(axes.get(name, value.shape))
             for name, value in self.weights.items()
             if name not in PROJECTION and (names_of.is_named(name) or not names_of.is_zero(name) or value.any())
         }
-        names = names_of.write(
+        return config, names_of.write(
             held,
             prefix=family.prefix if shape.head or shape.output else "",
             tokens=shape.answers_tokens,
@@ -188,15 +212,6 @@ class Checkpoint:
             form=family.form_of(shape),
             same=torch.equal,
         )
-        if self.generation is not None:
-            config |= token_keys(self.generation)
-            told = written_generation(self.generation, pad=shape.pad_token_id)
-            write_json(directory / GENERATION_CONFIG, told)
-        write_json(directory / "config.json", config)
-        tensors = joined(family.names, names) | position_tables(family, shape)
-        write_tensors(directory / WEIGHTS_FILE, tensors, metadata={"format": "pt"})
-        write_modules(directory, self.shape, self.projection())
-        self.reader.save(directory)
 
 
 def local_directory(source: str | Path) -> Path:

@@ -17,6 +17,7 @@ from models.errors import BadInput
 from models.files import digest_of
 from models.targets import labelled
 
+SAMPLED_ROWS, SAMPLED_TOKENS = 256, 8192  # enough to fit a few numbers for each channel of a network
 _POOL = 50  # batches whose rows are sorted by length together: enough for little padding, few enough to stay random
 
 
@@ -150,6 +151,14 @@ class Encoded:
             spans=self.spans[tokens] if len(self.spans) else self.spans,
             table=self.table,
         )
+
+    def sample(self, *, seed: int) -> Batch:
+        """Return a few rows drawn from the seed, at least one: no more than SAMPLED_ROWS, and than have SAMPLED_TOKENS
+        tokens with padding.
+        """
+        rows = np.random.default_rng(seed).permutation(len(self))[:SAMPLED_ROWS]
+        longest = int(self.lengths[rows].max(initial=1))
+        return self.batch(rows[: max(1, SAMPLED_TOKENS // longest)])
 
     def batch(self, indices: Rows) -> Batch:
         """Return the rows of these numbers, in this order, padded to the longest of them."""

@@ -25,10 +25,11 @@ from models.summary import contributions
 from models.targets import Writes
 from models.task import Task
 from teacher_student.directions import in_directions_of
+from teacher_student.hidden_states import keeps_logits, kept_hidden
 from teacher_student.losses import (
     LossWeights,
 )
-from teacher_student.objectives import DistillationObjective, LabelObjective, keeps_logits, kept_hidden
+from teacher_student.objectives import DistillationObjective, LabelObjective
 from teacher_student.processes import Processes
 from teacher_student.schedule import Schedule
 from teacher_student.teacher_cache import TeacherOutputs, check_width, check_words, teacher_outputs, weights_digest
@@ -109,6 +110,7 @@ def distill(
     outputs_of = _reader(student, lessons, schedule)
     objective = _objective(teacher, student, lessons, weights, outputs_of)
     network = _trainable(student, schedule)
+    objective.begin(network, lessons.train, seed=lessons.seed)
     history = fit(
         network,
         objective=objective,

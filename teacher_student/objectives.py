@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from models.block import Block
-from models.encoded import Batch
+from models.encoded import Batch, Encoded
 from models.network import Features, Network
 from models.shape import ModelShape
 from models.task import Task
-from teacher_student.layer_map import layer_map
+from teacher_student.hidden_states import hidden_pairs, nearest_projection, relation_input, written_pairs
 from teacher_student.losses import (
     LossWeights,
     Term,
@@ -27,9 +27,8 @@ from teacher_student.losses import (
     logits_mse,
     relation_kl,
 )
-from teacher_student.teacher_cache import HIDDEN_BYTES, LOGIT_BYTES, TeacherOutputs
+from teacher_student.teacher_cache import TeacherOutputs
 
-KEPT_BYTES = 4 * 2**30  # of hidden states, or of logits, that may be kept on disk; more are computed for every batch
 States = Callable[[int], Tensor]  # number into Features.hidden -> (tokens, width)
 
 
@@ -88,6 +87,30 @@ class DistillationObjective:
                 weights.relation_heads, student.layers[-1].attention_width, teacher.shape.layers[-1].attention_width
             )
 
+    def begin(self, network: Network, data: Encoded, *, seed: int) -> None:
+        """Let the projections of hidden states begin where they take the network's nearest to the teacher's, on a few
+        rows of `data`: drawn ones would pull a student away from what it has of the teacher.
+        """
+        if not isinstance(self.learned, nn.ModuleList) or len(data) == 0:
+            return
+        batch = data.sample(seed=seed)
+        live = self._live(batch) if self._anew else None
+        with torch.no_grad():
+            compared = self._compared(network.features(**batch.inputs), self._teacher_states(batch, live), batch, live)
+            for one, (states, wanted) in zip(self.learned, compared, strict=True):
+                weight, bias = nearest_projection(states, wanted)
+                one.load_state_dict({"weight": weight, "bias": bias})
+
+    @property
+    def _stated(self) -> bool:
+        """Whether hidden states count."""
+        return bool(self.weights.hidden) or self.last is not None
+
+    @property
+    def _anew(self) -> bool:
+        """Whether the teacher runs again for every batch, as what is needed of it is not kept."""
+        return self.outputs is None or (self._stated and not self.outputs.hidden)
+
     def __call__(self, network: Network, batch: Batch) -> Mapping[str, Term]:
         """Return the parts of the loss by their names in LossWeights."""
         weights, mask = self.weights, batch.mask
@@ -95,9 +118,7 @@ class DistillationObjective:
         answered = mask & (batch.targets[..., 1] == 1) if self.by_words else _answered(network, batch)
         logits = answers_of(features.logits, answered)
         terms: dict[str, Term] = {}
-        stated = bool(weights.hidden) or self.last is not None
-        anew = self.outputs is None or (stated and not self.outputs.hidden)
-        live = self._live(batch) if anew else None
+        live = self._live(batch) if self._anew else None
         if weights.kl or weights.mse:
             wanted = self._wanted(batch, live)
             if weights.kl:
@@ -108,7 +129,7 @@ class DistillationObjective:
         if weights.labels:
             part = hard_labels(self.task, logits, expected_of(batch.targets, answered))
             terms["labels"] = part._replace(weight=weights.labels)
-        if stated:
+        if self._stated:
             states = self._teacher_states(batch, live)
             if weights.hidden:
                 terms["hidden"] = self._hidden(features, states, batch, live)._replace(weight=weights.hidden)
@@ -138,18 +159,23 @@ class DistillationObjective:
         assert outputs is not None
         return lambda layer: outputs.hidden_of(layer, batch.indices).to(mask.device)
 
-    def _hidden(self, features: Features, teacher: States, batch: Batch, live: Features | None) -> Term:
+    def _compared(
+        self, features: Features, teacher: States, batch: Batch, live: Features | None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Return hidden states with the teacher's that they are compared with, each (tokens, width), row after row as
+        the teacher's are kept: of what is read, then of what is written.
+        """
         mask = read_mask(batch)
-        # (tokens, width): row after row, as the teacher's are kept
         both = [(features.hidden[ours][mask], teacher(theirs)) for ours, theirs in self.pairs]
         if self.written:
             assert live is not None  # no states of decoders are kept
-            said = live.written
-            both += [
-                (features.written[ours][batch.mask], said[theirs][batch.mask].float()) for ours, theirs in self.written
-            ]
+            said, mask = live.written, batch.mask
+            both += [(features.written[ours][mask], said[theirs][mask].float()) for ours, theirs in self.written]
+        return both
+
+    def _hidden(self, features: Features, teacher: States, batch: Batch, live: Features | None) -> Term:
         parts = []
-        for place, (states, wanted) in enumerate(both):
+        for place, (states, wanted) in enumerate(self._compared(features, teacher, batch, live)):
             projected = self.learned[place](states) if isinstance(self.learned, nn.ModuleList) else states
             parts.append(hidden_mse(projected, wanted))
         if not self.written:
@@ -177,43 +203,9 @@ def _answered(network: Network, batch: Batch) -> Tensor | None:
     return batch.mask if network.shape.answers_tokens else None
 
 
-def hidden_pairs(weights: LossWeights, student: ModelShape, teacher: ModelShape) -> tuple[tuple[int, int], ...]:
-    """Return which hidden states are compared, as (student's, teacher's); none when the loss leaves them out."""
-    if not weights.hidden:
-        return ()
-    return layer_map(weights.layer_map, student=len(student.layers), teacher=len(teacher.layers))
-
-
-def written_pairs(weights: LossWeights, student: ModelShape, teacher: ModelShape) -> tuple[tuple[int, int], ...]:
-    """Return which hidden states of decoders are compared, as (student's, teacher's); none where there are none."""
-    if not weights.hidden or student.decoder is None or teacher.decoder is None:
-        return ()
-    return layer_map(weights.layer_map, student=len(student.decoder.layers), teacher=len(teacher.decoder.layers))
-
-
 def read_mask(batch: Batch) -> Tensor:
     """Return where the tokens are that are read, (batch, time); behind an encoder `batch.mask` is of those written."""
     return batch.inputs["attention_mask"].bool() if "decoder_input_ids" in batch.inputs else batch.mask
-
-
-def keeps_logits(teacher: ModelShape, *, tokens: int) -> bool:
-    """Return whether the teacher's logits of so many answers are kept on disk: not where all words would fill it."""
-    return teacher.output is None or tokens * teacher.outputs * LOGIT_BYTES <= KEPT_BYTES
-
-
-def relation_input(teacher: ModelShape) -> int:
-    """Return the number of the hidden state that the teacher's last layer reads."""
-    return len(teacher.layers) - 1
-
-
-def kept_hidden(weights: LossWeights, student: ModelShape, teacher: ModelShape, *, tokens: int) -> tuple[int, ...]:
-    """Return the numbers of the teacher's hidden states that are kept of so many tokens: all that a loss needs, or none
-    where they would take more than KEPT_BYTES, or are of what is read and what is written.
-    """
-    needed = {theirs for _, theirs in hidden_pairs(weights, student, teacher)}
-    needed |= {relation_input(teacher)} if weights.relations else set()
-    size = len(needed) * tokens * teacher.hidden_size * HIDDEN_BYTES
-    return tuple(sorted(needed)) if size <= KEPT_BYTES and teacher.decoder is None else ()
 
 
 def _block(network: Network, index: int) -> Block:

@@ -34,12 +34,14 @@ def compensated(parent: Checkpoint, plan: Plan, pruned: Checkpoint, known: Mappi
             path = f"layers.{index}.{name}"
             before = parent.weights[f"{path}.weight"], parent.weights[f"{path}.bias"]
             if len(kept) < before[0].shape[1]:
-                weights[f"{path}.weight"], weights[f"{path}.bias"] = _update(*before, kept, known[path])
+                weights[f"{path}.weight"], weights[f"{path}.bias"] = updated(*before, kept, known[path])
     return replace(pruned, weights=weights)
 
 
-def _update(weight: Tensor, bias: Tensor, kept: list[int], moments: Tensor) -> tuple[Tensor, Tensor]:
-    """Return weight (out, kept) and bias (out,) that write from the kept inputs what comes nearest to the whole."""
+def updated(weight: Tensor, bias: Tensor, kept: list[int], moments: Tensor) -> tuple[Tensor, Tensor]:
+    """Return weight (out, kept) and bias (out,) that write from the `kept` inputs what comes nearest to what `weight`
+    (out, in) and `bias` write from all; `moments` (in + 1, in + 1) are the curvature.
+    """
     features = weight.shape[1]
     matrix = damped(moments, DAMPING)
     chosen = torch.tensor([*kept, features])

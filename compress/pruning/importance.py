@@ -1,4 +1,4 @@
-"""How much a network would lose without each head and each FFN neuron: gradients on masks that are all ones."""
+"""How much a network would lose without each head, FFN neuron or channel: gradients on masks that are all ones."""
 
 from __future__ import annotations
 
@@ -74,28 +74,74 @@ def score_units(
     Raises:
         BadInput: a quantized model, a model without a head, or no rows.
     """
-    if checkpoint.shape.int8 or checkpoint.shape.head is None or len(data) == 0:
-        raise BadInput("only a float classifier with examples can be scored", where="prune", fix="Quantize last.")
-    data = data.drawn(examples, seed=seed)
-    labelled = bool(data.labelled.all())
-    target = (
-        _task_loss(task, by_token=checkpoint.shape.answers_tokens)
-        if labelled
-        else _projected_logits(torch.Generator().manual_seed(seed))
-    )
+    data, target = _prepared(checkpoint, data, task, examples=examples, seed=seed)
     network = checkpoint.network()
     places = list(_sublayers(network))
     totals = [np.zeros(place.units) for place in places]
-    tick, done = progress("score heads and neurons"), 0
     with recorded([place.module for place in places]) as seen:
-        for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH, likeness=data.likeness):
-            gradients = _mask_gradients(network, data.batch(rows), target, places, seen)
+        for batch in _batches(data, progress("score heads and neurons")):
+            gradients = _mask_gradients(network, batch, target, places, seen)
             for total, gradient in zip(totals, gradients, strict=True):
                 total += (gradient.square() if criterion is Criterion.FISHER else gradient.abs()).sum(dim=0).numpy()
-            done += len(rows)
-            tick(done, len(data))
     give_back()
     return Scores(tuple(totals[0::2]), tuple(totals[1::2]))
+
+
+def score_channels(
+    checkpoint: Checkpoint, data: Encoded, task: Task, *, examples: int, seed: int, progress: Progress = silent
+) -> Values:
+    """Return the Fisher scores (hidden,) of the residual stream's channels, on rows and with a loss as `score_units`.
+
+    The mask of a channel, one for each example, is on all that writes the stream: embeddings, and norms or, where norms
+    come before, what sublayers add.
+
+    Raises:
+        BadInput: a quantized model, a model without a head, or no rows.
+    """
+    data, target = _prepared(checkpoint, data, task, examples=examples, seed=seed)
+    network, width = checkpoint.network(), checkpoint.shape.hidden_size
+    total, mask = np.zeros(width), torch.ones(0)
+    for module in _stream_writers(network):
+        module.register_forward_hook(lambda module, given, written: written * mask)
+    for batch in _batches(data, progress("score channels")):
+        mask = torch.ones(len(batch.indices), 1, width, requires_grad=True)
+        (gradient,) = torch.autograd.grad(target(network(**batch.inputs), batch), mask)
+        total += gradient.double().square().sum(dim=(0, 1)).numpy()
+    give_back()
+    return total
+
+
+def _prepared(checkpoint: Checkpoint, data: Encoded, task: Task, *, examples: int, seed: int) -> tuple[Encoded, Target]:
+    """Return the rows that are scored on, and the loss: the task's own, or random projections of the logits where one
+    of these rows has no label.
+
+    Raises:
+        BadInput: a quantized model, a model without a head, or no rows.
+    """
+    if checkpoint.shape.int8 or checkpoint.shape.head is None or len(data) == 0:
+        raise BadInput("only a float classifier with examples can be scored", where="prune", fix="Quantize last.")
+    data = data.drawn(examples, seed=seed)
+    if data.labelled.all():
+        return data, _task_loss(task, by_token=checkpoint.shape.answers_tokens)
+    return data, _projected_logits(torch.Generator().manual_seed(seed))
+
+
+def _batches(data: Encoded, tick: Callable[[int, int], None]) -> Iterator[Batch]:
+    """Yield all rows, in batches of one length."""
+    done = 0
+    for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH, likeness=data.likeness):
+        yield data.batch(rows)
+        done += len(rows)
+        tick(done, len(data))
+
+
+def _stream_writers(network: Network) -> Iterator[nn.Module]:
+    """Yield everything of which the residual stream is the output, or the sum."""
+    yield network.embeddings
+    names = ("attention", "ffn") if network.shape.pre_norm else ("attention_norm", "ffn_norm")
+    for index, layer in enumerate(network.shape.layers):
+        for name in ("places", *names) if layer.places else names:
+            yield network.get_submodule(f"layers.{index}.{name}")
 
 
 def _sublayers(network: Network) -> Iterator[_Sublayer]:

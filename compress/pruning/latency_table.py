@@ -29,7 +29,7 @@ from models.network import Network
 from models.progress import Progress, silent
 from models.shape import EVERY_TOKEN, LayerShape, ModelShape
 
-FORMAT = 5
+FORMAT = 6
 QUANTILES = (0.3, 0.5, 0.7)  # of the texts' lengths: around the median, which the speed gate compares
 SAMPLED = 13  # kept counts that are measured per sublayer; between them costs are interpolated
 COPIES = 4  # layers of the measured graphs: one alone is too fast beside the cost of a call

@@ -35,8 +35,8 @@ class Plan:
     def strongest(scores: Scores, *, heads: Sequence[int], neurons: Sequence[int]) -> Plan:
         """Return the plan that keeps so many heads and neurons per layer, those of the highest scores."""
         return Plan(
-            tuple(_top(values, count) for values, count in zip(scores.heads, heads, strict=True)),
-            tuple(_top(values, count) for values, count in zip(scores.neurons, neurons, strict=True)),
+            tuple(top(values, count) for values, count in zip(scores.heads, heads, strict=True)),
+            tuple(top(values, count) for values, count in zip(scores.neurons, neurons, strict=True)),
         )
 
     def then(self, later: Plan) -> Plan:
@@ -69,7 +69,7 @@ class Plan:
                     raise BadInput(f"keeps {name} that are not ascending or not there", where=f"layer {index}")
 
 
-def _top(values: Values, count: int) -> tuple[int, ...]:
+def top(values: Values, count: int) -> tuple[int, ...]:
     """Return the indices of the `count` highest values, ascending; of equal ones the first."""
     order = np.argsort(-values, kind="stable")[:count]
     return tuple(int(index) for index in np.sort(order))

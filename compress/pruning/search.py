@@ -83,11 +83,12 @@ def weight_costs(checkpoint: Checkpoint, *, ffn_multiple: int) -> Costs:
     return replace(costs, fixed=whole - costs.of(shape.layers))
 
 
-def search(scores: Scores, costs: Costs, budget: float, *, unit: str) -> Choice:
+def search(scores: Scores, costs: Costs, budget: float, *, unit: str, removable: bool = False) -> Choice:
     """Return the plan of least lost importance whose cost is at most `budget`.
 
-    Every sublayer keeps at least one unit as long as any plan can do so within the budget; only else may sublayers go
-    whole. Exact as long as at most STATES combinations are worth keeping; the budget is never exceeded.
+    Every sublayer keeps at least one unit as long as any plan can do so within the budget; only else, or where they are
+    `removable`, may sublayers go whole. Exact as long as at most STATES combinations are worth keeping; the budget is
+    never exceeded.
 
     Raises:
         Unreachable: even the plan that keeps nothing exceeds the budget; `unit` names the cost in the message.
@@ -96,7 +97,7 @@ def search(scores: Scores, costs: Costs, budget: float, *, unit: str) -> Choice:
     sublayers += [_levels(values, cost) for values, cost in zip(scores.neurons, costs.neurons, strict=True)]
     left = budget - costs.fixed
     kept = [[level for level in levels if level.kept] or levels for levels in sublayers]
-    chosen = _knapsack(kept, left) or _knapsack(sublayers, left)
+    chosen = (None if removable else _knapsack(kept, left)) or _knapsack(sublayers, left)
     if chosen is None:
         raise Unreachable(
             f"the target leaves {budget:.4g} {unit}, and {costs.least:.4g} {unit} remain without any head and neuron",

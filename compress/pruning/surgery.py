@@ -38,7 +38,7 @@ def prune(checkpoint: Checkpoint, plan: Plan) -> Checkpoint:
     if shape == checkpoint.shape:
         return checkpoint
     network = checkpoint.network()
-    graph = _dependencies(network)
+    graph = dependencies(network)
     by_hand: dict[str, Tensor] = {}
     for index, (layer, heads, neurons) in enumerate(
         zip(checkpoint.shape.layers, plan.heads, plan.neurons, strict=True)
@@ -62,7 +62,8 @@ def prune(checkpoint: Checkpoint, plan: Plan) -> Checkpoint:
     return pruned
 
 
-def _dependencies(network: Network) -> torch_pruning.DependencyGraph:
+def dependencies(network: Network) -> torch_pruning.DependencyGraph:
+    """Return Torch-Pruning's graph of which channels of which weights belong together (Fang et al. 2023)."""
     for module in network.modules():
         if isinstance(module, DistanceBias):  # heads are its columns, which the graph would take for channels
             module.weight.requires_grad = False

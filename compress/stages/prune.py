@@ -34,12 +34,15 @@ Cut = tuple[Plan, Checkpoint, dict[str, Any]]  # what is kept, the smaller model
 @final
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a model may cost: `costs` of the stage's input, the unit, and the budget after each round."""
+    """What a model may cost: `costs` of the stage's input, the unit, and the budget after each round; and whether whole
+    sublayers may go for it wherever that loses least.
+    """
 
     costs: Costs
     unit: str
     whole: float
     budgets: tuple[float, ...]
+    removable: bool
 
 
 def run(parent: Checkpoint, settings: PruneSettings, context: Context) -> Output[Checkpoint]:
@@ -96,7 +99,7 @@ def target_of(parent: Checkpoint, settings: PruneSettings, clock: Clock) -> Targ
         factor = 1 / (1 - (settings.sparsity or 0.0))
     whole = costs.of(parent.shape.layers)
     steps = tuple(whole / factor ** (number / settings.rounds) for number in range(1, settings.rounds + 1))
-    return Target(costs, unit, whole, steps)
+    return Target(costs, unit, whole, steps, removable=settings.sublayers == "removable")
 
 
 def layers_of(checkpoint: Checkpoint) -> dict[str, list[int]]:
@@ -130,7 +133,7 @@ def _round(
         if last and settings.speedup is not None:
             found = _confirmed(parent, model, scores, costs, target, settings.speedup, clock)
         else:
-            choice = search(scores, costs, target.budgets[number - 1], unit=target.unit)
+            choice = search(scores, costs, target.budgets[number - 1], unit=target.unit, removable=target.removable)
             found = choice.plan, cut(model, choice.plan), _told(choice, target, model)
         return _compensated(model, found, number, settings, context)
 
@@ -220,7 +223,7 @@ def _confirmed(
     tried: list[tuple[float, Choice, Checkpoint]] = []
     for _ in range(1 + CORRECTIONS):
         corrected = max(target.budgets[-1] * correction, costs.least) if tried else target.budgets[-1]
-        choice = search(scores, costs, corrected, unit=target.unit)
+        choice = search(scores, costs, corrected, unit=target.unit, removable=target.removable)
         candidate = cut(model, choice.plan)
         if any(candidate.shape == earlier.shape for _, _, earlier in tried):
             break

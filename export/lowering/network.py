@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from torch import nn
 
 from export.emit import Emit, Places
+from export.folding import KeptScale
 from export.places import places_of
 from export.values import Value
 from models.block import Block
@@ -28,12 +30,29 @@ def lower_block(module: Block, emit: Emit, hidden: Value, places: Places) -> Val
     kept = hidden
     if places.readers is not None:
         kept = reader if inner is hidden and reader else _some(emit, hidden, places.readers, "residual")
-    summed = emit.node("Sum", kept, emit.child(module, "attention", inner, places, reader), role="attended")
-    if module.pre_norm:
-        raised = emit.child(module, "ffn", emit.child(module, "ffn_norm", summed))
-        return emit.node("Sum", summed, raised, role="output")
-    normed = emit.child(module, "attention_norm", summed)
-    return emit.child(module, "ffn_norm", emit.node("Sum", normed, emit.child(module, "ffn", normed), role="fed"))
+    written = emit.child(module, "attention", inner, places, reader) if _writes(module.attention.output) else None
+    attended = _stream(module, emit, "attention_norm", kept, written, role="attended")
+    read = emit.child(module, "ffn_norm", attended) if module.pre_norm else attended
+    written = emit.child(module, "ffn", read) if _writes(module.ffn.down) else None
+    return _stream(module, emit, "ffn_norm", attended, written, role="output" if module.pre_norm else "fed")
+
+
+def _writes(last: nn.Linear) -> bool:
+    """Return whether a sublayer that ends in this layer writes anything but zeros."""
+    return last.in_features > 0 or (last.bias is not None and bool(last.bias.any()))
+
+
+def _stream(module: Block, emit: Emit, after: str, kept: Value, written: Value | None, *, role: str) -> Value:
+    """Return the stream behind a sublayer: what is kept and what is written, if anything, through the norm `after` it
+    where norms come after.
+    """
+    norm = None if module.pre_norm else module.get_submodule(after)
+    if isinstance(norm, KeptScale):
+        part = emit.at(after)
+        kept = part.node("Mul", kept, part.constant(norm.weight, "weight"), role="kept")
+        norm = None
+    summed = kept if written is None else emit.node("Sum", kept, written, role=role)
+    return summed if norm is None else emit.child(module, after, summed)
 
 
 def answers_of(module: Network, emit: Emit, hidden: Value, mask: Value | None) -> tuple[Value, ...]:

@@ -1,4 +1,4 @@
-"""How many layers a student is given, how they read, and how long a text may be."""
+"""How many layers a student is given, what they are made of, how they read, and how long a text may be."""
 
 from __future__ import annotations
 
@@ -6,16 +6,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 from support.examples import random_rows, tiny_checkpoint, tiny_context
 from support.networks import EFFICIENT, tiny_shape
 
+from compress.pruning.latency_table import Clock
+from compress.quantization.schemes import forms_of, quantize
 from compress.recipe import make_recipe
 from compress.settings import ArchitectureSettings, DistillSettings
-from compress.stages.distill import DISTILL, plan
+from compress.stages.distill import DISTILL, plan, untrained
+from export.lower import lower
+from export.parity import FLOAT_BOUND, INT8_BOUND, compare
+from export.target import CPU
+from models.checkpoint import Checkpoint
 from models.errors import BadInput
+from models.kinds import Activation, Norm
 from models.shape import LayerShape, ModelShape, RelativeBias
 from teacher_student.student import StudentPlan, build_student
 
@@ -80,6 +88,10 @@ def test_a_student_of_its_own_size_reads_as_asked() -> None:
         {"attention": "full", "global_tokens": 0},
         {"attention_layers": (0,)},
         {"attention": "window", "window": 0},
+        {"architecture": {}, "activation": "relu"},
+        {"architecture": {}, "hidden_size": 32},
+        {"hidden_size": 0},
+        {"hidden_size": 40},
     ],
 )
 def test_keys_that_would_do_nothing_are_refused(asked: dict[str, Any]) -> None:
@@ -146,3 +158,58 @@ def test_a_student_that_reads_otherwise_learns(attention: Any, tmp_path: Path) -
 
     fresh = build_student(teacher, plan(teacher.shape, settings), seed=0)
     assert 0 < distance(output.product) < distance(fresh)
+
+
+def test_the_activation_is_the_teacher_s_or_what_is_asked() -> None:
+    assert shape_of(TEACHER).activation is Activation.GELU
+    assert shape_of(TEACHER, activation="relu").activation is Activation.RELU
+    teacher = replace(TEACHER, activation=Activation.RELU)
+    assert shape_of(teacher).activation is Activation.RELU
+    own = ArchitectureSettings(layers=2, hidden_size=16, heads=2, ffn=8, activation="relu")
+    assert shape_of(TEACHER, architecture=own).activation is Activation.RELU
+
+
+@pytest.mark.parametrize("width", [None, 32])
+def test_a_student_for_the_runtime_learns_and_is_exported(
+    width: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(1)
+    timed: list[int] = []
+
+    def speedup(clock: Clock, parent: Checkpoint, candidate: Checkpoint) -> float:
+        timed.extend([parent.shape.hidden_size, candidate.shape.hidden_size])
+        return 1.25
+
+    monkeypatch.setattr(Clock, "speedup", speedup)
+    teacher = tiny_checkpoint(hidden_size=64)
+    context = tiny_context(tmp_path, teacher, train=(rows := random_rows(128, labels=0)))
+    brief = {"layers": 2, "epochs": 8, "batch_size": 8, "learning_rate": 1e-3, "dropout": 0.0}
+    losses = {"mse": 1.0, "hidden": 1.0}
+    settings = DistillSettings(**brief, hidden_size=width, activation="relu", norm="elementwise", losses=losses)
+    student, told = (output := DISTILL.run(teacher, settings, context)).product, output.details
+    assert (student.shape.activation, student.shape.norm) == (Activation.RELU, Norm.ELEMENTWISE)
+    assert student.shape.hidden_size == (width or 64)
+    assert timed == ([] if width is None else [64, 32])
+    gain = {"before": 64, "after": 32, "measured_speedup": 1.25}
+    assert told.get("hidden_size") == (None if width is None else gain)
+    batch = rows.batch(np.arange(64))
+
+    def distance(checkpoint: Checkpoint) -> float:
+        with torch.inference_mode():
+            wanted, found = (one.network()(**batch.inputs) for one in (teacher, checkpoint))
+        return float((found - wanted).square().mean())
+
+    assert 0 < distance(student) < distance(untrained(teacher, settings, context)[0])
+    for deployed, bound in ((student, FLOAT_BOUND), (quantize(student, forms_of(student)), INT8_BOUND)):
+        calls = [random_rows(8).batch(np.array([row])).inputs for row in range(8)]
+        arrays = [{name: value.numpy() for name, value in call.items()} for call in calls]
+        network = deployed.network()
+        compare(network, lower(network, CPU).SerializeToString(), arrays).check(bound)
+
+
+def test_the_same_teacher_makes_the_same_student(tmp_path: Path) -> None:
+    teacher = tiny_checkpoint()
+    context = tiny_context(tmp_path, teacher, train=random_rows(300, labels=0))
+    settings = DistillSettings(layers=2, norm="elementwise")
+    one, other = (untrained(teacher, settings, context)[0] for _ in range(2))
+    assert all(torch.equal(weight, other.weights[name]) for name, weight in one.weights.items())

@@ -50,17 +50,17 @@ def brute_force(scores: Scores, costs: Costs, budget: float, *, least: int) -> f
 
 
 @settings(max_examples=150, deadline=None)
-@given(problems())
-def test_search_equals_brute_force_and_keeps_the_budget(problem: tuple[Scores, Costs, float]) -> None:
+@given(problems(), st.booleans())
+def test_search_equals_brute_force_and_keeps_the_budget(problem: tuple[Scores, Costs, float], removable: bool) -> None:
     scores, costs, budget = problem
-    best = brute_force(scores, costs, budget, least=1)
+    best = None if removable else brute_force(scores, costs, budget, least=1)
     if best is None:
         best = brute_force(scores, costs, budget, least=0)
     if best is None:
         with pytest.raises(BadInput, match="remain without any head"):
-            search(scores, costs, budget, unit="ms")
+            search(scores, costs, budget, unit="ms", removable=removable)
         return
-    choice = search(scores, costs, budget, unit="ms")
+    choice = search(scores, costs, budget, unit="ms", removable=removable)
     layers = [
         LayerShape(len(heads), 1, len(neurons))
         for heads, neurons in zip(choice.plan.heads, choice.plan.neurons, strict=True)
@@ -95,6 +95,17 @@ def test_sublayers_go_whole_only_where_they_must() -> None:
     costs = Costs(0.0, ({0: 0, 1: 1, 2: 2},) * 2, ({0: 0, 1: 1},) * 2)
     assert [len(kept) for kept in search(scores, costs, 5, unit="ms").plan.heads] == [2, 1]
     assert [len(kept) for kept in search(scores, costs, 3, unit="ms").plan.heads] == [2, 0]
+
+
+def test_removable_sublayers_go_where_their_last_unit_costs_more_than_it_is_worth() -> None:
+    scores = Scores((np.array([9.0, 9.0]), np.array([2.0, 2.0])), (np.array([5.0]), np.array([5.0])))
+    costs = Costs(0.0, ({0: 0, 1: 4, 2: 5},) * 2, ({0: 0, 1: 1},) * 2)
+    kept, removed = (search(scores, costs, 11, unit="ms", removable=free).plan for free in (False, True))
+    assert [len(heads) for heads in kept.heads] == [2, 1]
+    assert [len(heads) for heads in removed.heads] == [2, 1]
+    kept, removed = (search(scores, costs, 10, unit="ms", removable=free).plan for free in (False, True))
+    assert [len(heads) for heads in kept.heads] == [1, 1]
+    assert [len(heads) for heads in removed.heads] == [2, 0]
 
 
 def test_widths_are_multiples_and_the_full_width() -> None:

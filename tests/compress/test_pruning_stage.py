@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from support.examples import random_rows, tiny_checkpoint, tiny_context
@@ -11,12 +12,15 @@ from support.images import BOXES, drawn, image_checkpoint
 from support.networks import EFFICIENT, tiny_shape
 
 from compress.pruning import latency_table
+from compress.pruning.importance import Scores
 from compress.pruning.latency_table import Clock
 from compress.pruning.plan import Plan
 from compress.pruning.surgery import prune as cut
 from compress.settings import PruneSettings, RecoverySettings
 from compress.stages import prune as stage
 from compress.stages.prune import PRUNE
+from export.lower import lower
+from export.target import CPU
 from models.checkpoint import Checkpoint
 from models.data import Table
 from models.encoding import encode
@@ -109,6 +113,27 @@ def test_killed_between_rounds_it_ends_the_same(
     again = PRUNE.run(model, brief(), context)
     assert times == before  # nothing is measured a second time
     assert same(again.product, undisturbed.product)
+
+
+@pytest.mark.parametrize(("sublayers", "left"), [("kept", 1), ("removable", 0)])
+def test_a_sublayer_that_matters_least_goes_whole_where_it_may(
+    sublayers: str, left: int, tmp_path: Path, times: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_checkpoint(LAYERS)
+    heads = np.ones(4), np.full(4, 1e-6)
+    scores = Scores(heads, (np.ones(48), np.ones(48)))
+    monkeypatch.setattr(stage, "score_units", lambda *arguments, **options: scores)
+    settings = brief(speedup=1.3, rounds=1, round_epochs=0, recovery=RecoverySettings(epochs=0), sublayers=sublayers)
+    pruned = PRUNE.run(model, settings, tiny_context(tmp_path, model, train=random_rows(32))).product
+    assert pruned.shape.layers[1].heads == left
+    names = [name for node in lower(pruned.network(), CPU).graph.node for name in node.output]
+    traces = [name for name in names if name.startswith(("layers.1/attention/", "layers.1/attended"))]
+    assert bool(traces) == bool(left)
+    assert "layers.1/attention_norm/output" in names
+    # What the whole sublayer wrote on average is in a bias: it is not lost with it.
+    assert left or not torch.equal(
+        pruned.weights["layers.1.attention.output.bias"], model.weights["layers.1.attention.output.bias"]
+    )
 
 
 def test_sparsity_counts_weights(tmp_path: Path) -> None:

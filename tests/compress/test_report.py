@@ -100,6 +100,17 @@ def test_a_trimmed_vocabulary_is_told_of() -> None:
     assert "Same answers elsewhere" not in render_html(make_report(make_run()))
 
 
+def test_a_narrower_stream_is_told_of() -> None:
+    run = make_run()
+    told = {"hidden_size": {"before": 384, "after": 320, "measured_speedup": 1.17}}
+    artifact = run.stages[1].artifact.model_copy(update={"details": told})
+    narrow = run.stages[1].model_copy(update={"artifact": artifact})
+    page = render_html(make_report(run.model_copy(update={"stages": [run.stages[0], narrow, *run.stages[2:]]})))
+    for figure in ("384 \N{RIGHTWARDS ARROW} 320", "1.17"):
+        assert figure in page
+    assert "Channels of the residual stream" not in render_html(make_report(run))
+
+
 @pytest.mark.parametrize("run", [make_run(stages=1, timed=False, test=0), make_run(stages=2)], ids=["least", "two"])
 def test_a_key_without_a_figure_is_null_and_not_left_out(run: RunResult) -> None:
     whole, least = as_json(make_run()), as_json(run)

@@ -202,6 +202,8 @@ def test_rows_and_networks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ({"distill": {**STAGES["distill"], "losses": {"relations": 1.0}}}, "relations are learnt of encoders alone"),
         ({"prune": {"sparsity": 0.3}}, "prune: is for models that write nothing"),
         ({"trim": {}}, "trim: is for models that write nothing"),
+        ({"distill": {"hidden_size": 32}}, "distill.hidden_size: is for models that write nothing"),
+        ({"distill": {"norm": "elementwise"}}, "distill.norm: is for models that write nothing"),
         ({"quantize": {"embeddings": "int4", "compensate": True}}, "compensate: is for models that write nothing"),
         ({"task": "text-generation"}, "needs a model that goes on|does not write such rows|format"),
     ],

@@ -54,6 +54,7 @@ IN_INT8 = (
         "turned, mean of tokens",
     ),
     *("pruned", "pruned, pre-norm", "norm rms_norm", "head of tokens", "embedding", "embedding, projected"),
+    *("norm elementwise", "pre-norm elementwise", "pruned, elementwise", "relu, elementwise, narrow tables"),
     *("image", "image, colour", "objects", "objects, all tokens last"),
 )
 OF_OBJECTS = ImageShape(10, 15, 4, channels=3, suffix=3)
@@ -81,6 +82,14 @@ SHAPES = {
     "gates": tiny_shape(PRUNED, gated=True),
     "pruned": tiny_shape(PRUNED),
     "pruned, pre-norm": tiny_shape(PRUNED, pre_norm=True),
+    "pruned, elementwise": tiny_shape(PRUNED, norm=Norm.ELEMENTWISE),
+    "pruned, rms_norm": tiny_shape(PRUNED, norm=Norm.RMS),
+    "relu, elementwise, narrow tables": tiny_shape(
+        (LayerShape(0, 8, 5), *EVEN), norm=Norm.ELEMENTWISE, embedding_size=20, activation=Activation.RELU
+    ),
+    "elementwise, no positions": tiny_shape((LayerShape(0, 8, 0),), norm=Norm.ELEMENTWISE, positions=Positions.NONE),
+    "nothing left at first": tiny_shape((LayerShape(0, 8, 0), *EVEN), pre_norm=True),
+    "image, nothing left at first": image_shape((LayerShape(0, 8, 0), *EVEN)),
     "last layer empty": tiny_shape((*EVEN, LayerShape(0, 8, 0))),
     "no layer": tiny_shape(()),
     "no head": tiny_shape(head=None),

@@ -14,11 +14,12 @@ from models.layers.quantized import FakeQuantizedLinear
 from models.network import Network
 from models.progress import silent
 from models.shape import HeadShape, LayerShape
-from teacher_student import objectives
+from teacher_student import hidden_states
 from teacher_student.compute import Compute
 from teacher_student.distillation import Reading, distill
+from teacher_student.hidden_states import kept_hidden, nearest_projection
 from teacher_student.losses import LossWeights
-from teacher_student.objectives import DistillationObjective, kept_hidden
+from teacher_student.objectives import DistillationObjective
 from teacher_student.schedule import Schedule
 from teacher_student.student import build_student, student_shape
 from teacher_student.teacher_cache import teacher_outputs
@@ -64,7 +65,7 @@ def test_hidden_states_that_are_too_many_are_computed_instead(make_model, lesson
     teacher, student = make_model(layers=4), make_model(layers=2, seed=1)
     terms = []
     for limit in (1e9, 0):
-        monkeypatch.setattr(objectives, "KEPT_BYTES", limit)
+        monkeypatch.setattr(hidden_states, "KEPT_BYTES", limit)
         objective = objective_for(teacher, student, lessons, EVERYTHING)
         assert bool(objective.outputs.hidden) == bool(limit)
         terms.append(objective(student.network(), lessons.train.batch(np.arange(10))))
@@ -116,6 +117,34 @@ def test_every_part_moves_what_it_should(make_model, lessons):
         assert untouched is None or weights[untouched].grad is None
         if part == "hidden":
             assert all(float(weight.grad.abs().sum()) > 0 for weight in objective.learned.parameters())
+
+
+def test_the_nearest_projection_is_that_of_least_squares():
+    generator = torch.Generator().manual_seed(0)
+    states, wanted = torch.randn(400, 5, generator=generator), torch.randn(400, 7, generator=generator) + 3
+    weight, bias = nearest_projection(states, wanted)
+    solved = torch.linalg.lstsq(torch.cat([states, torch.ones(400, 1)], dim=1), wanted).solution
+    torch.testing.assert_close(weight, solved[:-1].t(), atol=1e-3, rtol=1e-2)
+    torch.testing.assert_close(bias, solved[-1], atol=1e-3, rtol=1e-3)
+    few, _ = nearest_projection(states[:3], wanted[:3])  # fewer tokens than channels
+    assert few.isfinite().all()
+
+
+def test_projections_begin_near_the_teacher(make_model, lessons):
+    teacher = make_model(layers=4)
+    student = build_student(teacher, replace(teacher.shape, hidden_size=8, layers=(LayerShape(2, 6, 12),) * 2), seed=1)
+    objective = objective_for(teacher, student, lessons, LossWeights(mse=0.0, hidden=1.0))
+    network, batch = student.network(), lessons.train.batch(np.arange(len(lessons.train)))
+    drawn = float(objective(network, batch)["hidden"].total.detach())
+    objective.begin(network, lessons.train, seed=0)
+    fitted = float(objective(network, batch)["hidden"].total.detach())
+    assert fitted < 0.7 * drawn
+    for weight in objective.learned.parameters():  # no step of its own would do better
+        weight.data += 0.02
+    assert float(objective(network, batch)["hidden"].total.detach()) > fitted
+    alike = objective_for(teacher, teacher, lessons, LossWeights(hidden=1.0))
+    alike.begin(teacher.network(), lessons.train, seed=0)
+    assert not list(alike.learned.parameters())
 
 
 @pytest.mark.parametrize("labelled", [True, False])
