@@ -87,9 +87,10 @@ def untrained(parent: Checkpoint, settings: DistillSettings, context: Context) -
     if settings.dimensions is not None:
         texts = context.lessons(0, context.teacher)
         student, kept = in_main_directions(student, context.teacher, texts, seed=context.seed)
-        told = {} if kept is None else {"embedding_kept": kept}
+        told |= {} if kept is None else {"embedding_kept": kept}
     if settings.hidden_size is not None and settings.hidden_size != parent.shape.hidden_size:
-        student, told = _narrowed(parent, student, settings.hidden_size, context)
+        student, gained = _narrowed(parent, student, settings.hidden_size, context)
+        told |= gained
     if settings.norm is not None:
         student = with_elementwise_norms(student, context.train.sample(seed=context.seed))
     return student, told
