@@ -45,7 +45,7 @@ def make(name: str, given: argparse.Namespace) -> str:
             "losses": {"mse": 1.0, "hidden": 1.0},
             **STUDENTS[name],
         },
-        "quantize": {},
+        "quantize": {"sensitivity": False},
         "export": {},
         "gates": {"default": {}},
     }

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from models import token_cache
+from models import encoded, token_cache
 from models.content import Tokens, members
 from models.data import Table
 from models.encoded import Encoded, equal_lengths, length_buckets
@@ -252,3 +252,16 @@ def test_no_rows_have_no_labels() -> None:
         empty = Encoded(Tokens(np.zeros(0, np.int32), np.zeros(0, np.int32)), np.zeros(1, np.int64), targets, 0, "0")
         assert len(empty) == 0
         assert empty.labelled.tolist() == []
+
+
+def test_a_sample_is_of_few_rows_and_of_few_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = _encode(_table(), tmp_path)
+    whole, again, other = (data.sample(seed=seed) for seed in (0, 0, 1))
+    assert sorted(whole.indices.tolist()) == list(range(40))
+    assert torch.equal(whole.indices, again.indices) and not torch.equal(whole.indices, other.indices)
+    monkeypatch.setattr(encoded, "SAMPLED_TOKENS", 60)
+    few = data.sample(seed=0)
+    assert len(few.indices) >= 2 and few.mask.numel() <= 60
+    monkeypatch.setattr(encoded, "SAMPLED_ROWS", 3)
+    monkeypatch.setattr(encoded, "SAMPLED_TOKENS", 1)
+    assert len(data.sample(seed=0).indices) == 1
