@@ -14,7 +14,7 @@ from compress.settings import DistillSettings, ExportSettings, PruneSettings, Qu
 from compress.sources import EMBEDDED, embedded_table, embedded_teacher
 from models.checkpoint import Checkpoint
 from models.columns import Wanted
-from models.errors import BadInput
+from models.errors import BadInput, Unsupported
 from models.files import write_text
 from models.tasks import task_named
 
@@ -44,6 +44,7 @@ def write_starter(
 
     Raises:
         BadInput: the file is there already, a checkpoint or data set is not named, or the labels do not fit the model.
+        Unsupported: the checkpoint writes, and has no head.
         BadFile, Unsupported: as the checkpoint and the tables raise.
     """
     if out.exists():
@@ -53,6 +54,9 @@ def write_starter(
             raise BadInput("is needed to write a recipe", where=option)
     checkpoint = Checkpoint.load(embedded_teacher() if teacher == EMBEDDED else str(teacher))
     shape = checkpoint.shape
+    if shape.output is not None:
+        fix = "Write it by hand: docs/recipe.md lists the keys, and multi30k is one that is shipped."
+        raise Unsupported("a recipe for a model that writes", where=str(teacher), fix=fix)
     if shape.head is None:
         raise BadInput("the checkpoint has no head", where=str(teacher), fix="Fine-tune it first: compress train.")
     counts, task = {}, task_named(shape.head.task)

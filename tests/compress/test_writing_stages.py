@@ -19,6 +19,7 @@ from compress.recipe import Recipe, make_recipe
 from compress.record import RunResult
 from compress.report.files import write_report
 from compress.settings import ArchitectureSettings
+from compress.starter import write_starter
 from export.bundle import Bundle
 from export.verify import verify_bundle
 from models.checkpoint import Checkpoint
@@ -139,6 +140,10 @@ def test_commands_look_at_a_bundle_that_writes(translator: Done) -> None:
     described = inspect_model(bundle)
     assert [[layer["heads"] for layer in described[name]] for name in ("layers", "decoder_layers")] == [[2], [2]]
     assert described["decoder_layers"][0]["cross_heads"] == 2
+    with pytest.raises(Unsupported, match="a recipe for a model that writes"):
+        teacher = str(translator.directory / "0-train")
+        out, cache = translator.directory / "recipe.yaml", translator.cache
+        write_starter(out, teacher=teacher, train="a", validation="b", name="x", cache=cache)
     report = json.loads(write_report(translator.result, translator.directory))
     assert report["stages"][-1]["latency"]["p50_ms"] > 0
 
