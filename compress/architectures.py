@@ -64,6 +64,14 @@ def new_network(settings: ArchitectureSettings, table: Table, head: HeadShape | 
     return _FAMILIES[settings.family](settings, table, head, cache)
 
 
+def deviation(settings: ArchitectureSettings, *, behind: bool = False) -> float:
+    """Return the deviation of the weights that are drawn; `behind` a source it is near to Glorot's, if none is named:
+    what scaled word vectors are drawn from (Vaswani et al. 2017).
+    """
+    named = settings.initializer_range
+    return named if named is not None else settings.hidden_size**-0.5 if behind else 0.02
+
+
 def text_shape(settings: ArchitectureSettings, tokenizing: Tokenizing, head: HeadShape) -> ModelShape:
     """Return the shape of a network to be built new for the tokens of a tokenizer.
 
@@ -82,7 +90,7 @@ def text_shape(settings: ArchitectureSettings, tokenizing: Tokenizing, head: Hea
         type_vocab_size=1 if settings.family == "roberta" else 2,
         activation=Activation(settings.activation),
         norm_eps=NORM_EPS,
-        initializer_range=settings.initializer_range,
+        initializer_range=deviation(settings),
         pad_token_id=pad,
         head=replace(head, dropout=DROPOUT),
     )
@@ -121,8 +129,7 @@ def _that_writes(settings: ArchitectureSettings, table: Table, cache: Path) -> M
         activation=Activation(settings.activation),
         norm_eps=NORM_EPS,
         pre_norm=writer is None or writer.pre_norm,
-        # Near to Glorot's for these widths, and what scaled word vectors are drawn from (Vaswani et al. 2017).
-        initializer_range=settings.hidden_size**-0.5 if writer else 0.02,
+        initializer_range=deviation(settings, behind=writer is not None),
         pad_token_id=PADDING,
         decoder=None if writer is None else DecoderShape(_decoder_layers(settings, layers)),
         output=OutputShape(bias=writer is not None),
@@ -182,7 +189,7 @@ def _vit_keys(settings: ArchitectureSettings) -> dict[str, Any]:
         "intermediate_size": settings.ffn,
         "hidden_act": settings.activation,
         "layer_norm_eps": NORM_EPS,
-        "initializer_range": settings.initializer_range,
+        "initializer_range": deviation(settings),
         "image_size": settings.image_size,
         "patch_size": settings.patch_size,
         "num_channels": settings.channels,

@@ -64,7 +64,8 @@ def affordable_share(recipe: Recipe, pace: Pace, *, texts: int, validation: int,
 def scaled(recipe: Recipe, share: float) -> Recipe:
     """Return the recipe with trainings so many times as long.
 
-    Shorter ones give up copies before passes over the texts, longer ones take more copies where they had some.
+    Copies come and go first: as many as the passes leave time for that the recipe asks for over the texts themselves,
+    and none where it asks for none.
     """
     if share == 1:
         return recipe
@@ -79,8 +80,7 @@ def scaled(recipe: Recipe, share: float) -> Recipe:
 
 def _scaled(settings: L, share: float) -> L:
     passes = settings.epochs * (1 + settings.copies) * share  # over the texts, copies among them
-    most = math.ceil((1 + settings.copies) * max(1.0, share)) - 1 if settings.copies else 0
-    copies = min(most, max(0, math.ceil(passes) - 1))
+    copies = max(0, math.ceil(round(passes / settings.epochs, 6)) - 1) if settings.copies else 0
     return settings.model_copy(update={"epochs": round(passes / (1 + copies), 4), "copies": copies})
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from compress.architectures import deviation
 from compress.lessons import lessons_of, schedule_of, weights_of
 from compress.pruning.importance import score_channels
 from compress.pruning.latency_table import Clock
@@ -141,7 +142,7 @@ def _of_its_own(teacher: ModelShape, settings: ArchitectureSettings) -> ModelSha
         layers=tuple(replace(layer, causal=teacher.layers[0].causal) for layer in layers),
         decoder=decoder,
         activation=Activation(settings.activation),
-        initializer_range=settings.initializer_range,
+        initializer_range=deviation(settings, behind=decoder is not None),
         embedding_scale=math.sqrt(settings.hidden_size) if scaled else teacher.embedding_scale,
     )
 

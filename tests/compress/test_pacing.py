@@ -59,6 +59,13 @@ def test_copies_come_and_go_first() -> None:
         assert (less.recovery.epochs, less.recovery.copies) == (pytest.approx(epochs), copies)
 
 
+@pytest.mark.parametrize(("share", "epochs", "copies"), [(0.39, 3.12, 0), (0.5, 4.0, 0), (0.6, 2.4, 1), (1.6, 3.2, 3)])
+def test_passes_over_the_texts_themselves_stay_longer_than_copies(share: float, epochs: float, copies: int) -> None:
+    less = scaled(recipe_of(epochs=4.0, copies=1), share).prune
+    assert less is not None
+    assert (less.recovery.epochs, less.recovery.copies) == (pytest.approx(epochs), copies)
+
+
 def test_all_of_the_recipe_is_left_alone() -> None:
     recipe = recipe_of()
     assert scaled(recipe, 1.0) is recipe
