@@ -72,7 +72,7 @@ def test_a_shipped_search_works_on_images(
     assert (recipe["trim"], recipe["prune"]["recovery"]["embeddings"]) == (None, "float")
     assert not recipe["quantize"]["compensate"]
     if recipe["distill"] is not None:
-        assert (recipe["distill"]["copies"], recipe["distill"]["epochs"]) == (0, 6.0)  # 2 over the texts and 2 copies
+        assert (recipe["distill"]["copies"], recipe["distill"]["epochs"]) == (0, 10.0)  # 5 over the texts and a copy
     bundle = Bundle.open(tmp_path / "runs" / "search" / "bundle")
     (answer,) = bundle.predict([str(tmp_path / "validation" / "top" / "0.png")])
     assert answer.values["label"] in ("bottom", "top")
