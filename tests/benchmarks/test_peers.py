@@ -79,6 +79,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, graph: Path) -> Ran:
     return Ran("\n".join(said), json.loads((folder / "all.json").read_text()))
 
 
+@pytest.mark.slow
 def test_every_model_that_works_has_a_row(ran: Ran) -> None:
     rows = [line.split(" | ") for line in ran.printed.splitlines() if line.startswith("| ")]
     assert [row[0] for row in rows] == [
@@ -98,6 +99,7 @@ def test_every_model_that_works_has_a_row(ran: Ran) -> None:
         assert float(cells["memory MB"]) > 10
 
 
+@pytest.mark.slow
 def test_what_failed_is_said(ran: Ran) -> None:
     failures = {failure["name"]: failure for failure in ran.written["failures"]}
     assert {name: failure["step"] for name, failure in failures.items()} == {
@@ -111,6 +113,7 @@ def test_what_failed_is_said(ran: Ran) -> None:
         assert f"Failed: {failure['name']}: {failure['step']}: {failure['reason']}" in ran.printed
 
 
+@pytest.mark.slow
 def test_the_file_holds_everything(ran: Ran) -> None:
     models = {model["name"]: model for model in ran.written["models"]}
     same = models["onnxruntime fp32"]["accuracy"]

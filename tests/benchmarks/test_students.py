@@ -11,6 +11,7 @@ from support.examples import tiny_checkpoint, write_data
 import students
 
 
+@pytest.mark.slow
 def test_students_are_made_and_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
