@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from compress.cli.options import Json, Look, Model, with_settings
+from compress.cli.options import Json, Look, Model, Written, with_settings
 
 app = typer.Typer()
 
@@ -63,6 +63,7 @@ def verify_command(bundle: BundleArgument, *, as_json: Json = False) -> None:
 
 
 @app.command("predict", epilog="Example: `compress predict runs/demo/bundle 'def loads(s): ...'`")
+@with_settings(written=Written)
 def predict_command(
     bundle: BundleArgument,
     texts: Annotated[list[str], typer.Argument(help="Texts to answer, or files of images.", show_default=False)],
@@ -76,20 +77,21 @@ def predict_command(
         typer.Option(min=0.0, max=1.0, help="Probability from which on an object or one of several labels is named."),
     ] = None,
     as_json: Json = False,
+    written: dict[str, Any],
 ) -> None:
     """Answer texts or images with a bundle, as a device would; one that writes gives what it writes."""
     from export.bundle import Bundle
-    from export.generator import Generator
+    from models.errors import BadInput
     from models.task import THRESHOLD
 
     opened = Bundle.open(bundle)
+    asked = Written.model_validate(written)
     if opened.shape.output is not None:
-        written = Generator.open(bundle).write(texts)
-        if as_json:
-            _print([{"text": text} for text in written])
-        else:
-            typer.echo("\n".join(written))
+        _write(bundle, texts, asked, as_json=as_json)
         return
+    if asked.model_fields_set:
+        option = min(asked.model_fields_set).replace("_", "-")
+        raise BadInput("the bundle answers, and writes nothing", where=f"--{option}", fix="Leave it out.")
     seconds = pairs * len(texts) if pairs is not None and len(pairs) == 1 else pairs
     least = THRESHOLD if threshold is None else threshold
     answers = opened.predict(texts, seconds, threshold=least)
@@ -98,6 +100,34 @@ def predict_command(
         return
     for answer in answers:
         typer.echo(answer.text)
+
+
+def _write(bundle: Path, texts: list[str], asked: Written, *, as_json: bool) -> None:
+    """Print what a bundle writes for each text."""
+    from dataclasses import replace
+
+    from export.generator import Generator
+    from models.generation_settings import Sampling
+
+    generator = Generator.open(bundle)
+    bounds = asked.model_dump(include={"beams", "max_tokens", "length_penalty"}, exclude_none=True)
+    drawn = asked.model_dump(include={"temperature", "top_k", "top_p"}, exclude_none=True)
+    if drawn or asked.stream:
+        bounds = {"beams": 1, **bounds}
+    if drawn:
+        bounds["sampling"] = Sampling(**drawn)
+    settings, seed = replace(generator.settings, **bounds), asked.seed or 0
+    if asked.stream and not as_json:
+        for text in texts:
+            for piece in generator.stream(text, settings, seed=seed):
+                typer.echo(piece, nl=False)
+            typer.echo()
+        return
+    said = generator.write(texts, settings, seed=seed)
+    if as_json:
+        _print([{"text": text} for text in said])
+    else:
+        typer.echo("\n".join(said))
 
 
 @app.command("report", epilog="Example: `compress report runs/sst2`")

@@ -59,6 +59,21 @@ class Look(Settings):
     json_output: bool = Field(False, description="Print one JSON object on stdout, for machines.", alias="json")
 
 
+class Written(Settings):
+    """Options of what a bundle writes; those that are left out are the bundle's own."""
+
+    beams: int | None = Field(None, description="Texts that are weighed at once (beam search); 1 is greedy.")
+    max_tokens: int | None = Field(None, description="Most tokens that are written.")
+    length_penalty: float | None = Field(
+        None, description="Power of the length that a text's score is divided by: above 1 longer texts win."
+    )
+    temperature: float | None = Field(None, description="Draw words, by logits divided by this, in place of weighing.")
+    top_k: int | None = Field(None, description="Draw words, of so many likeliest.")
+    top_p: float | None = Field(None, description="Draw words, of the likeliest that together have this share.")
+    seed: int | None = Field(None, description="Seed of what is drawn.")
+    stream: bool | None = Field(None, description="Print every word as soon as it is known; with one beam.")
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, for machines.")]
 Model = Annotated[str, typer.Argument(help="Checkpoint or artifact directory, or a hub name.", show_default=False)]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other key of the recipe.")]

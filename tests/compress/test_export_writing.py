@@ -7,16 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.examples import random_rows, tiny_context, tiny_tokenizing
+from support.examples import random_rows, tiny_checkpoint, tiny_context, tiny_tokenizing
 from support.networks import quantized_network, random_network
 from support.writing_shapes import SHAPES
 
+from compress.cli import main
 from compress.settings import ExportSettings
 from compress.stages import EXPORT
 from export.generator import Generator
 from export.verify import verify_bundle
 from models.checkpoint import Checkpoint
-from models.generation_settings import Generation
+from models.generation_settings import Generation, Sampling
 from models.kinds import Int8Form
 from models.network import Network
 
@@ -37,3 +38,48 @@ def test_what_writes_becomes_a_bundle(form: Int8Form | None, tmp_path: Path) -> 
     config = json.loads((tmp_path / "bundle" / "config.json").read_text())
     assert (config["model_type"], config["n_head"], config["eos_token_id"]) == ("gpt2", 4, 2)
     assert len(Generator.open(tmp_path / "bundle").write(["w3 w4"])) == 1
+
+
+def test_the_command_writes_as_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network: Network = random_network(SHAPE)
+    checkpoint = Checkpoint(network.shape, {}, tiny_tokenizing(), Generation(end=(2,), max_tokens=5, beams=3)).of(
+        network
+    )
+    context = tiny_context(tmp_path, checkpoint, validation=random_rows(6))
+    made = EXPORT.run(checkpoint, ExportSettings(golden=2), context)
+    (tmp_path / "bundle").mkdir()
+    made.product.save(tmp_path / "bundle")
+    generator = Generator.open(tmp_path / "bundle")
+    drawn = replace(generator.settings, beams=1, sampling=Sampling(temperature=2.0, top_k=9, top_p=0.9))
+
+    def told(*words: str, code: int = 0) -> str:
+        with pytest.raises(SystemExit) as stop:
+            main(["predict", str(tmp_path / "bundle"), "w3 w4", *words])
+        assert stop.value.code == code
+        said = capsys.readouterr()
+        return said.out or said.err
+
+    for words, settings, seed in (
+        ([], generator.settings, 0),
+        (["--beams", "1", "--max-tokens", "3"], replace(generator.settings, beams=1, max_tokens=3), 0),
+        (["--stream"], replace(generator.settings, beams=1), 0),
+        (["--temperature", "2", "--top-k", "9", "--top-p", "0.9", "--seed", "4"], drawn, 4),
+    ):
+        (expected,) = generator.write(["w3 w4"], settings, seed=seed)
+        assert told(*words) == f"{expected}\n"
+        assert json.loads(told(*words, "--json")) == [{"text": expected}]
+    for words, message in ((["--beams", "0"], "beams"), (["--stream", "--beams", "2"], "one beam")):
+        assert message in told(*words, code=2)
+
+
+def test_a_bundle_that_answers_is_not_told_how_to_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = tiny_checkpoint()
+    made = EXPORT.run(
+        checkpoint, ExportSettings(golden=2), tiny_context(tmp_path, checkpoint, validation=random_rows(6))
+    )
+    (tmp_path / "bundle").mkdir()
+    made.product.save(tmp_path / "bundle")
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", str(tmp_path / "bundle"), "w3 w4", "--top-k", "3"])
+    assert stop.value.code == 2
+    assert "writes nothing" in (message := capsys.readouterr().err) and "--top-k" in message
