@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from compress.pipeline import (
 )
 from compress.recipe import Recipe, make_recipe, merged
 from compress.record import RunResult, StageResult
+from compress.settings import PruneSettings
 from compress.sources import FOREIGN
 from compress.stages import DISTILL, EXPORT, PRUNE, TRIM
 from compress.trials import Clock, Trial, Trials
@@ -169,15 +171,16 @@ def _points(
             anew = False
     assert recipe.prune is not None
     cuts = _trains(recipe)  # else what is not cut at all is the mildest level
+    step = half_step(recipe.prune) if cuts else recipe.prune
     while True:
         began, took = time.monotonic(), 0.0
         if cuts:
             level += 1
             try:
-                parent = make_stage(state, folder / f"{level}-prune", PRUNE, recipe.prune, parent)
+                parent = make_stage(state, folder / f"{level}-prune", PRUNE, step, parent)
             except Unreachable:
                 return
-            took = _told_seconds(parent)
+            took, step = _told_seconds(parent), recipe.prune
         made, anew, cuts = parent, anew or parent.computed, True
         for stage in FINISHING:
             settings = getattr(recipe, stage.name)
@@ -190,6 +193,16 @@ def _points(
         there = is_made(state, folder / f"{level + 1}-{PRUNE.name}", PRUNE, recipe.prune, parent)
         yield result, anew, None if there else took
         anew = False
+
+
+def half_step(settings: PruneSettings) -> PruneSettings:
+    """Return settings that remove half as much, so that twice in a row they come to the same.
+
+    The first level that is trained is cut so: a search that ends at its first level has nothing to hand over.
+    """
+    if settings.speedup is not None:
+        return settings.model_copy(update={"speedup": round(math.sqrt(settings.speedup), 4)})
+    return settings.model_copy(update={"sparsity": round(1 - math.sqrt(1 - (settings.sparsity or 0.0)), 4)})
 
 
 def _trains(recipe: Recipe) -> bool:

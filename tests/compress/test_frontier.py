@@ -10,16 +10,19 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from support.examples import TINY_PRUNING, tiny_recipe
 from support.vocabularies import word_piece_checkpoint
 
 from compress import frontier, measure
 from compress.cli import main
-from compress.frontier import choose, search
+from compress.frontier import choose, half_step, search
 from compress.goal_settings import SearchSettings
 from compress.pipeline import require_passed
 from compress.recipe import make_recipe
 from compress.record import RunResult
+from compress.settings import PruneSettings
 from compress.stages import PRUNE
 from compress.trials import Clock, Trials
 from export.latency import Latency, LatencyComparison
@@ -94,6 +97,22 @@ def test_levels_shrink_and_the_fastest_is_handed_over(plain: dict[str, Any], tmp
     assert all(verify_bundle(run / stage.directory).examples == 2 for stage in result.stages[1:])
     manifest = json.loads((run / "bundle" / "manifest.json").read_text())
     assert [step["stage"] for step in manifest["lineage"]] == ["teacher", result.chosen]
+
+
+def test_the_first_level_goes_half_a_step(plain: dict[str, Any], tmp_path: Path) -> None:
+    result = carry_out(plain, tmp_path)
+    run = tmp_path / "runs" / "tiny"
+    first, second = (json.loads(file.read_text())["settings"] for file in sorted(run.glob("*/?-prune/artifact.json")))
+    assert second["sparsity"] == plain["prune"]["sparsity"]
+    assert (1 - first["sparsity"]) ** 2 == pytest.approx(1 - second["sparsity"], abs=1e-3)
+    assert result.stages[1].validation.parameters > result.stages[2].validation.parameters
+
+
+@given(st.floats(1.01, 4.0))
+def test_two_half_steps_are_one(speedup: float) -> None:
+    halved = half_step(PruneSettings(speedup=speedup, sparsity=None)).speedup
+    assert halved is not None
+    assert halved**2 == pytest.approx(speedup, rel=1e-3)
 
 
 def test_the_vocabulary_is_trimmed_first_and_judged_on_texts_from_elsewhere(
