@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from compress.recording import Recorded, recorded
 from models.checkpoint import Checkpoint
+from models.content import Rows
 from models.encoded import Encoded
 from models.evaluation import unpadded_batches
 from models.memory import give_back
@@ -22,12 +23,8 @@ from models.network import Network
 from models.progress import Progress, silent
 from models.shape import ModelShape
 
-TOKENS_PER_BATCH = 2048
-
-
-def output_projections(shape: ModelShape) -> list[str]:
-    """Return the module paths of every layer's output projections: attention's, then the FFN's."""
-    return [f"layers.{index}.{name}" for index in range(len(shape.layers)) for name in ("attention.output", "ffn.down")]
+TOKENS_PER_BATCH = 2048  # activations of every layer are kept for the gradient
+LOGITS_PER_BATCH = 1 << 24  # of what writes: each of its tokens has as many as there are words
 
 
 def curvature(
@@ -74,9 +71,23 @@ def table_curvature(
     return total
 
 
-def projected(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Return v . logits, summed over the examples, with v drawn from N(0, I) for each (Hutchinson 1989)."""
-    return (logits * torch.randn(logits.shape, generator=generator)).sum()
+def gradient_batches(data: Encoded, shape: ModelShape) -> list[Rows]:
+    """Return every row's number once, in batches of rows of one length that a gradient can be taken of."""
+    most = TOKENS_PER_BATCH if shape.output is None else min(TOKENS_PER_BATCH, LOGITS_PER_BATCH // shape.outputs)
+    return unpadded_batches(data.tokens_run, batch_tokens=max(1, most), likeness=data.likeness)
+
+
+def projected(logits: Tensor, generator: torch.Generator, *, words: bool) -> Tensor:
+    """Return v . logits, summed over the examples, with v drawn from N(0, I) for each (Hutchinson 1989); of logits of
+    `words` from N(0, diag(p) - p p^T), with p the shares that they stand for, so that a change counts as much as it
+    moves the shares.
+    """
+    drawn = torch.randn(logits.shape, generator=generator)
+    if words:
+        shares = logits.detach().softmax(dim=-1)
+        drawn = shares.sqrt() * drawn
+        drawn = drawn - shares * drawn.sum(dim=-1, keepdim=True)
+    return (logits * drawn).sum()
 
 
 def damped(moments: Tensor, share: float) -> Tensor:
@@ -99,8 +110,9 @@ def _targets(network: Network, data: Encoded, *, seed: int, progress: Progress) 
     """Yield the projected logits of every batch, once the network has run on it."""
     generator = torch.Generator().manual_seed(seed)
     tick, done = progress("curvature"), 0
-    for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH, likeness=data.likeness):
-        yield projected(network(**data.batch(rows).inputs), generator)
+    words = network.shape.output is not None
+    for rows in gradient_batches(data, network.shape):
+        yield projected(network(**data.batch(rows).inputs), generator, words=words)
         done += len(rows)
         tick(done, len(data))
     give_back()

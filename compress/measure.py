@@ -68,8 +68,9 @@ class Probe:
 
     @property
     def layers(self) -> tuple[LayerShape, ...]:
-        """Return what each layer kept."""
-        return self.shape.layers
+        """Return what each layer kept: behind those that read, those that write."""
+        decoder = self.shape.decoder
+        return self.shape.layers if decoder is None else (*self.shape.layers, *decoder.layers)
 
     def logits(self, data: Encoded, progress: Progress = silent) -> npt.NDArray[np.float32]:
         """Return the logits (rows, labels): of the runtime one text at a time for a bundle, else of PyTorch."""

@@ -312,7 +312,7 @@ def judged(
         stage=name or stage,
         directory=made.directory.relative_to(state.ledger.directory).as_posix(),
         artifact=made.record,
-        layers=[LayerRecord(heads=layer.heads, head_size=layer.head_size, ffn=layer.ffn) for layer in probe.layers],
+        layers=[LayerRecord.of(layer) for layer in probe.layers],
         int8=len(probe.shape.int8),
         seconds=float(made.record.details["seconds"]),
         attempt=attempt,

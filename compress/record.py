@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from models.shape import LayerShape
 from models.summary import Summary
 
 FORMAT = 1
@@ -158,6 +159,12 @@ class LayerRecord(Record):
     heads: int = Field(ge=0, description="attention heads")
     head_size: int = Field(ge=1, description="features of a head")
     ffn: int = Field(ge=0, description="FFN neurons")
+    cross_heads: int | None = Field(None, ge=0, description="heads that read an encoder; null where none do")
+
+    @staticmethod
+    def of(layer: LayerShape) -> LayerRecord:
+        """Return what a layer of this shape kept."""
+        return LayerRecord(heads=layer.heads, head_size=layer.head_size, ffn=layer.ffn, cross_heads=layer.cross_heads)
 
 
 class DataRecord(Record):
@@ -176,7 +183,7 @@ class StageResult(Record):
     stage: str = Field(description="name of the stage; `teacher` for the first")
     directory: str = Field(description="its directory, relative to the run")
     artifact: ArtifactRecord = Field(description="the sealed record")
-    layers: list[LayerRecord] = Field(description="what each layer kept")
+    layers: list[LayerRecord] = Field(description="what each layer kept; behind those that read, those that write")
     int8: int = Field(ge=0, description="number of modules in int8")
     seconds: float = Field(ge=0, description="time the stage took when it was computed")
     attempt: int = Field(ge=0, description="0, or how often the stage was made milder")

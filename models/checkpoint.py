@@ -83,10 +83,11 @@ class Checkpoint:
         """Return what `config.json` of Hugging Face says of the model, its int8 left out; None where the family's
         format cannot say its sizes.
         """
-        told = _config(_family(self.shape.family), self.shape.with_int8({}))
-        if told is None or self.generation is None:
-            return told
-        return told | token_keys(self.generation)
+        try:
+            told = _config(_family(self.shape.family), self.shape.with_int8({}))
+        except Unsupported:
+            return None
+        return told if self.generation is None else told | token_keys(self.generation)
 
     def with_biases(self) -> Checkpoint:
         """Return the same model with a bias of zero in every linear layer of its blocks that has none, for what writes

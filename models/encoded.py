@@ -103,6 +103,11 @@ class Encoded:
         return np.diff(self.offsets)
 
     @property
+    def tokens_run(self) -> Rows:
+        """Return int64 (n), the tokens that a network runs on for every row: its own, and those of a source."""
+        return self.lengths + self.content.read_lengths if isinstance(self.content, Sourced) else self.lengths
+
+    @property
     def likeness(self) -> Rows:
         """Return int64 (n), equal where rows need no padding beside each other and near where they need little: the
         number of tokens, and behind it that of a source's.

@@ -17,6 +17,7 @@ from torch import Tensor
 from compress.curvature import damped
 from compress.pruning.plan import Plan
 from models.checkpoint import Checkpoint
+from models.sublayers import features, sublayers_of
 
 DAMPING = 0.01  # of the mean diagonal
 
@@ -24,17 +25,16 @@ DAMPING = 0.01  # of the mean diagonal
 def compensated(parent: Checkpoint, plan: Plan, pruned: Checkpoint, known: Mapping[str, Tensor]) -> Checkpoint:
     """Return `pruned`, what `plan` leaves of `parent`, with output projections that make up for what was removed.
 
-    `known` is the parent's curvature at its output projections. Where nothing is left of a sublayer its bias takes over
-    the mean of what it wrote.
+    `known` is the parent's curvature at its output projections, which have biases (`Checkpoint.with_biases`). Where
+    nothing is left of a sublayer its bias takes over the mean of what it wrote.
     """
     weights = dict(pruned.weights)
-    for index, layer in enumerate(parent.shape.layers):
-        heads = [head * layer.head_size + place for head in plan.heads[index] for place in range(layer.head_size)]
-        for name, kept in (("attention.output", heads), ("ffn.down", list(plan.neurons[index]))):
-            path = f"layers.{index}.{name}"
+    for sublayer in sublayers_of(parent.shape):
+        units, path = plan.kept[sublayer.path], sublayer.reader
+        if len(units) < sublayer.units:
             before = parent.weights[f"{path}.weight"], parent.weights[f"{path}.bias"]
-            if len(kept) < before[0].shape[1]:
-                weights[f"{path}.weight"], weights[f"{path}.bias"] = updated(*before, kept, known[path])
+            kept = features(units, sublayer.width)
+            weights[f"{path}.weight"], weights[f"{path}.bias"] = updated(*before, kept, known[path])
     return replace(pruned, weights=weights)
 
 
@@ -42,9 +42,8 @@ def updated(weight: Tensor, bias: Tensor, kept: list[int], moments: Tensor) -> t
     """Return weight (out, kept) and bias (out,) that write from the `kept` inputs what comes nearest to what `weight`
     (out, in) and `bias` write from all; `moments` (in + 1, in + 1) are the curvature.
     """
-    features = weight.shape[1]
     matrix = damped(moments, DAMPING)
-    chosen = torch.tensor([*kept, features])
-    whole = torch.cat([weight, bias[:, None]], dim=1).double()  # (out, features + 1)
+    chosen = torch.tensor([*kept, weight.shape[1]])
+    whole = torch.cat([weight, bias[:, None]], dim=1).double()  # (out, in + 1)
     solved = torch.linalg.solve(matrix[chosen][:, chosen], matrix[chosen] @ whole.t()).t()
     return solved[:, :-1].float().contiguous(), solved[:, -1].float().contiguous()

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
-from typing import NamedTuple, final
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from compress.curvature import projected
+from compress.curvature import gradient_batches, projected
 from compress.recording import Recorded, recorded
 from models.checkpoint import Checkpoint
 from models.encoded import Batch, Encoded
 from models.errors import BadInput
-from models.evaluation import unpadded_batches
 from models.memory import give_back
 from models.network import Network
 from models.progress import Progress, silent
+from models.shape import ModelShape
+from models.sublayers import sublayers_of
 from models.task import Task
 
 Values = npt.NDArray[np.float64]
-TOKENS_PER_BATCH = 2048  # activations of every layer are kept for the gradient
+Scores = Mapping[str, Values]  # importance of every unit of a sublayer, by its path, not negative
 Target = Callable[[Tensor, Batch], Tensor]
 
 
@@ -39,16 +39,7 @@ class Criterion(str, Enum):
     TAYLOR = "taylor"
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class Scores:
-    """Importance of every unit, per layer: `heads[l]` (heads,) and `neurons[l]` (ffn,), not negative."""
-
-    heads: tuple[Values, ...]
-    neurons: tuple[Values, ...]
-
-
-class _Sublayer(NamedTuple):
+class _Masked(NamedTuple):
     """A place where a mask stands: before `module`, on `units` groups of equally many features each."""
 
     module: nn.Module
@@ -72,19 +63,20 @@ def score_units(
     (Hutchinson 1989); it is the second-order loss of any logit distillation, and needs no residual to be informative.
 
     Raises:
-        BadInput: a quantized model, a model without a head, or no rows.
+        BadInput: a quantized model, a model that neither answers nor writes, or no rows.
     """
     data, target = _prepared(checkpoint, data, task, examples=examples, seed=seed)
     network = checkpoint.network()
-    places = list(_sublayers(network))
+    sublayers = sublayers_of(checkpoint.shape)
+    places = [_Masked(network.get_submodule(one.reader), one.units) for one in sublayers]
     totals = [np.zeros(place.units) for place in places]
     with recorded([place.module for place in places]) as seen:
-        for batch in _batches(data, progress("score heads and neurons")):
+        for batch in _batches(data, checkpoint.shape, progress("score heads and neurons")):
             gradients = _mask_gradients(network, batch, target, places, seen)
             for total, gradient in zip(totals, gradients, strict=True):
                 total += (gradient.square() if criterion is Criterion.FISHER else gradient.abs()).sum(dim=0).numpy()
     give_back()
-    return Scores(tuple(totals[0::2]), tuple(totals[1::2]))
+    return {sublayer.path: total for sublayer, total in zip(sublayers, totals, strict=True)}
 
 
 def score_channels(
@@ -96,14 +88,14 @@ def score_channels(
     come before, what sublayers add.
 
     Raises:
-        BadInput: a quantized model, a model without a head, or no rows.
+        BadInput: a quantized model, a model that neither answers nor writes, or no rows.
     """
     data, target = _prepared(checkpoint, data, task, examples=examples, seed=seed)
     network, width = checkpoint.network(), checkpoint.shape.hidden_size
     total, mask = np.zeros(width), torch.ones(0)
     for module in _stream_writers(network):
         module.register_forward_hook(lambda module, given, written: written * mask)
-    for batch in _batches(data, progress("score channels")):
+    for batch in _batches(data, checkpoint.shape, progress("score channels")):
         mask = torch.ones(len(batch.indices), 1, width, requires_grad=True)
         (gradient,) = torch.autograd.grad(target(network(**batch.inputs), batch), mask)
         total += gradient.double().square().sum(dim=(0, 1)).numpy()
@@ -116,20 +108,21 @@ def _prepared(checkpoint: Checkpoint, data: Encoded, task: Task, *, examples: in
     of these rows has no label.
 
     Raises:
-        BadInput: a quantized model, a model without a head, or no rows.
+        BadInput: a quantized model, a model that neither answers nor writes, or no rows.
     """
-    if checkpoint.shape.int8 or checkpoint.shape.head is None or len(data) == 0:
-        raise BadInput("only a float classifier with examples can be scored", where="prune", fix="Quantize last.")
+    shape = checkpoint.shape
+    if shape.int8 or (shape.head is None and shape.output is None) or len(data) == 0:
+        raise BadInput("only a float model with examples can be scored", where="prune", fix="Quantize last.")
     data = data.drawn(examples, seed=seed)
     if data.labelled.all():
-        return data, _task_loss(task, by_token=checkpoint.shape.answers_tokens)
-    return data, _projected_logits(torch.Generator().manual_seed(seed))
+        return data, _task_loss(task, by_token=shape.answers_tokens)
+    return data, _projected_logits(torch.Generator().manual_seed(seed), words=shape.output is not None)
 
 
-def _batches(data: Encoded, tick: Callable[[int, int], None]) -> Iterator[Batch]:
+def _batches(data: Encoded, shape: ModelShape, tick: Callable[[int, int], None]) -> Iterator[Batch]:
     """Yield all rows, in batches of one length."""
     done = 0
-    for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH, likeness=data.likeness):
+    for rows in gradient_batches(data, shape):
         yield data.batch(rows)
         done += len(rows)
         tick(done, len(data))
@@ -144,15 +137,8 @@ def _stream_writers(network: Network) -> Iterator[nn.Module]:
             yield network.get_submodule(f"layers.{index}.{name}")
 
 
-def _sublayers(network: Network) -> Iterator[_Sublayer]:
-    """Yield the two places of every layer: heads before attention's output, neurons before the FFN's."""
-    for index, layer in enumerate(network.shape.layers):
-        yield _Sublayer(network.get_submodule(f"layers.{index}.attention.output"), layer.heads)
-        yield _Sublayer(network.get_submodule(f"layers.{index}.ffn.down"), layer.ffn)
-
-
 def _mask_gradients(
-    network: Network, batch: Batch, target: Target, places: list[_Sublayer], seen: Recorded
+    network: Network, batch: Batch, target: Target, places: list[_Masked], seen: Recorded
 ) -> list[Tensor]:
     """Return the gradient on every mask for every example, each (batch, units), in double precision."""
     seen.clear()
@@ -180,10 +166,10 @@ def _task_loss(task: Task, *, by_token: bool) -> Target:
     return target
 
 
-def _projected_logits(generator: torch.Generator) -> Target:
+def _projected_logits(generator: torch.Generator, *, words: bool) -> Target:
     """Return the projection of the logits on a random direction per example."""
 
     def target(logits: Tensor, batch: Batch) -> Tensor:
-        return projected(logits, generator)
+        return projected(logits, generator, words=words)
 
     return target

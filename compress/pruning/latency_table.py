@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 
 from compress.machine import calls, environment, timed_rows
-from compress.pruning.search import CostOf, Costs, widths
+from compress.pruning.search import CostOf, Costs, counts, widths
 from compress.quantization.schemes import forms_of, linear_paths, quantize
 from compress.statistics import round_ratios
 from export.latency import compare
@@ -28,6 +28,7 @@ from models.kinds import Int8Form
 from models.network import Network
 from models.progress import Progress, silent
 from models.shape import EVERY_TOKEN, LayerShape, ModelShape
+from models.sublayers import sublayers_of
 
 FORMAT = 6
 QUANTILES = (0.3, 0.5, 0.7)  # of the texts' lengths: around the median, which the speed gate compares
@@ -233,17 +234,13 @@ def _call_ns(session: onnxruntime.InferenceSession, arrays: Arrays) -> int:
 
 def _costs(shape: ModelShape, measured: Mapping[str, Any], ffn_multiple: int) -> Costs:
     places = _places(shape)
-    return Costs(
-        fixed=float(measured["fixed"]),
-        heads=tuple(
-            _interpolated(measured["heads"][f"{place}/{_attention(layer)}"], range(layer.heads + 1))
-            for place, layer in zip(places, shape.layers, strict=True)
-        ),
-        neurons=tuple(
-            _interpolated(measured["neurons"][place], widths(layer.ffn, ffn_multiple))
-            for place, layer in zip(places, shape.layers, strict=True)
-        ),
-    )
+    heads = [f"{place}/{_attention(layer)}" for place, layer in zip(places, shape.layers, strict=True)]
+    tables = [*(measured["heads"][kind] for kind in heads), *(measured["neurons"][place] for place in places)]
+    units = {
+        sublayer.path: _interpolated(table, counts(sublayer, ffn_multiple))
+        for sublayer, table in zip(sublayers_of(shape), tables, strict=True)
+    }
+    return Costs(fixed=float(measured["fixed"]), units=units)
 
 
 def _interpolated(measured: Mapping[str, float], counts: Sequence[int]) -> CostOf:

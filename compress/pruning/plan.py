@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import final
 
 import numpy as np
@@ -11,37 +11,31 @@ import numpy as np
 from compress.pruning.importance import Scores, Values
 from models.errors import BadInput
 from models.shape import ModelShape
+from models.sublayers import sublayers_of, with_units
 
-Kept = tuple[tuple[int, ...], ...]
+Kept = tuple[int, ...]
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The kept units of every layer, as ascending indices into the model that the plan is for."""
+    """The kept units of every sublayer, by its path, as ascending indices into the model that the plan is for."""
 
-    heads: Kept
-    neurons: Kept
+    kept: Mapping[str, Kept]
 
     @staticmethod
     def everything(shape: ModelShape) -> Plan:
         """Return the plan that removes nothing."""
-        return Plan(
-            tuple(tuple(range(layer.heads)) for layer in shape.layers),
-            tuple(tuple(range(layer.ffn)) for layer in shape.layers),
-        )
+        return Plan({sublayer.path: tuple(range(sublayer.units)) for sublayer in sublayers_of(shape)})
 
     @staticmethod
-    def strongest(scores: Scores, *, heads: Sequence[int], neurons: Sequence[int]) -> Plan:
-        """Return the plan that keeps so many heads and neurons per layer, those of the highest scores."""
-        return Plan(
-            tuple(top(values, count) for values, count in zip(scores.heads, heads, strict=True)),
-            tuple(top(values, count) for values, count in zip(scores.neurons, neurons, strict=True)),
-        )
+    def strongest(scores: Scores, counts: Mapping[str, int]) -> Plan:
+        """Return the plan that keeps so many units of each sublayer, those of the highest scores."""
+        return Plan({path: top(scores[path], count) for path, count in counts.items()})
 
     def then(self, later: Plan) -> Plan:
         """Return the one plan that does what this one and then `later`, made for its result, do."""
-        return Plan(_composed(self.heads, later.heads), _composed(self.neurons, later.neurons))
+        return Plan({path: tuple(self.kept[path][index] for index in inner) for path, inner in later.kept.items()})
 
     def shape_of(self, shape: ModelShape) -> ModelShape:
         """Return the shape of the pruned model.
@@ -50,30 +44,21 @@ class Plan:
             BadInput: the plan is not for a model of this shape.
         """
         self._check(shape)
-        layers = tuple(
-            replace(layer, heads=len(heads), ffn=len(neurons))
-            for layer, heads, neurons in zip(shape.layers, self.heads, self.neurons, strict=True)
-        )
-        return replace(shape, layers=layers)
+        return with_units(shape, {path: len(units) for path, units in self.kept.items()})
 
     def _check(self, shape: ModelShape) -> None:
-        if not len(self.heads) == len(self.neurons) == len(shape.layers):
-            raise BadInput(f"a plan for {len(self.heads)} layers, the model has {len(shape.layers)}", where="prune")
-        for index, layer in enumerate(shape.layers):
-            for name, kept, size in (
-                ("heads", self.heads[index], layer.heads),
-                ("neurons", self.neurons[index], layer.ffn),
-            ):
-                ascending = all(left < right for left, right in zip(kept, kept[1:], strict=False))
-                if not ascending or (kept and not 0 <= kept[0] <= kept[-1] < size):
-                    raise BadInput(f"keeps {name} that are not ascending or not there", where=f"layer {index}")
+        sublayers = sublayers_of(shape)
+        other = sorted(set(self.kept) ^ {sublayer.path for sublayer in sublayers})
+        if other:
+            raise BadInput(f"a plan for another model: {other[0]} is in only one of them", where="prune")
+        for sublayer in sublayers:
+            kept = self.kept[sublayer.path]
+            ascending = all(left < right for left, right in zip(kept, kept[1:], strict=False))
+            if not ascending or (kept and not 0 <= kept[0] <= kept[-1] < sublayer.units):
+                raise BadInput("keeps units that are not ascending or not there", where=sublayer.path)
 
 
-def top(values: Values, count: int) -> tuple[int, ...]:
+def top(values: Values, count: int) -> Kept:
     """Return the indices of the `count` highest values, ascending; of equal ones the first."""
     order = np.argsort(-values, kind="stable")[:count]
     return tuple(int(index) for index in np.sort(order))
-
-
-def _composed(first: Kept, later: Kept) -> Kept:
-    return tuple(tuple(outer[index] for index in inner) for outer, inner in zip(first, later, strict=True))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple, final
 
 import numpy as np
@@ -13,7 +13,8 @@ from compress.pruning.importance import Scores, Values
 from compress.pruning.plan import Plan
 from models.checkpoint import Checkpoint
 from models.errors import Unreachable
-from models.shape import LayerShape
+from models.shape import ModelShape
+from models.sublayers import Part, Sublayer, sublayers_of
 
 STATES = 4000
 ROUNDING = 1e-9
@@ -23,24 +24,22 @@ CostOf = Mapping[int, float]  # kept units -> cost
 @final
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What a model costs, in ms or in weights: `fixed`, and per layer what each kept count adds.
+    """What a model costs, in ms or in weights: `fixed`, and what each kept count of a sublayer, by its path, adds.
 
-    `heads[l]` and `neurons[l]` have an entry for every count that may be kept, 0 and all included.
+    A sublayer has an entry for every count that may be kept, 0 and all included.
     """
 
     fixed: float
-    heads: tuple[CostOf, ...]
-    neurons: tuple[CostOf, ...]
+    units: Mapping[str, CostOf]
 
-    def of(self, layers: Sequence[LayerShape]) -> float:
-        """Return the cost of a model of these layers."""
-        attention = sum(costs[layer.heads] for costs, layer in zip(self.heads, layers, strict=True))
-        return self.fixed + attention + sum(costs[layer.ffn] for costs, layer in zip(self.neurons, layers, strict=True))
+    def of(self, shape: ModelShape) -> float:
+        """Return the cost of a model of this shape."""
+        return self.fixed + sum(self.units[sublayer.path][sublayer.units] for sublayer in sublayers_of(shape))
 
     @property
     def least(self) -> float:
         """Return the cost of a model that keeps no unit."""
-        return self.fixed + sum(min(table.values()) for table in (*self.heads, *self.neurons))
+        return self.fixed + sum(min(table.values()) for table in self.units.values())
 
 
 class Choice(NamedTuple):
@@ -62,25 +61,28 @@ def widths(full: int, multiple: int) -> list[int]:
     return sorted({*range(0, full + 1, multiple), full})
 
 
+def counts(sublayer: Sublayer, ffn_multiple: int) -> list[int]:
+    """Return how many units of a sublayer may be kept, ascending: any number of heads, and of neurons the widths."""
+    return widths(sublayer.units, ffn_multiple if sublayer.part is Part.FFN else 1)
+
+
 def weight_costs(checkpoint: Checkpoint, *, ffn_multiple: int) -> Costs:
-    """Return costs in weights of the encoder's layers: a head owns 4 x size x hidden + 3 x size of them, a neuron
-    2 x hidden + 1, or with a gate 3 x hidden + 2; what no unit owns is fixed.
+    """Return costs in weights of the layers: a unit owns its share of everything in its sublayer but the bias behind
+    it; what no unit owns is fixed.
     """
-    shape = checkpoint.shape
-    hidden, writers = shape.hidden_size, 2 if shape.gated else 1
-    costs = Costs(
-        fixed=0.0,
-        heads=tuple(
-            {count: float(count * layer.head_size * (4 * hidden + 3)) for count in range(layer.heads + 1)}
-            for layer in shape.layers
-        ),
-        neurons=tuple(
-            {count: float(count * (hidden + writers * (hidden + 1))) for count in widths(layer.ffn, ffn_multiple)}
-            for layer in shape.layers
-        ),
-    )
-    whole = sum(value.numel() for name, value in checkpoint.weights.items() if name.startswith("layers."))
-    return replace(costs, fixed=whole - costs.of(shape.layers))
+    weights, shape = checkpoint.weights, checkpoint.shape
+    units: dict[str, CostOf] = {}
+    for sublayer in sublayers_of(shape):
+        own = [name for name in weights if name.startswith(f"{sublayer.path}.") and name != f"{sublayer.reader}.bias"]
+        each = sum(weights[name].numel() for name in own) / max(1, sublayer.units)
+        units[sublayer.path] = {count: count * each for count in counts(sublayer, ffn_multiple)}
+    return Costs(weights_of_layers(checkpoint) - Costs(0.0, units).of(shape), units)
+
+
+def weights_of_layers(checkpoint: Checkpoint) -> int:
+    """Return how many weights the layers have, those that write behind an encoder included."""
+    stacks = ("layers.", "decoder.layers.")
+    return sum(value.numel() for name, value in checkpoint.weights.items() if name.startswith(stacks))
 
 
 def search(scores: Scores, costs: Costs, budget: float, *, unit: str, removable: bool = False) -> Choice:
@@ -93,8 +95,7 @@ def search(scores: Scores, costs: Costs, budget: float, *, unit: str, removable:
     Raises:
         Unreachable: even the plan that keeps nothing exceeds the budget; `unit` names the cost in the message.
     """
-    sublayers = [_levels(values, cost) for values, cost in zip(scores.heads, costs.heads, strict=True)]
-    sublayers += [_levels(values, cost) for values, cost in zip(scores.neurons, costs.neurons, strict=True)]
+    sublayers = [_levels(scores[path], costs_of) for path, costs_of in costs.units.items()]
     left = budget - costs.fixed
     kept = [[level for level in levels if level.kept] or levels for levels in sublayers]
     chosen = (None if removable else _knapsack(kept, left)) or _knapsack(sublayers, left)
@@ -104,10 +105,8 @@ def search(scores: Scores, costs: Costs, budget: float, *, unit: str, removable:
             where="prune",
             fix="Lower the target, or distil into fewer layers first.",
         )
-    half = len(costs.heads)
-    plan = Plan.strongest(
-        scores, heads=[level.kept for level in chosen[:half]], neurons=[level.kept for level in chosen[half:]]
-    )
+    kept_units = {path: level.kept for path, level in zip(costs.units, chosen, strict=True)}
+    plan = Plan.strongest(scores, kept_units)
     return Choice(plan, costs.fixed + sum(level.cost for level in chosen), sum(level.lost for level in chosen))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -10,54 +9,44 @@ import torch_pruning
 from torch import Tensor, nn
 
 from compress.pruning.plan import Plan
-from models.block import Block
 from models.checkpoint import Checkpoint
 from models.errors import BadInput, Mismatch
-from models.layers.attention import Attention, DistanceBias
-from models.layers.feedforward import FeedForward
+from models.layers.attention import DistanceBias
 from models.network import Network
-from models.shape import ModelShape
+from models.sublayers import Sublayer, features, sublayers_of
 
 TRACED_TOKENS = 4
+OUT, IN = 0, 1  # axes of a linear layer's weight
 
 
 def prune(checkpoint: Checkpoint, plan: Plan) -> Checkpoint:
     """Return the checkpoint without the units that the plan leaves out; its float outputs are the masked model's.
 
     Which matrices a unit runs through is found by Torch-Pruning's dependency graph (Fang et al. 2023) and compared
-    with what must be cut. By hand are done what the graph cannot express, a sublayer that keeps nothing, and the biases
-    for distances, of which each head has a column.
+    with what is cut. Not compared is what the graph cannot express: heads that share keys, whose features it takes for
+    those of the same number, a sublayer that keeps nothing, and the biases for distances, of which each head has a
+    column.
 
     Raises:
         BadInput: a quantized checkpoint, or a plan for another shape.
-        Mismatch: the dependency graph couples other matrices than it must.
+        Mismatch: the dependency graph couples other matrices than are cut.
     """
     if checkpoint.shape.int8:
         raise BadInput("a quantized model cannot be pruned", where="prune", fix="Prune first, quantize after.")
     shape = plan.shape_of(checkpoint.shape)
     if shape == checkpoint.shape:
         return checkpoint
+    sublayers = [one for one in sublayers_of(checkpoint.shape) if len(plan.kept[one.path]) < one.units]
     network = checkpoint.network()
     graph = dependencies(network)
-    by_hand: dict[str, Tensor] = {}
-    for index, (layer, heads, neurons) in enumerate(
-        zip(checkpoint.shape.layers, plan.heads, plan.neurons, strict=True)
-    ):
-        block = network.layers[index]
-        assert isinstance(block, Block)
-        dropped_heads = [unit for unit in range(layer.heads) if unit not in set(heads)]
-        dropped = [neuron for neuron in range(layer.ffn) if neuron not in set(neurons)]
-        if heads and dropped_heads:
-            channels = [head * layer.head_size + place for head in dropped_heads for place in range(layer.head_size)]
-            _cut_heads(graph, block.attention, channels)
-        if neurons and dropped:
-            _cut_neurons(graph, block.ffn, dropped)
-        if block.attention.relative is not None:
-            columns = block.attention.relative.weight.detach()[:, list(heads)]
-            by_hand[f"layers.{index}.attention.relative.weight"] = columns.clone()
-        by_hand |= _emptied(checkpoint.shape, index, heads=bool(heads), neurons=bool(neurons))
-    weights = {name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}
-    pruned = replace(checkpoint, shape=shape, weights={**weights, **by_hand})
+    for sublayer in sublayers:
+        kept = plan.kept[sublayer.path]
+        if kept and not sublayer.shares_keys:
+            _compare(graph, network, sublayer, [unit for unit in range(sublayer.units) if unit not in set(kept)])
+    weights = dict(checkpoint.weights)
+    for sublayer in sublayers:
+        weights |= _cut(weights, sublayer, plan.kept[sublayer.path])
+    pruned = replace(checkpoint, shape=shape, weights=weights)
     pruned.network()  # loads strictly: every size is what the shape says
     return pruned
 
@@ -80,23 +69,10 @@ def dependencies(network: Network) -> torch_pruning.DependencyGraph:
     )
 
 
-def _cut_heads(graph: torch_pruning.DependencyGraph, attention: Attention, channels: list[int]) -> None:
-    sources = (attention.query, attention.key, attention.value)
-    _cut(graph, sources, attention.output, channels)
-
-
-def _cut_neurons(graph: torch_pruning.DependencyGraph, ffn: FeedForward, neurons: list[int]) -> None:
-    _cut(graph, (ffn.up,) if ffn.gate is None else (ffn.up, ffn.gate), ffn.down, neurons)
-
-
-def _cut(
-    graph: torch_pruning.DependencyGraph, writers: Sequence[nn.Module], reader: nn.Module, channels: list[int]
-) -> None:
-    """Remove output channels of `writers` and the input channels of `reader` that belong to them.
-
-    Raises:
-        Mismatch: the group that the graph found is not exactly these modules on exactly these channels.
-    """
+def _compare(graph: torch_pruning.DependencyGraph, network: Network, sublayer: Sublayer, dropped: list[int]) -> None:
+    """Raise Mismatch where the graph couples other matrices with these units than the sublayer's, or other channels."""
+    channels = tuple(features(dropped, sublayer.width))
+    writers = [network.get_submodule(path) for path, _ in sublayer.writers]
     group = graph.get_pruning_group(writers[0], torch_pruning.prune_linear_out_channels, idxs=list(channels))
     found = sorted(
         (id(item.dep.target.module), item.dep.handler.__name__, tuple(item.idxs))
@@ -104,8 +80,8 @@ def _cut(
         if isinstance(item.dep.target.module, nn.Linear)
     )
     wanted = sorted(
-        [(id(module), "prune_out_channels", tuple(channels)) for module in writers]
-        + [(id(reader), "prune_in_channels", tuple(channels))]
+        [(id(module), "prune_out_channels", channels) for module in writers]
+        + [(id(network.get_submodule(sublayer.reader)), "prune_in_channels", channels)]
     )
     if found != wanted:
         raise Mismatch(
@@ -113,21 +89,18 @@ def _cut(
             where="prune",
             fix="Use the torch-pruning version of constraints.txt.",
         )
-    group.prune()
 
 
-def _emptied(shape: ModelShape, index: int, *, heads: bool, neurons: bool) -> dict[str, Tensor]:
-    """Return the weights of a layer's sublayers of which nothing is kept; their output biases stay as they are."""
-    width, prefix = shape.hidden_size, f"layers.{index}"
-    weights: dict[str, Tensor] = {}
-    if not heads:
-        for name in ("query", "key", "value"):
-            weights[f"{prefix}.attention.{name}.weight"] = torch.zeros(0, width)
-            weights[f"{prefix}.attention.{name}.bias"] = torch.zeros(0)
-        weights[f"{prefix}.attention.output.weight"] = torch.zeros(width, 0)
-    if not neurons:
-        for name in ("up", "gate") if shape.gated else ("up",):
-            weights[f"{prefix}.ffn.{name}.weight"] = torch.zeros(0, width)
-            weights[f"{prefix}.ffn.{name}.bias"] = torch.zeros(0)
-        weights[f"{prefix}.ffn.down.weight"] = torch.zeros(width, 0)
-    return weights
+def _cut(weights: dict[str, Tensor], sublayer: Sublayer, kept: tuple[int, ...]) -> dict[str, Tensor]:
+    """Return the weights of a sublayer that keeps these units; the bias behind them stays as it is."""
+    cuts = {
+        f"{sublayer.reader}.weight": (IN, sublayer.width),
+        f"{sublayer.path}.relative.weight": (IN, sublayer.columns),
+    }
+    for path, width in sublayer.writers:
+        cuts |= {f"{path}.{kind}": (OUT, width) for kind in ("weight", "bias")}
+    return {
+        name: weights[name].index_select(axis, torch.tensor(features(kept, width), dtype=torch.int64)).contiguous()
+        for name, (axis, width) in cuts.items()
+        if name in weights
+    }

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from compress.curvature import damped, output_projections
+from compress.curvature import damped
 from compress.recording import recorded
 from models.block import Block
 from models.checkpoint import Checkpoint
@@ -22,6 +22,7 @@ from models.memory import give_back
 from models.network import Network
 from models.progress import Progress, silent
 from models.shape import EVERY_TOKEN
+from models.sublayers import sublayers_of
 
 RIDGE = 0.1  # of the mean diagonal: how much an unneeded change costs
 TOKENS = 40_960  # most that are kept in memory
@@ -57,7 +58,7 @@ def refitted(
             streams = [(block.after_ffn(ours), before.after_ffn(theirs)) for ours, theirs in sums]
             tick(index + 1, len(network.layers))
     give_back()
-    names = [f"{path}.{name}" for path in output_projections(parent.shape) for name in ("weight", "bias")]
+    names = [f"{sublayer.reader}.{kind}" for sublayer in sublayers_of(parent.shape) for kind in ("weight", "bias")]
     return {name: network.get_parameter(name).detach() for name in names}
 
 

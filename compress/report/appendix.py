@@ -82,9 +82,9 @@ def _pruning(report: Report) -> Markup | None:
 
 
 def _round(told: Mapping[str, Any], figures: Mapping[str, str]) -> Iterator[str]:
-    for key in ("heads", "ffn"):
-        kept = told.get(key)
-        counts = [one for one in kept if isinstance(one, int)] if isinstance(kept, list) else []
+    for ending in ("heads", "ffn"):  # of layers that write behind an encoder they are told apart
+        every = [kept for key, kept in told.items() if key.endswith(ending) and isinstance(kept, list)]
+        counts = [one for kept in every for one in kept if isinstance(one, int)]
         yield wording.grouped(sum(counts)) if counts else wording.NONE
     for key in figures.values():
         value = told.get(key)

@@ -16,26 +16,44 @@ HEADS = 98.0  # px for the heads of a layer
 
 
 def draw_layers(layers: Sequence[LayerRecord], teacher: Sequence[LayerRecord], *, stage: str) -> Markup:
-    """Return heads and FFN neurons of each layer, drawn against the teacher's full widths."""
-    heads = max([1, *(one.heads for one in teacher), *(one.heads for one in layers)])
-    ffn = max([1, *(one.ffn for one in teacher), *(one.ffn for one in layers)])
+    """Return heads and FFN neurons of each layer, drawn against the teacher's full widths; heads that read an encoder
+    have a row of their own.
+    """
+    every = (*teacher, *layers)
+    heads = max([1, *(one.heads for one in every), *(one.cross_heads or 0 for one in every)])
+    ffn = max([1, *(one.ffn for one in every)])
     row, top, width = 21, 22, 310
-    told = "; ".join(f"layer {k}: {one.heads} heads, FFN {one.ffn}" for k, one in enumerate(layers, 1))
+    told = "; ".join(_told(k, one) for k, one in enumerate(layers, 1))
     marks: list[Markup] = [
         el("text", f"heads (of {heads})", x=26, y=12, class_="tick"),
         el("text", f"FFN neurons (of {ffn})", x=162, y=12, class_="tick"),
     ]
-    for k, one in enumerate(layers):
-        y = top + k * row
-        marks += [el("text", str(k + 1), x=18, y=y + 11, text_anchor="end", class_="tick")]
-        marks += [el("g", el("title", f"{one.heads} of {heads} heads"), *_heads(one.heads, heads, y))]
-        marks += [el("text", str(one.heads), x=142, y=y + 11, text_anchor="end", class_="figures")]
+    y = top
+    for k, one in enumerate(layers, 1):
+        marks += _row_of_heads(str(k), one.heads, heads, y)
         marks += [el("g", el("title", f"{one.ffn} of {ffn} FFN neurons"), *_bar(162, 106, y, one.ffn / ffn))]
         marks += [el("text", str(one.ffn), x=width - 2, y=y + 11, text_anchor="end", class_="figures")]
-    height = top + len(layers) * row + 2
+        if one.cross_heads is not None:
+            y += row
+            marks += _row_of_heads("+", one.cross_heads, heads, y)
+        y += row
+    height = y + 2
     return el(
         "svg", *marks, viewBox=f"0 0 {width} {height}", role="img", aria_label=f"{stage}. {told}.", class_="layers"
     )
+
+
+def _told(number: int, layer: LayerRecord) -> str:
+    crossing = "" if layer.cross_heads is None else f" and {layer.cross_heads} that read the encoder"
+    return f"layer {number}: {layer.heads} heads{crossing}, FFN {layer.ffn}"
+
+
+def _row_of_heads(name: str, kept: int, full: int, y: float) -> list[Markup]:
+    return [
+        el("text", name, x=18, y=y + 11, text_anchor="end", class_="tick"),
+        el("g", el("title", f"{kept} of {full} heads"), *_heads(kept, full, y)),
+        el("text", str(kept), x=142, y=y + 11, text_anchor="end", class_="figures"),
+    ]
 
 
 def _heads(kept: int, full: int, y: float) -> list[Markup]:

@@ -112,7 +112,7 @@ class StageReport(Record):
     speedup: Span | None = Field(
         description="the teacher's time over this one's, of the same rounds; the teacher's own is a control"
     )
-    layers: list[LayerRecord] = Field(description="what each layer kept")
+    layers: list[LayerRecord] = Field(description="what each layer kept; behind those that read, those that write")
     int8: int = Field(description="modules in int8")
     verdicts: list[Verdict] = Field(description="what the gates decided")
     details: dict[str, Any] = Field(description="what the stage has to tell: losses, kept heads, sensitivities")

@@ -231,9 +231,11 @@ def _layers(report: Report) -> Markup | None:
         layers = f"{len(shown)} layer" + ("" if len(shown) == 1 else "s")
         drawing = draw_layers(shown, teacher, stage=stage.stage)
         panels.append(el("figure", el("figcaption", stage.stage, " ", el("span", layers)), drawing))
+    crosses = any(one.cross_heads is not None for one in teacher)
+    crossing = "; + are a layer's heads that read the encoder" if crosses else ""
     return section(
         "Heads and FFN neurons kept",
-        "Per layer, against the teacher's full width. Stages that change no width are left out.",
+        f"Per layer, against the teacher's full width{crossing}. Stages that change no width are left out.",
         el("div", panels, class_="panels"),
     )
 

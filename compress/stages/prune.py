@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from compress.curvature import curvature, output_projections
+from compress.curvature import curvature
 from compress.lessons import lessons_of, schedule_of, weights_of
 from compress.pruning.compensation import compensated
 from compress.pruning.importance import Scores, score_units
 from compress.pruning.latency_table import Clock
 from compress.pruning.plan import Plan
-from compress.pruning.search import Choice, Costs, search, weight_costs
+from compress.pruning.search import Choice, Costs, search, weight_costs, weights_of_layers
 from compress.pruning.surgery import prune as cut
 from compress.settings import PruneSettings
 from compress.stage import Context, Output, Stage
 from models.checkpoint import Checkpoint
+from models.errors import Unsupported
 from models.files import new_directory, read_object, write_json
+from models.shape import ModelShape
+from models.sublayers import sublayers_of
 from teacher_student.distillation import distill
 
 CORRECTIONS = 2
@@ -27,6 +30,7 @@ LONG = 1.05
 MILDER = 0.7
 LEAST_GAIN = 0.05
 ROUND_FILE = "round.json"
+BY_WEIGHTS = "Ask for a share of the weights: prune.sparsity."
 
 Cut = tuple[Plan, Checkpoint, dict[str, Any]]  # what is kept, the smaller model, and what is told of it
 
@@ -53,17 +57,18 @@ def run(parent: Checkpoint, settings: PruneSettings, context: Context) -> Output
     directory.
 
     Raises:
-        BadInput: a quantized or headless model.
+        BadInput: a quantized model, or one that neither answers nor writes.
+        Unsupported: a speed-up of a model that writes.
         Unreachable: a target that no plan reaches.
     """
     int8 = settings.arithmetic == "int8"
     clock = Clock(context.train, context.threads, context.cache, int8=int8, progress=context.progress)
     target = target_of(parent, settings, clock)
-    model, rounds = parent, []
+    model, rounds = _begun(parent, settings), []
     for number in range(1, settings.rounds + 1):
         model, told = _round(parent, model, number, settings, target, context, clock)
         rounds.append(told)
-    details: dict[str, Any] = {"rounds": rounds, "parent": layers_of(parent)}
+    details: dict[str, Any] = {"rounds": rounds, "parent": layers_of(parent.shape)}
     details |= {key: value for key, value in rounds[-1].items() if key != "training"}
     if settings.recovery.epochs > 0:
         lessons = lessons_of(
@@ -90,22 +95,36 @@ def milder(settings: PruneSettings, details: dict[str, Any]) -> PruneSettings | 
 
 
 def target_of(parent: Checkpoint, settings: PruneSettings, clock: Clock) -> Target:
-    """Return the budgets of the rounds, in ms of the measured table or in weights of the encoder."""
+    """Return the budgets of the rounds, in ms of the measured table or in weights of the layers."""
+    if settings.speedup is not None and parent.shape.output is not None:
+        raise Unsupported(
+            "what heads and neurons of a model that writes cost in time", where="prune.speedup", fix=BY_WEIGHTS
+        )
     if settings.speedup is not None:
         costs, unit = clock.costs(parent.shape, ffn_multiple=settings.ffn_multiple), "ms"
-        factor = settings.speedup
+        whole, factor = costs.of(parent.shape), settings.speedup
     else:
-        costs, unit = weight_costs(parent, ffn_multiple=settings.ffn_multiple), "weights"
-        factor = 1 / (1 - (settings.sparsity or 0.0))
-    whole = costs.of(parent.shape.layers)
+        costs, unit = weight_costs(_begun(parent, settings), ffn_multiple=settings.ffn_multiple), "weights"
+        whole, factor = weights_of_layers(parent), 1 / (1 - (settings.sparsity or 0.0))
     steps = tuple(whole / factor ** (number / settings.rounds) for number in range(1, settings.rounds + 1))
     return Target(costs, unit, whole, steps, removable=settings.sublayers == "removable")
 
 
-def layers_of(checkpoint: Checkpoint) -> dict[str, list[int]]:
-    """Return the kept heads and the FFN width of every layer."""
-    layers = checkpoint.shape.layers
-    return {"heads": [layer.heads for layer in layers], "ffn": [layer.ffn for layer in layers]}
+def layers_of(shape: ModelShape) -> dict[str, list[int]]:
+    """Return the kept heads and the FFN width of every layer; those that write behind an encoder apart."""
+    told = {"heads": [layer.heads for layer in shape.layers], "ffn": [layer.ffn for layer in shape.layers]}
+    if shape.decoder is None:
+        return told
+    return told | {
+        "decoder_heads": [layer.heads for layer in shape.decoder.layers],
+        "cross_heads": [layer.cross_heads or 0 for layer in shape.decoder.layers],
+        "decoder_ffn": [layer.ffn for layer in shape.decoder.layers],
+    }
+
+
+def _begun(parent: Checkpoint, settings: PruneSettings) -> Checkpoint:
+    """Return what the first round cuts: what makes up for a removed unit needs a bias."""
+    return parent.with_biases() if settings.compensate else parent
 
 
 def _round(
@@ -168,7 +187,7 @@ def _compensated(
         return smaller, told
     known = curvature(
         model,
-        output_projections(model.shape),
+        [sublayer.reader for sublayer in sublayers_of(model.shape)],
         context.train,
         examples=settings.examples,
         seed=context.seed + number,
@@ -179,27 +198,18 @@ def _compensated(
 
 def _costs_of(costs: Costs, model: Checkpoint) -> Costs:
     """Return the costs of a model that was pruned before: those of the counts that it still has."""
-    layers = model.shape.layers
-    return Costs(
-        costs.fixed,
-        tuple(
-            {count: cost for count, cost in table.items() if count <= layer.heads}
-            for table, layer in zip(costs.heads, layers, strict=True)
-        ),
-        tuple(
-            {count: cost for count, cost in table.items() if count <= layer.ffn}
-            for table, layer in zip(costs.neurons, layers, strict=True)
-        ),
-    )
+    units = {
+        sublayer.path: {count: cost for count, cost in costs.units[sublayer.path].items() if count <= sublayer.units}
+        for sublayer in sublayers_of(model.shape)
+    }
+    return Costs(costs.fixed, units)
 
 
 def _told(choice: Choice, target: Target, model: Checkpoint) -> dict[str, Any]:
-    plan = choice.plan
     key = "predicted_speedup" if target.unit == "ms" else "predicted_sparsity"
     gain = target.whole / choice.cost if target.unit == "ms" else 1 - choice.cost / target.whole
     return {
-        "heads": [len(kept) for kept in plan.heads],
-        "ffn": [len(kept) for kept in plan.neurons],
+        **layers_of(choice.plan.shape_of(model.shape)),
         key: gain,
         "lost_importance": choice.lost,
     }

@@ -10,7 +10,7 @@ import torch
 from support.examples import random_rows, tiny_checkpoint
 from torch import Tensor
 
-from compress.curvature import curvature, output_projections
+from compress.curvature import curvature
 from compress.pruning.compensation import compensated
 from compress.pruning.plan import Plan
 from compress.pruning.surgery import prune
@@ -18,24 +18,24 @@ from models.checkpoint import Checkpoint
 from models.encoded import Encoded
 from models.evaluation import evaluate_logits
 from models.shape import LayerShape
+from models.sublayers import sublayers_of
 
 LAYERS = (LayerShape(2, 8, 12), LayerShape(2, 8, 12))
 
 
 def without(checkpoint: Checkpoint, layer: int, *, heads: tuple[int, ...] = (), neurons: tuple[int, ...] = ()) -> Plan:
     """Return the plan that removes these units of one layer."""
-    whole = Plan.everything(checkpoint.shape)
-
-    def less(kept: tuple[tuple[int, ...], ...], gone: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-        left = tuple(unit for unit in kept[layer] if unit not in gone)
-        return (*kept[:layer], left, *kept[layer + 1 :])
-
-    return Plan(less(whole.heads, heads), less(whole.neurons, neurons))
+    gone = {f"layers.{layer}.attention": heads, f"layers.{layer}.ffn": neurons}
+    whole = Plan.everything(checkpoint.shape).kept
+    return Plan(
+        {path: tuple(unit for unit in units if unit not in gone.get(path, ())) for path, units in whole.items()}
+    )
 
 
 def projected(model: Checkpoint, data: Encoded, *, examples: int, seed: int) -> dict[str, Tensor]:
     """Return the curvature at the output projections."""
-    return curvature(model, output_projections(model.shape), data, examples=examples, seed=seed)
+    paths = [sublayer.reader for sublayer in sublayers_of(model.shape)]
+    return curvature(model, paths, data, examples=examples, seed=seed)
 
 
 def changed(checkpoint: Checkpoint, **weights: Tensor) -> Checkpoint:

@@ -39,8 +39,8 @@ def test_scores_are_gradients_on_masks_example_by_example(criterion: Criterion, 
     scores = score_units(checkpoint, data, TASK, examples=100, seed=0, criterion=criterion)
     for index, layer in enumerate(layers):
         for values, path, count, size in (
-            (scores.heads[index], f"layers.{index}.attention.output", layer.heads, layer.head_size),
-            (scores.neurons[index], f"layers.{index}.ffn.down", layer.ffn, 1),
+            (scores[f"layers.{index}.attention"], f"layers.{index}.attention.output", layer.heads, layer.head_size),
+            (scores[f"layers.{index}.ffn"], f"layers.{index}.ffn.down", layer.ffn, 1),
         ):
             wanted = torch.zeros(count)
             for row in range(len(data)):
@@ -62,10 +62,9 @@ def test_a_unit_that_nothing_reads_scores_nothing() -> None:
         scores = score_units(
             replace(checkpoint, weights=weights), random_rows(20, labels=labels), TASK, examples=20, seed=0
         )
-        assert scores.neurons[0][7] == 0
-        assert scores.heads[1][1] == 0
-        assert (scores.neurons[0] > 0).sum() == 47
-        assert (scores.heads[1] > 0).sum() == 3
+        neurons, heads = scores["layers.0.ffn"], scores["layers.1.attention"]
+        assert (neurons[7], heads[1]) == (0, 0)
+        assert ((neurons > 0).sum(), (heads > 0).sum()) == (47, 3)
 
 
 def test_without_labels_scores_estimate_the_change_of_the_logits() -> None:
@@ -87,15 +86,15 @@ def test_without_labels_scores_estimate_the_change_of_the_logits() -> None:
         return logits
 
     wanted = torch.autograd.functional.jacobian(answer, torch.ones(3)).square().sum(dim=0)
-    np.testing.assert_allclose(scores.neurons[0] / copies, wanted.numpy(), rtol=0.15)
+    np.testing.assert_allclose(scores["layers.0.ffn"] / copies, wanted.numpy(), rtol=0.15)
 
 
 def test_emptied_sublayers_have_empty_scores() -> None:
     scores = score_units(
         tiny_checkpoint((LayerShape(0, 8, 4), LayerShape(2, 8, 0))), random_rows(5), TASK, examples=5, seed=0
     )
-    assert [len(values) for values in scores.heads] == [0, 2]
-    assert [len(values) for values in scores.neurons] == [4, 0]
+    assert [len(scores[f"layers.{index}.attention"]) for index in range(2)] == [0, 2]
+    assert [len(scores[f"layers.{index}.ffn"]) for index in range(2)] == [4, 0]
 
 
 def test_what_cannot_be_scored_is_refused() -> None:

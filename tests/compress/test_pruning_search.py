@@ -1,20 +1,31 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.examples import tiny_checkpoint
+from support.networks import tiny_shape
+from support.pruning import by_path, scores_of
 
 from compress.pruning.importance import Scores
-from compress.pruning.search import Costs, search, weight_costs, widths
+from compress.pruning.search import Choice, CostOf, Costs, search, weight_costs, widths
 from models.errors import BadInput
 from models.shape import LayerShape
 
 SCORE = st.integers(0, 50)
 STEP = st.integers(0, 6)
+
+
+def costs_of(fixed: float, heads: Sequence[CostOf], neurons: Sequence[CostOf]) -> Costs:
+    return Costs(fixed, by_path(heads, neurons))
+
+
+def heads_of(choice: Choice) -> list[int]:
+    return [len(units) for path, units in choice.plan.kept.items() if path.endswith("attention")]
 
 
 @st.composite
@@ -31,13 +42,13 @@ def problems(draw: st.DrawFn) -> tuple[Scores, Costs, float]:
         return scores, costs
 
     (heads, head_costs), (neurons, neuron_costs) = side(), side()
-    costs = Costs(float(draw(STEP)), tuple(head_costs), tuple(neuron_costs))
-    return Scores(tuple(heads), tuple(neurons)), costs, float(draw(st.integers(0, 60)))
+    costs = costs_of(float(draw(STEP)), head_costs, neuron_costs)
+    return scores_of(heads, neurons), costs, float(draw(st.integers(0, 60)))
 
 
 def brute_force(scores: Scores, costs: Costs, budget: float, *, least: int) -> float | None:
     """Return the least loss over all kept counts from `least` up, or None where nothing fits."""
-    sublayers = list(zip((*scores.heads, *scores.neurons), (*costs.heads, *costs.neurons), strict=True))
+    sublayers = [(scores[path], table) for path, table in costs.units.items()]
     best = None
     for counts in itertools.product(*(range(least, len(values) + 1) for values, _ in sublayers)):
         cost = costs.fixed + sum(table[count] for count, (_, table) in zip(counts, sublayers, strict=True))
@@ -61,19 +72,12 @@ def test_search_equals_brute_force_and_keeps_the_budget(problem: tuple[Scores, C
             search(scores, costs, budget, unit="ms", removable=removable)
         return
     choice = search(scores, costs, budget, unit="ms", removable=removable)
-    layers = [
-        LayerShape(len(heads), 1, len(neurons))
-        for heads, neurons in zip(choice.plan.heads, choice.plan.neurons, strict=True)
-    ]
+    kept = choice.plan.kept
+    layers = tuple(LayerShape(len(kept[f"layers.{k}.attention"]), 1, len(kept[f"layers.{k}.ffn"])) for k in range(2))
     assert choice.lost == pytest.approx(best)
-    assert choice.cost == pytest.approx(costs.of(layers))
+    assert choice.cost == pytest.approx(costs.of(tiny_shape(layers)))
     assert choice.cost <= budget + 1e-9
-    removed = [
-        sum(values) - sum(values[list(kept)])
-        for values, kept in zip(
-            (*scores.heads, *scores.neurons), (*choice.plan.heads, *choice.plan.neurons), strict=True
-        )
-    ]
+    removed = [sum(values) - sum(values[list(kept[path])]) for path, values in scores.items()]
     assert sum(removed) == pytest.approx(choice.lost)
 
 
@@ -83,29 +87,27 @@ def test_budget_is_never_exceeded_with_odd_costs(seed: int, share: float) -> Non
     random = np.random.default_rng(seed)
     heads = tuple(dict(enumerate(np.cumsum([0.0, *random.random(4)]))) for _ in range(3))
     neurons = tuple(dict(enumerate(np.cumsum([0.0, *random.random(5)]))) for _ in range(3))
-    scores = Scores(tuple(random.random(4) for _ in range(3)), tuple(random.random(5) for _ in range(3)))
-    costs = Costs(0.1, heads, neurons)
-    whole = costs.of([LayerShape(4, 1, 5)] * 3)
+    scores = scores_of([random.random(4) for _ in range(3)], [random.random(5) for _ in range(3)])
+    costs = costs_of(0.1, heads, neurons)
+    whole = costs.of(tiny_shape((LayerShape(4, 1, 5),) * 3))
     budget = costs.fixed + (whole - costs.fixed) * share
     assert search(scores, costs, budget, unit="ms").cost <= budget * (1 + 1e-7)
 
 
 def test_sublayers_go_whole_only_where_they_must() -> None:
-    scores = Scores((np.array([9.0, 9.0]), np.array([0.0, 0.0])), (np.array([5.0]), np.array([5.0])))
-    costs = Costs(0.0, ({0: 0, 1: 1, 2: 2},) * 2, ({0: 0, 1: 1},) * 2)
-    assert [len(kept) for kept in search(scores, costs, 5, unit="ms").plan.heads] == [2, 1]
-    assert [len(kept) for kept in search(scores, costs, 3, unit="ms").plan.heads] == [2, 0]
+    scores = scores_of((np.array([9.0, 9.0]), np.array([0.0, 0.0])), (np.array([5.0]), np.array([5.0])))
+    costs = costs_of(0.0, ({0: 0, 1: 1, 2: 2},) * 2, ({0: 0, 1: 1},) * 2)
+    assert heads_of(search(scores, costs, 5, unit="ms")) == [2, 1]
+    assert heads_of(search(scores, costs, 3, unit="ms")) == [2, 0]
 
 
 def test_removable_sublayers_go_where_their_last_unit_costs_more_than_it_is_worth() -> None:
-    scores = Scores((np.array([9.0, 9.0]), np.array([2.0, 2.0])), (np.array([5.0]), np.array([5.0])))
-    costs = Costs(0.0, ({0: 0, 1: 4, 2: 5},) * 2, ({0: 0, 1: 1},) * 2)
-    kept, removed = (search(scores, costs, 11, unit="ms", removable=free).plan for free in (False, True))
-    assert [len(heads) for heads in kept.heads] == [2, 1]
-    assert [len(heads) for heads in removed.heads] == [2, 1]
-    kept, removed = (search(scores, costs, 10, unit="ms", removable=free).plan for free in (False, True))
-    assert [len(heads) for heads in kept.heads] == [1, 1]
-    assert [len(heads) for heads in removed.heads] == [2, 0]
+    scores = scores_of((np.array([9.0, 9.0]), np.array([2.0, 2.0])), (np.array([5.0]), np.array([5.0])))
+    costs = costs_of(0.0, ({0: 0, 1: 4, 2: 5},) * 2, ({0: 0, 1: 1},) * 2)
+    kept, removed = (search(scores, costs, 11, unit="ms", removable=free) for free in (False, True))
+    assert (heads_of(kept), heads_of(removed)) == ([2, 1], [2, 1])
+    kept, removed = (search(scores, costs, 10, unit="ms", removable=free) for free in (False, True))
+    assert (heads_of(kept), heads_of(removed)) == ([1, 1], [2, 0])
 
 
 def test_widths_are_multiples_and_the_full_width() -> None:
@@ -119,7 +121,7 @@ def test_weight_costs_are_the_weights() -> None:
         checkpoint = tiny_checkpoint(layers)
         encoder = sum(weight.numel() for name, weight in checkpoint.weights.items() if name.startswith("layers."))
         costs = weight_costs(checkpoint, ffn_multiple=1)
-        assert costs.of(layers) == encoder
+        assert costs.of(checkpoint.shape) == encoder
         smaller = tiny_checkpoint((LayerShape(0, 8, 2), LayerShape(1, 8, 0)))
         wanted = sum(weight.numel() for name, weight in smaller.weights.items() if name.startswith("layers."))
-        assert costs.of(smaller.shape.layers) == wanted
+        assert costs.of(smaller.shape) == wanted

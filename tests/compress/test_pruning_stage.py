@@ -10,11 +10,10 @@ import torch
 from support.examples import random_rows, tiny_checkpoint, tiny_context
 from support.images import BOXES, drawn, image_checkpoint
 from support.networks import EFFICIENT, tiny_shape
+from support.pruning import plan_of, scores_of
 
 from compress.pruning import latency_table
-from compress.pruning.importance import Scores
 from compress.pruning.latency_table import Clock
-from compress.pruning.plan import Plan
 from compress.pruning.surgery import prune as cut
 from compress.settings import PruneSettings, RecoverySettings
 from compress.stages import prune as stage
@@ -121,7 +120,7 @@ def test_a_sublayer_that_matters_least_goes_whole_where_it_may(
 ) -> None:
     model = tiny_checkpoint(LAYERS)
     heads = np.ones(4), np.full(4, 1e-6)
-    scores = Scores(heads, (np.ones(48), np.ones(48)))
+    scores = scores_of(heads, (np.ones(48), np.ones(48)))
     monkeypatch.setattr(stage, "score_units", lambda *arguments, **options: scores)
     settings = brief(speedup=1.3, rounds=1, round_epochs=0, recovery=RecoverySettings(epochs=0), sublayers=sublayers)
     pruned = PRUNE.run(model, settings, tiny_context(tmp_path, model, train=random_rows(32))).product
@@ -163,11 +162,11 @@ def test_the_table_is_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(latency_table, "_times", lambda *arguments: pytest.fail("measured again"))
     assert clock.costs(model.shape, ffn_multiple=16) == first
     assert first.fixed > 0
-    for costs, counts in ((first.heads, range(5)), (first.neurons, (0, 16, 32, 48))):
-        for table in costs:
-            values = [table[count] for count in counts]
-            assert values[0] == 0
-            assert values == sorted(values)
+    counts = {"attention": range(5), "ffn": (0, 16, 32, 48)}
+    for path, table in first.units.items():
+        values = [table[count] for count in counts[path.rpartition(".")[2]]]
+        assert values[0] == 0
+        assert values == sorted(values)
 
 
 def test_a_kept_table_that_is_broken_is_measured_again(tmp_path: Path) -> None:
@@ -202,8 +201,8 @@ def test_images_are_timed_and_cut_too(tmp_path: Path, *, int8: bool) -> None:
     data = encode(table, model.reader, None, max_length=5, cache=tmp_path)
     clock = Clock(data, 1, tmp_path, int8=int8)
     costs = clock.costs(model.shape, ffn_multiple=16)
-    assert [sorted(counts) for counts in costs.heads] == [[0, 1, 2, 3, 4]] * 2
-    smaller = cut(model, Plan(heads=((0, 2), (1,)), neurons=(tuple(range(16)), ())))
+    assert [sorted(costs.units[f"layers.{k}.attention"]) for k in range(2)] == [[0, 1, 2, 3, 4]] * 2
+    smaller = cut(model, plan_of(heads=((0, 2), (1,)), neurons=(tuple(range(16)), ())))
     assert [(layer.heads, layer.ffn) for layer in smaller.shape.layers] == [(2, 16), (1, 0)]
     assert clock.speedup(model, smaller) > 0
 
@@ -212,7 +211,7 @@ def test_what_finds_objects_is_cut_as_it_would_be_masked(tmp_path: Path) -> None
     layers = (LAYERS[0], replace(LAYERS[1], places=True))
     image = ImageShape(8, 8, 4, channels=1, suffix=2)
     model = image_checkpoint(layers, image=image, max_positions=image.tokens, head=BOXES)
-    smaller = cut(model, Plan(heads=((0, 2), (1,)), neurons=(tuple(range(16)), ())))
+    smaller = cut(model, plan_of(heads=((0, 2), (1,)), neurons=(tuple(range(16)), ())))
     masked = model.network()
     with torch.no_grad():
         for index, (heads, neurons) in enumerate((((1, 3), range(16, 48)), ((0, 2, 3), range(48)))):
@@ -225,7 +224,7 @@ def test_what_finds_objects_is_cut_as_it_would_be_masked(tmp_path: Path) -> None
     table = Table([], None, None, "drawn", "0", [Image(f"{row}", drawn(row, 8, 8)) for row in range(12)])
     data = encode(table, model.reader, None, max_length=image.tokens, cache=tmp_path)
     costs = Clock(data, 1, tmp_path, int8=True).costs(model.shape, ffn_multiple=16)
-    assert [sorted(counts) for counts in costs.heads] == [[0, 1, 2, 3, 4]] * 2
+    assert [sorted(costs.units[f"layers.{k}.attention"]) for k in range(2)] == [[0, 1, 2, 3, 4]] * 2
 
 
 def test_heads_of_another_kind_have_costs_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,4 +242,4 @@ def test_heads_of_another_kind_have_costs_of_their_own(tmp_path: Path, monkeypat
     shape = tiny_shape((LayerShape(2, 8, 9), *EFFICIENT, LayerShape(2, 8, 9)), head=None)
     clock = Clock(random_rows(8), threads=1, cache=tmp_path, int8=True)
     costs = clock.costs(shape, ffn_multiple=8)
-    assert [round(heads[1], 6) for heads in costs.heads] == [5.0, 2.0, 3.0, 1.0, 5.0]
+    assert [round(costs.units[f"layers.{k}.attention"][1], 6) for k in range(5)] == [5.0, 2.0, 3.0, 1.0, 5.0]

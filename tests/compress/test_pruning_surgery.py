@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.examples import random_rows, tiny_checkpoint
 from support.networks import EVEN
+from support.pruning import plan_of
 from torch import Tensor, nn
 
 from compress.pruning.plan import Plan
@@ -16,7 +17,8 @@ from compress.quantization.schemes import forms_of, quantize
 from models.checkpoint import Checkpoint
 from models.errors import BadInput
 from models.kinds import Norm
-from models.shape import LayerShape, RelativeBias
+from models.shape import LayerShape, ModelShape, RelativeBias
+from models.sublayers import sublayers_of
 
 UNITS = {"heads": st.integers(0, 4), "ffn": st.integers(0, 12), "window": st.sampled_from([None, 1])}
 LAYERS = st.lists(
@@ -58,20 +60,19 @@ def logits(checkpoint: Checkpoint, *, masked: Plan | None = None) -> Tensor:
         return hook
 
     if masked is not None:
-        for index, layer in enumerate(checkpoint.shape.layers):
-            block = network.layers[index]
-            block.attention.output.register_forward_pre_hook(zeroed(masked.heads[index], layer.head_size))
-            block.ffn.down.register_forward_pre_hook(zeroed(masked.neurons[index], 1))
+        for one in sublayers_of(checkpoint.shape):
+            reader = network.get_submodule(one.reader)
+            reader.register_forward_pre_hook(zeroed(masked.kept[one.path], one.width))
     with torch.inference_mode():
         return network(**batch.inputs)
 
 
 @st.composite
-def plans(draw: st.DrawFn, layers: tuple[LayerShape, ...]) -> Plan:
+def plans(draw: st.DrawFn, shape: ModelShape) -> Plan:
     def some(size: int) -> tuple[int, ...]:
         return tuple(index for index in range(size) if draw(st.booleans()))
 
-    return Plan(tuple(some(layer.heads) for layer in layers), tuple(some(layer.ffn) for layer in layers))
+    return Plan({one.path: some(one.units) for one in sublayers_of(shape)})
 
 
 @settings(max_examples=40, deadline=None)
@@ -80,10 +81,11 @@ def test_pruned_network_is_the_masked_network(
     data: st.DataObject, layers: list[LayerShape], forms: dict[str, Any]
 ) -> None:
     checkpoint = tiny_checkpoint(tuple(layers), **forms)
-    plan = data.draw(plans(checkpoint.shape.layers))
+    plan = data.draw(plans(checkpoint.shape))
     pruned = prune(checkpoint, plan)
     assert [(layer.heads, layer.ffn) for layer in pruned.shape.layers] == [
-        (len(heads), len(neurons)) for heads, neurons in zip(plan.heads, plan.neurons, strict=True)
+        (len(plan.kept[f"layers.{index}.attention"]), len(plan.kept[f"layers.{index}.ffn"]))
+        for index in range(len(layers))
     ]
     torch.testing.assert_close(logits(pruned), logits(checkpoint, masked=plan), atol=1e-5, rtol=1e-5)
 
@@ -92,9 +94,9 @@ def test_pruned_network_is_the_masked_network(
 @given(data=st.data())
 def test_two_steps_are_one(data: st.DataObject) -> None:
     checkpoint = tiny_checkpoint(relative=RelativeBias())
-    first = data.draw(plans(checkpoint.shape.layers))
+    first = data.draw(plans(checkpoint.shape))
     halfway = prune(checkpoint, first)
-    second = data.draw(plans(halfway.shape.layers))
+    second = data.draw(plans(halfway.shape))
     twice, once = prune(halfway, second), prune(checkpoint, first.then(second))
     assert twice.shape == once.shape
     assert set(twice.weights) == set(once.weights)
@@ -112,12 +114,12 @@ def test_everything_kept_is_the_same() -> None:
 def test_the_parent_is_not_changed() -> None:
     checkpoint = tiny_checkpoint()
     before = {name: weight.clone() for name, weight in checkpoint.weights.items()}
-    prune(checkpoint, Plan(((1,), ()), ((3, 5), ())))
+    prune(checkpoint, plan_of(((1,), ()), ((3, 5), ())))
     assert all(torch.equal(before[name], weight) for name, weight in checkpoint.weights.items())
 
 
 def test_saves_and_loads(tmp_path: object) -> None:
-    pruned = prune(tiny_checkpoint(), Plan(((1, 3), ()), ((3, 5, 7), (0,))))
+    pruned = prune(tiny_checkpoint(), plan_of(((1, 3), ()), ((3, 5, 7), (0,))))
     pruned.save(tmp_path)  # type: ignore[arg-type]
     loaded = Checkpoint.load(tmp_path)  # type: ignore[arg-type]
     assert loaded.shape == pruned.shape
@@ -127,11 +129,11 @@ def test_saves_and_loads(tmp_path: object) -> None:
 @pytest.mark.parametrize(
     "plan",
     [
-        Plan(((0,),), ((0,),)),
-        Plan(((0, 4), (0,)), ((0,), (0,))),
-        Plan(((1, 0), (0,)), ((0,), (0,))),
-        Plan(((0,), (0,)), ((0, 0), (0,))),
-        Plan(((0,), (0,)), ((-1,), (0,))),
+        plan_of(((0,),), ((0,),)),
+        plan_of(((0, 4), (0,)), ((0,), (0,))),
+        plan_of(((1, 0), (0,)), ((0,), (0,))),
+        plan_of(((0,), (0,)), ((0, 0), (0,))),
+        plan_of(((0,), (0,)), ((-1,), (0,))),
     ],
 )
 def test_a_plan_of_another_model_is_refused(plan: Plan) -> None:

@@ -11,7 +11,6 @@ import pytest
 import torch
 from support.examples import EVEN, random_rows, tiny_checkpoint, tiny_context
 
-from compress.curvature import output_projections
 from compress.quantization.refit import refitted
 from compress.quantization.rounding import rounded_rows
 from compress.quantization.schemes import forms_of, quantize
@@ -22,6 +21,7 @@ from models.errors import BadInput
 from models.evaluation import evaluate_logits
 from models.kinds import TABLES, Int8Form
 from models.layers.packed import PackedEmbedding, TwoBitEmbedding, pack_rows, pack_rows_in_two_bits
+from models.sublayers import sublayers_of
 
 ROWS = random_rows(200)
 OTHERS = random_rows(60, seed=1)
@@ -53,7 +53,7 @@ def test_answers_come_nearer_to_those_before_rounding(changes: dict[str, bool]) 
 def test_where_nothing_was_rounded_nothing_changes() -> None:
     whole = tiny_checkpoint()
     found = refitted(whole, whole, ROWS)
-    assert set(found) == {f"{path}.{name}" for path in output_projections(whole.shape) for name in ("weight", "bias")}
+    assert set(found) == {f"{one.reader}.{name}" for one in sublayers_of(whole.shape) for name in ("weight", "bias")}
     for name, weight in found.items():
         assert torch.allclose(weight, whole.weights[name], atol=1e-6), name
 

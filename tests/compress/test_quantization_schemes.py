@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from support.examples import random_rows, tiny_checkpoint, tiny_context
+from support.pruning import plan_of
 from torch import nn
 
-from compress.pruning.plan import Plan
 from compress.pruning.surgery import prune
 from compress.quantization import sensitivity
 from compress.quantization.calibration import calibrate
@@ -199,7 +199,7 @@ def test_what_cannot_be_quantized_is_refused() -> None:
 
 def test_a_pruned_model_with_emptied_sublayers_is_quantized() -> None:
     checkpoint = tiny_checkpoint()
-    pruned = prune(checkpoint, Plan(((), (0, 3)), (tuple(range(9)), ())))
+    pruned = prune(checkpoint, plan_of(((), (0, 3)), (tuple(range(9)), ())))
     forms = forms_of(pruned)
     assert not [path for path in forms if path.startswith(("layers.0.attention", "layers.1.ffn"))]
     assert np.abs(answers(quantize(pruned, forms)) - answers(pruned)).max() < 0.2

@@ -12,7 +12,7 @@ from support.networks import EVEN, random_network, tiny_shape
 
 from compress.stage import Context
 from models.checkpoint import Checkpoint
-from models.content import Tokens
+from models.content import Sourced, Tokens
 from models.encoded import Encoded
 from models.shape import LayerShape
 from models.tasks.text_classification import TextClassification
@@ -90,3 +90,19 @@ def tiny_recipe(folder: Path) -> dict[str, Any]:
         "export": {"golden": 2},
         "measure": {"rounds": 4, "texts": 4},
     }
+
+
+def random_written(rows: int, *, behind: bool, seed: int = 0) -> Encoded:
+    """Return rows of 2 to 6 random tokens, for each the one expected behind it; `behind` a source or by themselves."""
+    random = np.random.default_rng(seed)
+    lengths = random.integers(2, 7, rows)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    ids, labels = (random.integers(2, WORDS, int(offsets[-1])).astype(np.int32) for _ in range(2))
+    targets = np.stack([labels.astype(np.int64), np.ones_like(labels, dtype=np.int64)], axis=1)
+    second = np.full(rows, -1, dtype=np.int32)
+    content: Tokens | Sourced = Tokens(ids, second)
+    if behind:
+        read = random_rows(rows, seed=seed)
+        content = Sourced(ids, read.tokens, read.offsets, tiny_tokenizing())
+    digest = f"written-{rows}-{seed}-{behind}"
+    return Encoded(content, offsets, targets, 0, digest, by_token=True, examples=np.arange(rows))
