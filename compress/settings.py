@@ -218,10 +218,12 @@ class PruneSettings(Settings):
     """Remove heads and FFN neurons until a target is met, then recover."""
 
     speedup: Annotated[float, Field(gt=1.0)] | None = Field(
-        None, description="Target: how many times faster than the stage's input, measured in ONNX Runtime."
+        None,
+        description="Target: how many times faster than the stage's input, measured in ONNX Runtime; of what writes by "
+        "whole texts.",
     )
     sparsity: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
-        None, description="Target instead: share of the encoder's weights to remove."
+        None, description="Target instead: share of the weights of all layers to remove, those that write included."
     )
     rounds: Count = Field(4, description="Steps in which the target is approached.")
     examples: Count = Field(2048, description="Training examples that heads and neurons are scored on.")

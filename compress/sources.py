@@ -274,7 +274,6 @@ def _check_written(recipe: Recipe, task: Task) -> None:
     if task.writes is Writes.NOTHING:
         return
     unknown = {
-        "prune.speedup": recipe.prune and recipe.prune.speedup,
         "trim": recipe.trim,
         "quantize.compensate": recipe.quantize and recipe.quantize.compensate,
         "distill.hidden_size": recipe.distill and recipe.distill.hidden_size,

@@ -38,6 +38,16 @@ class Sublayer:
     columns: int = 0
 
     @property
+    def layer(self) -> str:
+        """Return the path of its layer."""
+        return self.path.rpartition(".")[0]
+
+    @property
+    def stack(self) -> str:
+        """Return the path of the layers that its layer is one of."""
+        return self.layer.rpartition(".")[0]
+
+    @property
     def shares_keys(self) -> bool:
         """Return whether a unit has more queries than keys."""
         return len({width for _, width in self.writers}) > 1
@@ -47,22 +57,18 @@ def sublayers_of(shape: ModelShape) -> tuple[Sublayer, ...]:
     """Return all sublayers: first those of self-attention, of what reads and then of what writes behind it, then those
     of cross-attention, then the FFNs.
     """
-    places = _places(shape)
-    attention = [_attention(path, layer) for path, layer in places]
-    crossing = [_cross(path, layer) for path, layer in places if layer.cross_heads is not None]
-    return (*attention, *crossing, *(_ffn(path, layer, gated=shape.gated) for path, layer in places))
+    layers = layers_by_path(shape).items()
+    attention = [_attention(path, layer) for path, layer in layers]
+    crossing = [_cross(path, layer) for path, layer in layers if layer.cross_heads is not None]
+    return (*attention, *crossing, *(_ffn(path, layer, gated=shape.gated) for path, layer in layers))
 
 
 def with_units(shape: ModelShape, units: Mapping[str, int]) -> ModelShape:
     """Return the shape with so many units in each sublayer, by its path."""
-    layers = {path: _with_units(path, layer, units) for path, layer in _places(shape)}
-    decoder = None
-    if shape.decoder is not None:
-        own = tuple(layers[f"decoder.layers.{index}"] for index in range(len(shape.decoder.layers)))
-        decoder = replace(shape.decoder, layers=own)
-    return replace(
-        shape, layers=tuple(layers[f"layers.{index}"] for index in range(len(shape.layers))), decoder=decoder
-    )
+    layers = tuple(_with_units(path, layer, units) for path, layer in layers_by_path(shape).items())
+    reading, writing = layers[: len(shape.layers)], layers[len(shape.layers) :]
+    decoder = None if shape.decoder is None else replace(shape.decoder, layers=writing)
+    return replace(shape, layers=reading, decoder=decoder)
 
 
 def features(units: Sequence[int], width: int) -> list[int]:
@@ -70,11 +76,10 @@ def features(units: Sequence[int], width: int) -> list[int]:
     return [unit * width + place for unit in units for place in range(width)]
 
 
-def _places(shape: ModelShape) -> list[tuple[str, LayerShape]]:
-    """Return every layer with its path."""
-    written = () if shape.decoder is None else shape.decoder.layers
-    reading = [(f"layers.{index}", layer) for index, layer in enumerate(shape.layers)]
-    return reading + [(f"decoder.layers.{index}", layer) for index, layer in enumerate(written)]
+def layers_by_path(shape: ModelShape) -> dict[str, LayerShape]:
+    """Return every layer by its path, behind those that read those that write."""
+    stacks = {"layers": shape.layers, "decoder.layers": () if shape.decoder is None else shape.decoder.layers}
+    return {f"{path}.{index}": layer for path, layers in stacks.items() for index, layer in enumerate(layers)}
 
 
 def _attention(layer_path: str, layer: LayerShape) -> Sublayer:

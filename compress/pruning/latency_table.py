@@ -6,8 +6,9 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import onnxruntime
@@ -74,7 +75,7 @@ class Clock:
             times = _times(shapes, lengths, self.threads, self.progress)
             return _per_layer(times, {name: copies for name, (_, copies) in graphs.items()})
 
-        kept = self._remembered(given, measured)
+        kept = self.remembered(given, measured)
         return _costs(shape, kept, ffn_multiple)
 
     def speedup(self, parent: Checkpoint, candidate: Checkpoint) -> float:
@@ -98,14 +99,15 @@ class Clock:
             ratios = round_ratios(comparison.baseline.rounds, comparison.candidate.rounds)
             return {"speedup": float(np.median(ratios))}
 
-        return float(self._remembered(given, measured)["speedup"])
+        return float(self.remembered(given, measured)["speedup"])
 
     def _graph(self, checkpoint: Checkpoint) -> bytes:
         deployed = quantize(checkpoint, forms_of(checkpoint)) if self.int8 else checkpoint
         graph: bytes = lower(deployed.network(), CPU).SerializeToString()
         return graph
 
-    def _remembered(self, given: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def remembered(self, given: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return what `measure` found for what is `given`, from the cache where that was measured here before."""
         machine = environment(self.threads)
         key = {
             "format": FORMAT,
@@ -131,12 +133,13 @@ def _places(shape: ModelShape) -> list[str]:
     return ["last" if index == last and shape.readers != EVERY_TOKEN else "inner" for index in range(len(shape.layers))]
 
 
-def _attention(layer: LayerShape) -> str:
+def attention_kind(layer: LayerShape) -> str:
     """Return the kind of a layer's heads: those of another kind cost something else."""
     return f"{layer.head_size}, {layer.attention}" + ("" if layer.rotary is None else ", turned")
 
 
-def _sampled(counts: Sequence[int]) -> list[int]:
+def sampled(counts: Sequence[int]) -> list[int]:
+    """Return those of the kept counts that are measured, the first and the last included."""
     picked = np.unique(np.linspace(0, len(counts) - 1, min(SAMPLED, len(counts))).round().astype(int))
     return [counts[index] for index in picked]
 
@@ -153,11 +156,11 @@ def _graphs(shape: ModelShape, ffn_multiple: int) -> dict[str, tuple[ModelShape,
     empty = tuple(replace(layer, heads=0, ffn=0) for layer in shape.layers)
     graphs = {"fixed": (replace(shape, layers=empty), 1)}
     for place, layer in zip(_places(shape), shape.layers, strict=True):
-        for heads in _sampled(range(layer.heads + 1)):
-            graphs[f"heads/{place}/{_attention(layer)}/{heads}"] = _layers(
+        for heads in sampled(range(layer.heads + 1)):
+            graphs[f"heads/{place}/{attention_kind(layer)}/{heads}"] = _layers(
                 shape, place, replace(layer, heads=heads, ffn=0)
             )
-        for ffn in _sampled(widths(layer.ffn, ffn_multiple)):
+        for ffn in sampled(widths(layer.ffn, ffn_multiple)):
             graphs[f"neurons/{place}/{ffn}"] = _layers(shape, place, replace(layer, heads=0, ffn=ffn))
     return graphs
 
@@ -174,7 +177,7 @@ def _per_layer(times: Mapping[str, float], copies: Mapping[str, int]) -> dict[st
             table, _, count = rest.rpartition("/")
             result[kind].setdefault(table, {})[count] = (times[name], number)
     for kind in ("heads", "neurons"):
-        result[kind] = {table: _differences(entries) for table, entries in result[kind].items()}
+        result[kind] = {table: differences(entries) for table, entries in result[kind].items()}
     return result
 
 
@@ -182,19 +185,18 @@ def _layers(shape: ModelShape, place: str, layer: LayerShape) -> tuple[ModelShap
     """Return a network of equal layers, and how many: all tokens in all of them, or one layer that is the last."""
     if place == "last":
         return replace(shape, layers=(layer,)), 1
-    copies = _copies(shape)
+    copies = copies_of(shape, shape.layers)
     return replace(shape, layers=(layer,) * copies, head=None), copies
 
 
-def _copies(shape: ModelShape) -> int:
-    widest = (
-        max(max(4 * layer.attention_width, (3 if shape.gated else 2) * layer.ffn) for layer in shape.layers)
-        * shape.hidden_size
-    )
+def copies_of(shape: ModelShape, layers: Sequence[LayerShape]) -> int:
+    """Return how many copies of one of these layers a measured graph has."""
+    ffns = 3 if shape.gated else 2
+    widest = max(max(4 * layer.attention_width, ffns * layer.ffn) for layer in layers) * shape.hidden_size
     return max(1, min(COPIES, COPIED_BYTES // (4 * max(1, widest))))
 
 
-def _differences(entries: Mapping[str, tuple[float, int]]) -> dict[str, float]:
+def differences(entries: Mapping[str, tuple[float, int]]) -> dict[str, float]:
     """Return ms per layer over an empty one, by kept count; more units never cost less, which noise may deny."""
     counts = sorted(entries, key=int)
     empty, copies = entries[counts[0]]
@@ -202,31 +204,44 @@ def _differences(entries: Mapping[str, tuple[float, int]]) -> dict[str, float]:
     return {count: float(cost) for count, cost in zip(counts, costs, strict=True)}
 
 
+class Timed(NamedTuple):
+    """Something that is timed: `ns` does it and returns how long it took, and what is asked for takes `times` of it."""
+
+    ns: Callable[[], int]
+    times: float
+
+
+def in_rounds(work: Mapping[str, Sequence[Timed]], progress: Progress) -> dict[str, float]:
+    """Return ms of each piece of work: the medians over interleaved rounds of what it is made of."""
+    tick = progress("latency of heads and neurons")
+    rounds: list[dict[str, list[int]]] = []
+    began = time.monotonic()
+    while len(rounds) < ROUNDS and (len(rounds) <= LEAST_ROUNDS or time.monotonic() - began < SECONDS):
+        names = list(work) if len(rounds) % 2 == 0 else list(work)[::-1]
+        rounds.append({name: [one.ns() for one in work[name]] for name in names})
+        tick(len(rounds), ROUNDS)
+    tick(ROUNDS, ROUNDS)
+    result = {}
+    for name, parts in work.items():
+        medians = np.median([one[name] for one in rounds[1:]], axis=0)  # the first round warms up
+        result[name] = float(np.dot(medians, [part.times for part in parts])) / 1e6
+    return result
+
+
 def _times(
     shapes: Mapping[str, ModelShape], lengths: Sequence[int], threads: int, progress: Progress
 ) -> dict[str, float]:
-    """Return ms per call of each graph: the mean over lengths of the medians over interleaved rounds."""
-    tick = progress("latency of heads and neurons")
-    sessions = {}
+    """Return ms per call of each graph: the mean over lengths."""
+    work = {}
     for name, shape in shapes.items():
         network = Network(shape).eval()
-        sessions[name] = open_session(lower(network, CPU).SerializeToString(), threads=threads)
-    inputs = [{name: value.numpy() for name, value in network.sample(length).items()} for length in lengths]
-    rounds: list[list[list[int]]] = []
-    began = time.monotonic()
-    while len(rounds) < ROUNDS and (len(rounds) <= LEAST_ROUNDS or time.monotonic() - began < SECONDS):
-        names = list(sessions) if len(rounds) % 2 == 0 else list(sessions)[::-1]
-        taken = {name: [_call_ns(sessions[name], arrays) for arrays in inputs] for name in names}
-        rounds.append([taken[name] for name in sessions])
-        tick(len(rounds), ROUNDS)
-    tick(ROUNDS, ROUNDS)
-    calls = np.asarray(rounds[1:], dtype=np.float64) / 1e6  # (rounds, graphs, lengths) ms; the first round warms up
-    means = np.median(calls, axis=0).mean(axis=1)
-    return {name: float(value) for name, value in zip(sessions, means, strict=True)}
+        session = open_session(lower(network, CPU).SerializeToString(), threads=threads)
+        arrays = [{port: value.numpy() for port, value in network.sample(length).items()} for length in lengths]
+        work[name] = [Timed(partial(_call_ns, session, feeds(session, one)), 1 / len(lengths)) for one in arrays]
+    return in_rounds(work, progress)
 
 
-def _call_ns(session: onnxruntime.InferenceSession, arrays: Arrays) -> int:
-    given = feeds(session, arrays)
+def _call_ns(session: onnxruntime.InferenceSession, given: Arrays) -> int:
     began = time.perf_counter_ns()
     session.run(None, given)
     return time.perf_counter_ns() - began
@@ -234,16 +249,17 @@ def _call_ns(session: onnxruntime.InferenceSession, arrays: Arrays) -> int:
 
 def _costs(shape: ModelShape, measured: Mapping[str, Any], ffn_multiple: int) -> Costs:
     places = _places(shape)
-    heads = [f"{place}/{_attention(layer)}" for place, layer in zip(places, shape.layers, strict=True)]
+    heads = [f"{place}/{attention_kind(layer)}" for place, layer in zip(places, shape.layers, strict=True)]
     tables = [*(measured["heads"][kind] for kind in heads), *(measured["neurons"][place] for place in places)]
     units = {
-        sublayer.path: _interpolated(table, counts(sublayer, ffn_multiple))
+        sublayer.path: interpolated(table, counts(sublayer, ffn_multiple))
         for sublayer, table in zip(sublayers_of(shape), tables, strict=True)
     }
     return Costs(fixed=float(measured["fixed"]), units=units)
 
 
-def _interpolated(measured: Mapping[str, float], counts: Sequence[int]) -> CostOf:
+def interpolated(measured: Mapping[str, float], counts: Sequence[int]) -> CostOf:
+    """Return the costs of these kept counts, for those of the counts that were measured."""
     known = sorted((int(count), cost) for count, cost in measured.items())
     costs = np.interp(counts, [count for count, _ in known], [cost for _, cost in known])
     return {count: float(cost) for count, cost in zip(counts, costs, strict=True)}

@@ -15,10 +15,10 @@ from compress.pruning.latency_table import Clock
 from compress.pruning.plan import Plan
 from compress.pruning.search import Choice, Costs, search, weight_costs, weights_of_layers
 from compress.pruning.surgery import prune as cut
+from compress.pruning.writing_table import TextClock
 from compress.settings import PruneSettings
 from compress.stage import Context, Output, Stage
 from models.checkpoint import Checkpoint
-from models.errors import Unsupported
 from models.files import new_directory, read_object, write_json
 from models.shape import ModelShape
 from models.sublayers import sublayers_of
@@ -30,7 +30,6 @@ LONG = 1.05
 MILDER = 0.7
 LEAST_GAIN = 0.05
 ROUND_FILE = "round.json"
-BY_WEIGHTS = "Ask for a share of the weights: prune.sparsity."
 
 Cut = tuple[Plan, Checkpoint, dict[str, Any]]  # what is kept, the smaller model, and what is told of it
 
@@ -58,11 +57,9 @@ def run(parent: Checkpoint, settings: PruneSettings, context: Context) -> Output
 
     Raises:
         BadInput: a quantized model, or one that neither answers nor writes.
-        Unsupported: a speed-up of a model that writes.
         Unreachable: a target that no plan reaches.
     """
-    int8 = settings.arithmetic == "int8"
-    clock = Clock(context.train, context.threads, context.cache, int8=int8, progress=context.progress)
+    clock = _clock(parent, settings, context)
     target = target_of(parent, settings, clock)
     model, rounds = _begun(parent, settings), []
     for number in range(1, settings.rounds + 1):
@@ -94,12 +91,8 @@ def milder(settings: PruneSettings, details: dict[str, Any]) -> PruneSettings | 
     return None if share < LEAST_GAIN else settings.model_copy(update={"sparsity": round(share, 4)})
 
 
-def target_of(parent: Checkpoint, settings: PruneSettings, clock: Clock) -> Target:
+def target_of(parent: Checkpoint, settings: PruneSettings, clock: Clock | TextClock) -> Target:
     """Return the budgets of the rounds, in ms of the measured table or in weights of the layers."""
-    if settings.speedup is not None and parent.shape.output is not None:
-        raise Unsupported(
-            "what heads and neurons of a model that writes cost in time", where="prune.speedup", fix=BY_WEIGHTS
-        )
     if settings.speedup is not None:
         costs, unit = clock.costs(parent.shape, ffn_multiple=settings.ffn_multiple), "ms"
         whole, factor = costs.of(parent.shape), settings.speedup
@@ -108,6 +101,14 @@ def target_of(parent: Checkpoint, settings: PruneSettings, clock: Clock) -> Targ
         whole, factor = weights_of_layers(parent), 1 / (1 - (settings.sparsity or 0.0))
     steps = tuple(whole / factor ** (number / settings.rounds) for number in range(1, settings.rounds + 1))
     return Target(costs, unit, whole, steps, removable=settings.sublayers == "removable")
+
+
+def _clock(parent: Checkpoint, settings: PruneSettings, context: Context) -> Clock | TextClock:
+    """Return what measures a speed-up: of an answer, or of a text of what writes."""
+    int8 = settings.arithmetic == "int8"
+    clock = Clock(context.train, context.threads, context.cache, int8=int8, progress=context.progress)
+    timed_by_texts = settings.speedup is not None and parent.shape.output is not None
+    return TextClock.of(parent, clock) if timed_by_texts else clock
 
 
 def layers_of(shape: ModelShape) -> dict[str, list[int]]:
@@ -134,7 +135,7 @@ def _round(
     settings: PruneSettings,
     target: Target,
     context: Context,
-    clock: Clock,
+    clock: Clock | TextClock,
 ) -> tuple[Checkpoint, dict[str, Any]]:
     """Return the model after one round and what happened, from the scratch directory where it is finished."""
     last = number == settings.rounds
@@ -222,7 +223,7 @@ def _confirmed(
     costs: Costs,
     target: Target,
     wanted: float,
-    clock: Clock,
+    clock: Clock | TextClock,
 ) -> Cut:
     """Return the cut model whose measured speed-up meets the wanted one with the least loss of importance.
 

@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.examples import random_written, tiny_context, tiny_tokenizing
+from support.examples import random_written, tiny_context, writing_checkpoint
 from support.hugging_face import saved
-from support.networks import random_network
 from support.writers import CASES, batches, logits_of, writer
-from support.writing_shapes import SHAPES
 from torch import Tensor
 
 from compress.curvature import curvature
@@ -30,7 +28,6 @@ from export.graph_file import graph_file
 from export.runtime_steps import RuntimeSteps, writer_sessions
 from export.target import CPU
 from models.checkpoint import Checkpoint
-from models.errors import Unsupported
 from models.evaluation import evaluate_logits
 from models.generation import Steps, generate, starts
 from models.native_steps import NativeSteps
@@ -97,11 +94,6 @@ def mask(model: Any, shape: ModelShape, plan: Plan) -> None:
         weight[:, gone] = 0
 
 
-def checkpoint_of(name: str, *, seed: int = 0) -> Checkpoint:
-    network = random_network(SHAPES[name], seed=seed)
-    return Checkpoint(network.shape, {}, tiny_tokenizing()).of(network)
-
-
 @cases
 def test_what_is_cut_is_the_masked_model_and_writes_the_same_in_the_runtime(
     family: str, changes: dict[str, Any], tmp_path: Path
@@ -145,7 +137,7 @@ def texts_alike(checkpoint: Checkpoint) -> list[float]:
 
 @shapes
 def test_scores_are_gradients_on_masks_row_by_row(name: str) -> None:
-    checkpoint = checkpoint_of(name)
+    checkpoint = writing_checkpoint(name)
     task = task_named("translation" if checkpoint.shape.decoder else "text-generation")
     data = random_written(3, behind=checkpoint.shape.decoder is not None)
     scores = score_units(checkpoint, data, task, examples=100, seed=0)
@@ -163,7 +155,7 @@ def test_scores_are_gradients_on_masks_row_by_row(name: str) -> None:
 
 @shapes
 def test_costs_in_weights_are_the_weights(name: str) -> None:
-    checkpoint = checkpoint_of(name)
+    checkpoint = writing_checkpoint(name)
     costs = weight_costs(checkpoint, ffn_multiple=1)
     assert costs.of(checkpoint.shape) == weights_of_layers(checkpoint)
     cut = prune(checkpoint, drawn(checkpoint.shape))
@@ -172,7 +164,7 @@ def test_costs_in_weights_are_the_weights(name: str) -> None:
 
 def test_words_count_by_the_shares_that_they_get() -> None:
     """One token's curvature is the Fisher information of its shares, on average over projections."""
-    checkpoint, data = checkpoint_of("gpt2"), random_written(1, behind=False).drawn(1, seed=0)
+    checkpoint, data = writing_checkpoint("gpt2"), random_written(1, behind=False).drawn(1, seed=0)
     path, draws = "layers.1.ffn.down", 600
     network, batch = checkpoint.network(), data.batch(np.array([0]))
     read: list[Tensor] = []
@@ -198,7 +190,7 @@ def test_words_count_by_the_shares_that_they_get() -> None:
 
 @shapes
 def test_what_is_left_makes_up_for_what_was_removed(name: str) -> None:
-    checkpoint = checkpoint_of(name).with_biases()
+    checkpoint = writing_checkpoint(name).with_biases()
     data = random_written(300, behind=checkpoint.shape.decoder is not None)
     plan = drawn(checkpoint.shape, seed=1)
     cut = prune(checkpoint, plan)
@@ -216,7 +208,7 @@ def shares_of(checkpoint: Checkpoint, data: Any) -> Tensor:
 
 @pytest.mark.parametrize(("name", "task"), [("t5", "translation"), ("llama", "text-generation")])
 def test_the_stage_removes_a_share_of_all_layers_and_recovers(name: str, task: str, tmp_path: Path) -> None:
-    model = checkpoint_of(name)
+    model = writing_checkpoint(name)
     data = random_written(48, behind=model.shape.decoder is not None)
     recovery = RecoverySettings(epochs=4, batch_size=8, learning_rate=3e-3, losses={"kl": 1.0, "mse": 0.0})
     settings = PruneSettings(sparsity=0.4, rounds=2, examples=16, ffn_multiple=4, round_epochs=0.5, recovery=recovery)
@@ -236,10 +228,3 @@ def test_the_stage_removes_a_share_of_all_layers_and_recovers(name: str, task: s
     wanted = shares_of(model, data)
     errors = [float((wanted * (wanted.log() - shares_of(one.product, data).log())).sum()) for one in (alone, whole)]
     assert errors[1] < 0.7 * errors[0]
-
-
-def test_a_speedup_of_what_writes_is_refused(tmp_path: Path) -> None:
-    model = checkpoint_of("gpt2")
-    context = tiny_context(tmp_path, model, train=random_written(8, behind=False))
-    with pytest.raises(Unsupported, match=r"sparsity"):
-        PRUNE.run(model, PruneSettings(speedup=2.0), context)

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 from support.networks import EVEN, random_network, tiny_shape
+from support.writing_shapes import SHAPES
 
 from compress.stage import Context
 from models.checkpoint import Checkpoint
 from models.content import Sourced, Tokens
 from models.encoded import Encoded
+from models.generation_settings import Generation
 from models.shape import LayerShape
 from models.tasks.text_classification import TextClassification
 from models.tokenizing import Tokenizing
@@ -34,6 +36,12 @@ def tiny_checkpoint(layers: tuple[LayerShape, ...] = EVEN, *, seed: int = 0, **c
     """Return a random checkpoint of width 32 with three labels."""
     network = random_network(tiny_shape(layers, **changes), seed=seed)
     return Checkpoint(network.shape, {}, tiny_tokenizing()).of(network)
+
+
+def writing_checkpoint(name: str, *, seed: int = 0) -> Checkpoint:
+    """Return a random checkpoint of one of the shapes that write."""
+    network = random_network(SHAPES[name], seed=seed)
+    return Checkpoint(network.shape, {}, tiny_tokenizing(), Generation(start=1, end=(2,), max_tokens=8)).of(network)
 
 
 def random_rows(rows: int, *, seed: int = 0, labels: int = 3) -> Encoded:
