@@ -15,6 +15,8 @@ from compress.recipe import Recipe
 from compress.settings import DistillSettings, LessonSettings
 from compress.stages import DISTILL
 from models.checkpoint import Checkpoint
+from models.errors import Unsupported
+from models.targets import Writes
 from teacher_student.teacher_cache import teacher_outputs
 
 L = TypeVar("L", bound=LessonSettings)
@@ -37,12 +39,22 @@ class Pace:
 
 
 def share_for(state: Run, root: Made) -> float:
-    """Return how many times as long as the recipe says its trainings should be, to fit into the search's time here."""
+    """Return how many times as long as the recipe says its trainings should be, to fit into the search's time here.
+
+    Raises:
+        Unsupported: a model that writes, which is judged at the pace of its writing.
+    """
     recipe = state.recipe
     assert recipe.search is not None
     texts, validation = (len(state.inputs.tables.get(role, ())) for role in ("train", "validation"))
     if not recipe.search.fit or not _passes(recipe) or not texts:
         return 1.0
+    if state.inputs.task.writes is not Writes.NOTHING:
+        raise Unsupported(
+            "trainings of a model that writes, as long as the time of a search allows",
+            where="search.fit",
+            fix="Set it to false: trainings are then as long as the recipe says.",
+        )
     seconds = 60 * recipe.search.minutes / recipe.search.trials * (1 - RESERVE)
     return affordable_share(recipe, _pace(state, root), texts=texts, validation=validation, seconds=seconds)
 

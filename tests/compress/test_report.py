@@ -16,7 +16,7 @@ from support.web_page import Page, strays
 
 from compress.cli import main
 from compress.ledger import Ledger
-from compress.record import Measurement, RunResult, StageResult
+from compress.record import LayerRecord, Measurement, RunResult, StageResult
 from compress.report import wording
 from compress.report.data import Accuracy, Report, make_report
 from compress.report.files import write_report
@@ -232,6 +232,7 @@ def without(run: RunResult, stage: str) -> RunResult:
     return run.model_copy(update={"stages": [one for one in run.stages if one.stage != stage]})
 
 
+WRITES = [LayerRecord(heads=4, head_size=8, ffn=32), LayerRecord(heads=3, head_size=8, ffn=24, cross_heads=2)]
 RUNS = {
     "whole": make_run(),
     "no latency": make_run(timed=False),
@@ -250,6 +251,7 @@ RUNS = {
     "wide layers": changed(
         make_run(stages=2), 0, layers=[make_run().stages[0].layers[0].model_copy(update={"heads": 64})]
     ),
+    "what writes": changed(make_run(stages=2), 0, layers=WRITES),
     "two examples": make_run(n=2, test=0),
     "nothing shipped": changed(make_run(stages=2), 1, validation={"bytes": 0}),
 }
@@ -384,6 +386,18 @@ def test_a_pruning_by_weights_tells_weights() -> None:
     header, row = ([cell.whole for cell in line.children] for line in told.all("tr"))
     assert header == ["Round", "Heads left", "FFN neurons left", "Weights removed", "Importance lost"]
     assert row == ["1", "17", "128", "37.0 %", "2.5"]
+
+
+def test_heads_that_read_an_encoder_are_drawn_and_counted_apart() -> None:
+    rounds = [{"heads": [4], "ffn": [32], "decoder_heads": [3], "cross_heads": [2], "decoder_ffn": [24]}]
+    run = changed(make_run(stages=1), 0, layers=WRITES, artifact={"details": {"rounds": rounds}})
+    page = Page(render_html(make_report(run)))
+    (drawing,) = [one for one in page.elements("svg") if "layers" in one.classes]
+    told = "layer 1: 4 heads, FFN 32; layer 2: 3 heads and 2 that read the encoder, FFN 24."
+    assert drawing.attributes["aria-label"].endswith(told)
+    assert [one.whole for one in drawing.all("text")].count("+") == 1
+    (table,) = [one for one in page.elements("table") if one.attributes["aria-label"].startswith("Pruning rounds")]
+    assert [cell.whole for cell in table.all("tr")[1].children] == ["1", "9", "56"]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import torch
 
 from compress.architectures import WRITERS, new_network
 from compress.cli.options import Look
+from compress.frontier import search
 from compress.inspecting import bench_model, evaluate_model, inspect_model
 from compress.pipeline import execute
 from compress.recipe import Recipe, make_recipe
@@ -43,6 +44,15 @@ STAGES: dict[str, Any] = {
     },
     "quantize": {"calibration_examples": 8},
     "measure": {"rounds": 4, "texts": 4},
+}
+
+
+PRUNE: dict[str, Any] = {
+    "sparsity": 0.1,
+    "rounds": 1,
+    "examples": 64,
+    "ffn_multiple": 8,
+    "recovery": {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3, "losses": {"kl": 1.0, "mse": 0.1}},
 }
 
 
@@ -83,25 +93,28 @@ class Done(NamedTuple):
 
 @pytest.fixture(scope="module")
 def translator(tmp_path_factory: pytest.TempPathFactory) -> Done:
-    """Return a run from lines of text to a bundle in int8."""
+    """Return a run from lines of text to a pruned bundle in int8."""
     folder = tmp_path_factory.mktemp("translator")
-    recipe = make_recipe(translating(folder, export={"golden": 2}), where="test")
+    recipe = make_recipe(translating(folder, prune=PRUNE, export={"golden": 2}), where="test")
     result = execute(recipe, out=folder, cache=folder / "cache")
     return Done(folder / "tiny", folder / "cache", recipe, result)
 
 
 def test_from_lines_of_text_to_a_translator_in_int8(translator: Done) -> None:
     result = translator.result
-    assert [stage.stage for stage in result.stages] == ["train", "distill", "quantize", "export"]
-    trained, taught, rounded, written = (stage.validation for stage in result.stages)
+    assert [stage.stage for stage in result.stages] == ["train", "distill", "prune", "quantize", "export"]
+    trained, taught, cut, rounded, written = (stage.validation for stage in result.stages)
     assert trained.metric == "bleu" and trained.estimate > 0.5  # it learnt: what is not learnt has none
     assert trained.besides[0].name == "chrf" and trained.besides[0].estimate > 0.5
-    assert min(taught.estimate, rounded.estimate, written.estimate) > 0.2
-    assert rounded.bytes < taught.bytes < trained.bytes
-    assert len(result.stages[2].artifact.details["sensitivity"]) == result.stages[2].int8
+    assert min(taught.estimate, cut.estimate, rounded.estimate, written.estimate) > 0.2
+    assert rounded.bytes < cut.bytes < taught.bytes < trained.bytes
+    assert len(result.stages[3].artifact.details["sensitivity"]) == result.stages[3].int8
     student = Checkpoint.load(translator.directory / "1-distill")
     assert student.shape.decoder is not None and len(student.shape.decoder.layers) == 1
     assert student.generation is not None and student.generation.beams == 2
+    read, wrote = result.stages[2].layers
+    assert (read.cross_heads, wrote.cross_heads) in ((None, 1), (None, 2))
+    assert cut.parameters < taught.parameters
     again = execute(translator.recipe, out=translator.directory.parent, cache=translator.cache)
     assert not again.computed
     facts = evaluate_model(str(translator.directory / "4-quantize"), translator.look)
@@ -119,13 +132,36 @@ def test_what_writes_is_judged_and_timed_as_a_bundle(translator: Done) -> None:
     assert own is not None and theirs is not None and len(own.lengths) == 4
     assert 0 < min(times for one in own.rounds for times in one) <= max(times for one in own.rounds for times in one)
     # Beams of a text share a range in the runtime, and have one each in PyTorch: few words differ.
-    before = translator.result.stages[2].validation
+    before = translator.result.stages[3].validation
     assert last.validation.estimate == pytest.approx(before.estimate, abs=0.1)
     assert np.mean(np.equal(last.validation.statistics, before.statistics).all(axis=1)) > 0.8
     bundle = translator.directory / "bundle"
     assert verify_bundle(bundle).examples == 2
     told = Bundle.open(bundle).manifest.measurements["bundle"]
     assert (told["metric"], told["estimate"]) == ("bleu", last.validation.estimate)
+
+
+def test_a_search_prunes_what_writes_level_by_level(translator: Done, tmp_path: Path) -> None:
+    untrained = {**PRUNE, "round_epochs": 0, "recovery": {"epochs": 0}}
+    values = {
+        "name": "found",
+        "task": "translation",
+        "teacher": str(translator.directory / "0-train"),
+        "data": translator.recipe.data.model_dump(),
+        "prune": untrained,
+        "quantize": {"sensitivity": False},
+        "export": {"golden": 1},
+        "measure": STAGES["measure"],
+        "search": {"max_drop": 99.0, "levels": 2},
+    }
+    result = search(make_recipe(values, where="test"), out=tmp_path, cache=translator.cache)
+    whole, cut = result.stages[1:]
+    assert whole.layers == result.stages[0].layers != cut.layers
+    assert cut.validation.parameters < whole.validation.parameters
+    assert result.notes == ["2 levels were asked for"]  # whether one is faster, so small models do not tell
+    trained = make_recipe({**values, "name": "trained", "prune": PRUNE}, where="test")
+    with pytest.raises(Unsupported, match="Set it to false"):
+        search(trained, out=tmp_path, cache=translator.cache)
 
 
 def test_commands_look_at_a_bundle_that_writes(translator: Done) -> None:
@@ -138,8 +174,9 @@ def test_commands_look_at_a_bundle_that_writes(translator: Done) -> None:
     found = bench_model(bundle, translator.look)
     assert found["texts"] == 60 and min(found["texts_per_second"], found["baseline_texts_per_second"]) > 0
     described = inspect_model(bundle)
-    assert [[layer["heads"] for layer in described[name]] for name in ("layers", "decoder_layers")] == [[2], [2]]
-    assert described["decoder_layers"][0]["cross_heads"] == 2
+    read, wrote = translator.result.last.layers
+    assert [described[name][0]["heads"] for name in ("layers", "decoder_layers")] == [read.heads, wrote.heads]
+    assert described["decoder_layers"][0]["cross_heads"] == wrote.cross_heads
     with pytest.raises(Unsupported, match="a recipe for a model that writes"):
         teacher = str(translator.directory / "0-train")
         out, cache = translator.directory / "recipe.yaml", translator.cache
@@ -205,7 +242,6 @@ def test_rows_and_networks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     [
         ({"distill": {**STAGES["distill"], "copies": 1}}, "nothing says what to write"),
         ({"distill": {**STAGES["distill"], "losses": {"relations": 1.0}}}, "relations are learnt of encoders alone"),
-        ({"prune": {"sparsity": 0.3}}, "prune: is for models that write nothing"),
         ({"trim": {}}, "trim: is for models that write nothing"),
         ({"distill": {"hidden_size": 32}}, "distill.hidden_size: is for models that write nothing"),
         ({"distill": {"norm": "elementwise"}}, "distill.norm: is for models that write nothing"),
