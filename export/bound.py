@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any, Final, final
 
@@ -16,16 +16,32 @@ Axes = tuple[int, ...]
 LEAST_ROOM: Final = 1024  # numbers
 
 
-def bound_run(session: onnxruntime.InferenceSession, given: Mapping[str, Array], wanted: Mapping[str, Array]) -> None:
-    """Run a session on those of the arrays `given` that it reads, and let it write into those that are `wanted`."""
-    binding = session.io_binding()
-    ports = [*session.get_inputs(), *session.get_overridable_initializers()]
-    read = [np.asarray(given[port.name], order="C") for port in ports]
-    for port, array in zip(ports, read, strict=True):
-        binding.bind_input(port.name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-    for name, array in wanted.items():
-        binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-    session.run_with_iobinding(binding)
+@final
+class Bound:
+    """A session that is run on arrays again and again: only those that lie elsewhere than before are bound anew."""
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._session, self._binding = session, session.io_binding()
+        self._read = [port.name for port in (*session.get_inputs(), *session.get_overridable_initializers())]
+        self._bound: dict[str, tuple[int, Axes]] = {}
+        self._held: dict[str, Array] = {}
+
+    def run(self, given: Mapping[str, Array], wanted: Mapping[str, Array]) -> None:
+        """Run on those of the arrays `given` that the session reads, and let it write into those that are `wanted`;
+        every call wants the same ones.
+        """
+        for name in self._read:
+            self._bind(name, np.asarray(given[name], order="C"), self._binding.bind_input)
+        for name, array in wanted.items():
+            self._bind(name, array, self._binding.bind_output)
+        self._session.run_with_iobinding(self._binding)
+
+    def _bind(self, name: str, array: Array, bind: Callable[..., None]) -> None:
+        place = array.__array_interface__["data"][0], array.shape
+        if self._bound.get(name) != place:
+            bind(name, "cpu", 0, array.dtype.type, array.shape, place[0])
+            # Held, so that no other array of this shape comes to lie there.
+            self._bound[name], self._held[name] = place, array
 
 
 @final

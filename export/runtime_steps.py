@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from export.bound import Buffers, Room, bound_run
+from export.bound import Bound, Buffers, Room
 from export.caches import CACHED, ENCODED, IDS, KEPT, LOGITS, MASK, PLACES, SOURCE_MASK, STATES, CachePort, cache_ports
 from export.session import open_session
 from models.errors import BadInput
@@ -20,6 +20,7 @@ from models.shape import ModelShape
 from models.token_scores import Ids, Scores
 
 Array = NDArray[Any]
+NOTHING_CACHED, SOME_CACHED, LAST = np.array([False]), np.array([True]), np.array(1)  # always bound to the same place
 
 
 @final
@@ -65,6 +66,7 @@ class RuntimeSteps:
         self._own = [(port, Room()) for layer in layers for port in (layer.key, layer.value)]
         self._cross = [(port, Room()) for layer in layers for port in layer[2:] if port is not None]
         self._buffers = Buffers()
+        self._bound: dict[tuple[str, ...], Bound] = {}  # by what is wanted
         self._time = 0  # tokens in the caches, padding included
         self._lengths = np.zeros(0, dtype=np.int64)  # tokens of each row, padding left out
         self._mask = np.zeros((0, 0), dtype=np.int64)  # of what is read: a source, or all that was written
@@ -144,7 +146,7 @@ class RuntimeSteps:
         given: dict[str, Array] = {IDS: ids, PLACES: places, MASK: self._mask, SOURCE_MASK: self._mask}
         # Later steps read the keys and values of these states instead.
         given[STATES] = self._states if first else np.zeros((rows, 0, self._shape.hidden_size), dtype=np.float32)
-        given |= {CACHED: np.array([not first]), KEPT: np.array(max(1, kept))}
+        given |= {CACHED: NOTHING_CACHED if first else SOME_CACHED, KEPT: LAST if kept <= 1 else np.array(kept)}
         wanted: dict[str, Array] = {}
         if kept:
             wanted[LOGITS] = self._buffers.take(LOGITS, (rows, kept, self._shape.written_words))
@@ -157,7 +159,10 @@ class RuntimeSteps:
                 wanted[port.present] = room.other(self._axes(port, rows, self._states.shape[1]))
             else:
                 given[port.past] = room.now(self._axes(port, rows, self._mask.shape[1]))
-        bound_run(self._sessions.writer, given, wanted)
+        names = tuple(wanted)
+        if names not in self._bound:
+            self._bound[names] = Bound(self._sessions.writer)
+        self._bound[names].run(given, wanted)
         for _, room in (*self._own, *(self._cross if first else ())):
             room.turn()
         self._time += new

@@ -16,7 +16,7 @@ from models.encoded import Batch, Encoded
 from models.errors import BadInput
 from models.files import digest_of, sha256_bytes
 from models.layers.quantized import FakeQuantizedLinear
-from models.memory import give_back
+from models.memory import give_back, held
 from models.network import Network
 from models.progress import Progress, silent
 from teacher_student.losses import Term
@@ -133,7 +133,7 @@ def fit(
     tick = progress("training")
     saved_at = time.monotonic()
     started_at = saved_at
-    with torch.random.fork_rng(devices=[processes.device] if processes.device.type == "cuda" else []):
+    with held(), torch.random.fork_rng(devices=[processes.device] if processes.device.type == "cuda" else []):
         while training.course.step < plan.steps:
             training.step()
             if training.course.step in plan.evaluations:

@@ -26,7 +26,7 @@ def interpreter(tool: Tool, venvs: Path) -> str:
     """
     if tool.requirements is None:
         return sys.executable
-    folder = venvs / tool.name
+    folder = venvs.resolve() / tool.name  # builds run elsewhere
     python, stamp = folder / "bin" / "python", folder / STAMP
     wanted = digest_of([tool.requirements.read_text(encoding="utf-8"), sys.version])
     if stamp.exists() and stamp.read_text(encoding="ascii") == wanted:

@@ -111,7 +111,7 @@ class WordOutput(nn.Module):
         elif isinstance(table, QuantizedEmbedding):
             logits = table.products(scaled)
         else:
-            logits = linear(scaled, rows_of(table))
+            return linear(scaled, rows_of(table), self.bias)
         return logits if self.bias is None else logits + self.bias
 
 
