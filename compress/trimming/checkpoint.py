@@ -107,12 +107,16 @@ def _renumbered(settings: Generation, trimmed: Trimmed) -> Generation:
             )
         return numbers[token]
 
-    single = {name: getattr(settings, name) for name in ("start", "forced_first", "forced_last")}
+    def perhaps(token: int | None) -> int | None:
+        return None if token is None else new(token)
+
     return replace(
         settings,
-        **{name: None if token is None else new(token) for name, token in single.items()},
+        start=perhaps(settings.start),
         end=tuple(map(new, settings.end)),
         bos=None if settings.bos is None else numbers.get(settings.bos),
+        forced_first=perhaps(settings.forced_first),
+        forced_last=perhaps(settings.forced_last),
         banned=(*(numbers[token] for token in settings.banned if token in numbers), *trimmed.forms),
     )
 
