@@ -12,7 +12,7 @@ import numpy as np
 from compress.artifact import RECORD_FILE, open_artifact
 from compress.gates import gain_interval
 from compress.goal_settings import MeasureSettings
-from compress.machine import calls, environment, timed_rows
+from compress.machine import calls, environment, same_rows, timed_rows
 from compress.measure import Probe, Subject, measure
 from compress.record import Measurement
 from compress.sources import embedded_table, tree_digest
@@ -25,7 +25,7 @@ from models.encoding import encode
 from models.errors import BadInput
 from models.progress import Progress, silent
 from models.shape import LayerShape
-from models.targets import Writes
+from models.targets import NextTargets, Writes
 from models.task import Task
 from models.tasks import task_named
 
@@ -117,7 +117,7 @@ def bench_model(source: str, look: Look, *, progress: Progress = silent) -> dict
         compared = compare(
             baseline_graph,
             candidate_graph,
-            calls(subject.data, rows),
+            calls(subject.data, same_rows(subject.data, baseline.data, rows)),
             baseline_calls=calls(baseline.data, rows),
             threads=look.threads,
             rounds=look.rounds,
@@ -156,10 +156,14 @@ def _subject(source: str, look: Look, progress: Progress) -> Subject:
     table = task.read(Wanted(embedded_table(look.data, "test", cache), look.text, look.text_pair, look.label), "test")
     if table.labels is None and task.writes is not Writes.ON:
         raise BadInput("has no label column", where=table.source, fix="Name it with --label.")
+    expected = task.targets(table, probe.shape.labels)
+    if isinstance(expected, NextTargets) and look.teacher is not None:  # both are judged on the blocks of one
+        teacher = Probe.open(local_directory(look.teacher), "").product
+        expected = NextTargets(teacher.tokenizing, teacher.shape.usable_positions)
     data = encode(
         table,
         probe.product.reader,
-        task.targets(table, probe.shape.labels),
+        expected,
         max_length=probe.shape.usable_positions,
         cache=cache,
         shared=task.shared,

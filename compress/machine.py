@@ -29,6 +29,18 @@ def timed_rows(data: Encoded, count: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng(0).permutation(order[ranks])
 
 
+def same_rows(data: Encoded, reference: Encoded, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the rows of `data` that hold what these rows of the reference do. Where tokenizers differ an example may
+    have more rows in one of them: then it is the one in the same place, or the last.
+    """
+    if not len(reference.examples):
+        return rows
+    examples = reference.examples[rows]
+    places = rows - np.searchsorted(reference.examples, examples)
+    first, last = (np.searchsorted(data.examples, examples, side=side) for side in ("left", "right"))
+    return np.minimum(first + places, last - 1)
+
+
 def calls(data: Encoded, rows: npt.NDArray[np.int64]) -> list[Call]:
     """Return the calls of these rows, each alone."""
     found = []

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from compress.bootstrap import summary_interval
 from compress.goal_settings import MeasureSettings
-from compress.machine import calls, environment, timed_rows
+from compress.machine import calls, environment, same_rows, timed_rows
 from compress.record import Figure, Latency, Measurement
 from compress.statistics import metric_interval
 from export.bundle import Bundle, Contents, write_bundle
@@ -31,7 +31,9 @@ from models.evaluation import evaluate_logits, outputs_of
 from models.progress import Progress, silent
 from models.shape import LayerShape, ModelShape
 from models.summary import Summary, contributions
+from models.targets import Writes
 from models.task import Besides, PairedTest, Task
+from models.writing import texts_written
 
 GRAPH = "model.onnx"
 BESIDE_RESAMPLES = 2_000  # of what decides nothing: a fifth of the time
@@ -148,7 +150,7 @@ def measure(
         comparison = compare_latency(
             baseline,
             graph,
-            calls(data, timed),
+            calls(data, same_rows(data, reference.data, timed)),
             baseline_calls=calls(reference.data, timed),
             threads=settings.threads,
             rounds=settings.rounds,
@@ -181,18 +183,22 @@ def measure(
 def measure_agreement(
     subject: Subject, before: Subject, task: Task, *, name: str, like: Measurement, progress: Progress = silent
 ) -> Measurement:
-    """Return on how many texts a model answers as the one `before` it: scored 1 where the predictions are equal.
+    """Return on how many texts a model answers as the one `before` it: scored 1 where the predictions are equal, or
+    where the same text is written.
 
     `like` is a measurement of the same model, whose size and machine are repeated. `name` as in `measure`.
+
+    Raises:
+        BadInput: the answers are neither classes nor written behind a source.
     """
-    if not task.metric.classes:
+    if not task.metric.classes and task.writes is not Writes.BEHIND_SOURCE:
         raise BadInput(
             f"the answers of {task.name} are not the same or another, so their agreement cannot be judged",
             where="data.foreign",
             fix="Leave it out.",
         )
-    answers, expected = (task.predict(_finite_outputs(one, task, progress), one.data) for one in (subject, before))
-    scores = (answers == expected).astype(np.float64)
+    answers, expected = (_answers(one, task, progress) for one in (subject, before))
+    scores = np.array([ours == theirs for ours, theirs in zip(answers, expected, strict=True)], dtype=np.float64)
     interval = metric_interval(scores, paired_test="proportions")
     return like.model_copy(
         update={
@@ -204,8 +210,8 @@ def measure_agreement(
             "statistics": [],
             "scores": scores.tolist(),
             "besides": [],
-            "predictions": answers.tolist(),
-            "targets": expected.tolist(),
+            "predictions": answers if task.metric.classes else [],
+            "targets": expected if task.metric.classes else [],
             "estimate": interval.estimate,
             "low": interval.low,
             "high": interval.high,
@@ -214,6 +220,15 @@ def measure_agreement(
             "truncated": subject.data.truncated,
         }
     )
+
+
+def _answers(subject: Subject, task: Task, progress: Progress) -> list[Any]:
+    """Return the class of every row, or what is written for it."""
+    outputs = _finite_outputs(subject, task, progress)
+    if task.writes is Writes.BEHIND_SOURCE:
+        return texts_written(outputs, subject.data)
+    answers: list[Any] = task.predict(outputs, subject.data).tolist()
+    return answers
 
 
 def _beside(besides: Besides, statistics: npt.NDArray[np.float64]) -> Figure:

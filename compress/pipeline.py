@@ -238,6 +238,7 @@ def context_of(
         cache=state.cache,
         progress=state.progress,
         ensemble=inputs.ensemble,
+        sequence=state.recipe.distill is not None and state.recipe.distill.sequence,
     )
 
 

@@ -255,14 +255,18 @@ class TrimRecoverySettings(RecoverySettings):
     """Distillation from the teacher after the vocabulary was cut, on the training texts as they are read then."""
 
     epochs: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="Passes over the training data; with min_count above 1 it learns what rare words fall back to."
+        0.0,
+        description="Passes over the training data; with min_count above 1 it learns what rare words fall back to. Not "
+        "for a model that writes: its teacher writes other words.",
     )
 
 
 class TrimSettings(Settings):
     """Drop the pieces of the vocabulary that the training texts do without, unused positions and token types."""
 
-    min_count: Count = Field(1, description="Keep the pieces that the training texts hold at least this often.")
+    min_count: Count = Field(
+        1, description="Keep the pieces that the training texts, read and written ones, hold at least this often."
+    )
     max_pieces: Count | None = Field(
         None, description="Keep at most so many of them, the most frequent; characters and special tokens stay besides."
     )
@@ -272,7 +276,9 @@ class TrimSettings(Settings):
         "these were its most frequent ones.",
     )
     positions: Count | None = Field(
-        None, description="Longest text in tokens. Default: twice the longest training text, in steps of 64."
+        None,
+        description="Longest text in tokens. Default: twice the longest training text, in steps of 64; all of a model "
+        "that writes.",
     )
     fold_token_types: bool = Field(
         True, description="Add the vector of the first token type to the positions, where all texts are single ones."

@@ -24,7 +24,7 @@ from models.progress import Progress, silent
 from models.reading import tokenizer_of
 from models.sentence_transformers import module_directories
 from models.shape import CLASSIFICATION, ModelShape
-from models.targets import Writes
+from models.targets import NextTargets, Writes
 from models.task import Task
 from models.tasks import task_named
 from models.writing import require_writer
@@ -112,21 +112,27 @@ class Inputs:
         return self._made[digest]
 
     def _encoded(self, table: Table, model: Checkpoint | Bundle) -> Encoded:
-        positions = model.shape.usable_positions
-        longest = min(self.max_length or positions, positions)
+        longest = self._longest(model)
         key = (table.digest, table.labels is None, model.reader.digest, longest)
         if key not in self._read:
+            expected = self.task.targets(table, self.labels)
+            if isinstance(expected, NextTargets):  # every model is judged on the blocks that the teacher reads
+                expected = NextTargets(self.base.tokenizing, self._longest(self.base))
             self._read[key] = encode(
                 table,
                 model.reader,
-                self.task.targets(table, self.labels),
+                expected,
                 max_length=longest,
                 cache=self.cache,
                 shared=self.task.shared,
-                generation=self.base.generation,
+                generation=None if model.shape.output is None else model.generation,
                 progress=self.progress("encode"),
             )
         return self._read[key]
+
+    def _longest(self, model: Checkpoint | Bundle) -> int:
+        positions = model.shape.usable_positions
+        return min(self.max_length or positions, positions)
 
     def name(self, role: str) -> str:
         """Return the digest of a role's examples, whatever tokenizer reads them: texts, classes, longest length."""
@@ -182,7 +188,7 @@ def load_inputs(recipe: Recipe, *, cache: Path, progress: Progress = silent) -> 
     base, digest = _base(recipe, task, tables, cache)
     _check_words(recipe, base)
     _check_written(recipe, task)
-    tables |= _foreign(recipe.data, cache)
+    tables |= _foreign(recipe.data, task, cache)
     base = replace(base, shape=_able(task, base.shape, where=str(recipe.teacher)))
     others, others_digest = _ensemble(recipe, base)
     length = recipe.data.max_length
@@ -253,11 +259,12 @@ def _tables(settings: DataSettings, task: Task, cache: Path) -> dict[str, Table]
     return tables
 
 
-def _foreign(settings: DataSettings, cache: Path) -> dict[str, Table]:
+def _foreign(settings: DataSettings, task: Task, cache: Path) -> dict[str, Table]:
     if settings.foreign is None:
         return {}
-    source = embedded_table(settings.foreign, "test", cache)
-    foreign = read_table(Wanted(source, settings.foreign_text), settings.foreign_split)
+    wanted = Wanted(embedded_table(settings.foreign, "test", cache), settings.foreign_text)
+    read = read_table if task.writes is Writes.NOTHING else task.read
+    foreign = read(wanted, settings.foreign_split)
     return {FOREIGN: replace(foreign, labels=None)}  # what a label says elsewhere means nothing here
 
 
@@ -274,7 +281,7 @@ def _check_written(recipe: Recipe, task: Task) -> None:
     if task.writes is Writes.NOTHING:
         return
     unknown = {
-        "trim": recipe.trim,
+        "trim.recovery": recipe.trim and recipe.trim.recovery.epochs,
         "quantize.compensate": recipe.quantize and recipe.quantize.compensate,
         "distill.hidden_size": recipe.distill and recipe.distill.hidden_size,
         "distill.norm": recipe.distill and recipe.distill.norm,
@@ -282,6 +289,12 @@ def _check_written(recipe: Recipe, task: Task) -> None:
     for where, asked in unknown.items():
         if asked:
             raise Unsupported("is for models that write nothing", where=where, fix="Leave it out.")
+    if recipe.data.foreign is not None and task.writes is Writes.ON:
+        raise BadInput(
+            "what a text goes on with is no answer of which could be said that it is the same",
+            where="data.foreign",
+            fix="Leave it out.",
+        )
     lessons = {"distill": recipe.distill, "prune.recovery": recipe.prune and recipe.prune.recovery}
     wanted = {f"{name}.copies": bool(settings and settings.copies) for name, settings in lessons.items()}
     for where, asked in (wanted | {"data.extra": recipe.data.extra is not None}).items():

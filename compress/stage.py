@@ -26,6 +26,7 @@ class Context:
     training examples, the extra texts, and so many changed copies of both, unlabelled. `scratch` survives a kill and is
     deleted when the stage's artifact is sealed. `cache` is shared between runs and holds only what can be computed
     again. `threads` is what ONNX Runtime will be given on the device. `ensemble` holds the teachers besides the first.
+    With `sequence` the student learnt the texts that the teacher writes.
     """
 
     teacher: Checkpoint
@@ -39,6 +40,7 @@ class Context:
     cache: Path
     progress: Progress = silent
     ensemble: tuple[Checkpoint, ...] = ()
+    sequence: bool = False
 
     @property
     def train(self) -> Encoded:

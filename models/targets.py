@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from models.tokenizing import Tokenizing
 
 
 class Writes(str, Enum):
@@ -44,7 +47,13 @@ class TextTargets(NamedTuple):
 
 
 class NextTargets(NamedTuple):
-    """Every token is expected of those before it: rows are cut into blocks, each behind the other."""
+    """Every token is expected of those before it: rows are cut into blocks, each behind the other. Where it is named, a
+    block is of `size` tokens of the tokenizer `by`, and counted by them, whatever reads the text: models of other
+    tokens are then compared on the same blocks.
+    """
+
+    by: Tokenizing | None = None
+    size: int | None = None
 
 
 def labelled(targets: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

@@ -190,6 +190,13 @@ class Tokenizing:
         with _texts_told(texts, 0):
             return [one.ids for one in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
+    def placed(self, text: str) -> tuple[list[int], list[int]]:
+        """Return the token numbers of a text as `plain` does, and the character behind the last of each."""
+        self._tokenizer.no_truncation()
+        with _texts_told([text], 0):
+            found = self._tokenizer.encode(text, add_special_tokens=False)
+        return found.ids, [end for _, end in found.offsets]
+
     def decoded(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """Return the texts of token numbers, without special tokens."""
         texts: list[str] = self._tokenizer.decode_batch([list(row) for row in rows], skip_special_tokens=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models.blocks import Places, blocks_in, rows_of
 from models.content import Rows, Sourced, Tokens
 from models.data import Table
 from models.encoded import Encoded
@@ -25,7 +26,9 @@ Progress = Callable[[int, int], None]
 Arrays = dict[str, npt.NDArray[Any]]
 
 _FORMAT = 1
-_ARRAYS = ("ids", "offsets", "labels", "source", "starts", "examples")
+_WRITTEN = ("ids", "offsets", "labels", "source", "starts", "examples")
+_RUNNING = ("ids", "offsets", "labels", "counted", "examples")
+_LAST = 1 << 40  # the character behind what ends a text
 _CHUNK = 4096
 
 
@@ -72,13 +75,13 @@ def encode_written(
         return {"truncated": cut + lengths, "digest": key}
 
     def read(notes: Notes) -> Encoded:
-        arrays = _open(entry)
+        arrays = _open(entry, _WRITTEN)
         pad, rows = tokenizing.pad_token_id, len(arrays["examples"])
         source = Tokens(arrays["source"], np.full(rows, -1, dtype=np.int32), pad)
         content = Sourced(arrays["ids"], source, arrays["starts"], tokenizing)
         return _encoded(content, arrays, notes, entry)
 
-    return replace(kept(entry, files=[f"{name}.npy" for name in _ARRAYS], write=write, read=read), table=table)
+    return replace(kept(entry, files=_files(_WRITTEN), write=write, read=read), table=table)
 
 
 def encode_running(
@@ -94,39 +97,61 @@ def encode_running(
     """Return running text in blocks of at most `max_length` tokens, of which each is expected behind those before it,
     from the cache directory where they are there. A document's last token ends a text, where one is known.
 
+    An example is a block, of this tokenizer or of the one that `targets` name; one of the latter's that has too many
+    tokens here is several rows. The third target of a token is for how many it counts.
+
     Raises:
         BadInput: no document has two tokens, or a text is none.
     """
     ends = () if generation is None else generation.end
-    key = _key(table, tokenizing, max_length, ["running", list(ends)])
+    by = None if targets.by is None or targets.by.digest == tokenizing.digest else targets.by
+    size = targets.size or max_length
+    key = _key(table, tokenizing, max_length, ["running", list(ends), None if by is None else by.digest, size])
     entry = cache / f"running-{key[:32]}"
 
     def write(directory: Path) -> Notes:
         ids: list[list[int]] = []
         labels: list[list[int]] = []
+        counted: list[list[int]] = []
         examples: list[int] = []
-        for row, text in enumerate(table.texts):
-            tokens = [*tokenizing.plain([text])[0], *ends[:1]]
-            for begin in range(0, len(tokens) - 1, max_length):
-                block = tokens[begin : begin + max_length + 1]
-                ids.append(block[:-1])
-                labels.append(block[1:])
-                examples.append(row)
+        blocks = 0
+        for number, text in enumerate(table.texts, start=1):
+            tokens, places, theirs = _running(text, tokenizing, by, ends[:1])
+            for row in rows_of(places, theirs, size=size, longest=max_length):
+                ids.append(tokens[row.first : row.last])
+                labels.append(tokens[row.first + 1 : row.last + 1])
+                counted.append([row.counted] + [0] * (row.last - row.first - 1))
+                examples.append(blocks + row.block)
+            blocks += blocks_in(len(theirs), size)
             if progress is not None:
-                progress(row + 1, len(table))
+                progress(number, len(table))
         if not ids:
             raise BadInput("no text has two tokens, so there is nothing to go on from", where=table.source)
-        arrays: Arrays = {"ids": _flat(ids), "labels": _flat(labels), "offsets": _offsets(ids)}
-        none = np.zeros(0, dtype=np.int64)
-        _save(directory, {**arrays, "source": none, "starts": none, "examples": np.array(examples, dtype=np.int64)})
+        arrays: Arrays = {"ids": _flat(ids), "labels": _flat(labels), "counted": _flat(counted)}
+        _save(directory, {**arrays, "offsets": _offsets(ids), "examples": np.array(examples, dtype=np.int64)})
         return {"truncated": 0, "digest": key}
 
     def read(notes: Notes) -> Encoded:
-        arrays = _open(entry)
+        arrays = _open(entry, _RUNNING)
         second = np.full(len(arrays["examples"]), -1, dtype=np.int32)
         return _encoded(Tokens(arrays["ids"], second, tokenizing.pad_token_id), arrays, notes, entry)
 
-    return replace(kept(entry, files=[f"{name}.npy" for name in _ARRAYS], write=write, read=read), table=table)
+    return replace(kept(entry, files=_files(_RUNNING), write=write, read=read), table=table)
+
+
+def _running(
+    text: str, tokenizing: Tokenizing, by: Tokenizing | None, end: tuple[int, ...]
+) -> tuple[list[int], Places, Places]:
+    """Return the tokens of a document, where each of them ends, and where each of those ends that it is cut by."""
+    if by is None:
+        tokens = [*tokenizing.plain([text])[0], *end]
+        places = np.arange(len(tokens), dtype=np.int64)
+        return tokens, places, places
+    (ids, ours), (_, others) = (one.placed(text) for one in (tokenizing, by))
+    last = [_LAST] * len(end)
+    both = (np.array([*one, *last], dtype=np.int64) for one in (ours, others))
+    places, theirs = (np.maximum.accumulate(one) for one in both)
+    return [*ids, *end], places, theirs
 
 
 def _key(table: Table, tokenizing: Tokenizing, max_length: int, more: list[Any]) -> str:
@@ -181,8 +206,12 @@ def _save(directory: Path, arrays: Arrays) -> None:
         np.save(directory / f"{name}.npy", array, allow_pickle=False)
 
 
-def _open(entry: Path) -> dict[str, Any]:
-    return {name: mapped(entry / f"{name}.npy") for name in _ARRAYS}
+def _files(names: Sequence[str]) -> list[str]:
+    return [f"{name}.npy" for name in names]
+
+
+def _open(entry: Path, names: Sequence[str]) -> dict[str, Any]:
+    return {name: mapped(entry / f"{name}.npy") for name in names}
 
 
 def _encoded(content: Sourced | Tokens, arrays: dict[str, Any], notes: Notes, entry: Path) -> Encoded:
@@ -195,5 +224,6 @@ def _encoded(content: Sourced | Tokens, arrays: dict[str, Any], notes: Notes, en
     if len(offsets) != len(arrays["examples"]) + 1 or {int(offsets[-1]), len(arrays["ids"])} != {len(labels)}:
         raise BadFile("the arrays do not fit together", where=str(entry))
     # Each token is an answer for itself, as the first of a word is where words are tagged.
-    targets = np.stack([labels, np.ones_like(labels)], axis=1)
+    further = [arrays["counted"]] if "counted" in arrays else []
+    targets = np.stack([labels, np.ones_like(labels), *further], axis=1)
     return Encoded(content, offsets, targets, truncated, digest, by_token=True, examples=arrays["examples"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from compress.lessons import lessons_of, schedule_of, weights_of
 from compress.settings import TrimSettings
@@ -13,7 +14,9 @@ from compress.trimming.checkpoint import trim_checkpoint
 from compress.trimming.tokenizer import Trimmed, pieces_to_keep
 from models.checkpoint import Checkpoint
 from models.encoded import Encoded
+from models.targets import Writes
 from teacher_student.distillation import distill
+from teacher_student.sequence import written_by
 
 ROOM = 2  # texts may get this much longer than those of the training data
 STEP = 64
@@ -24,14 +27,14 @@ FIRST = 4096  # pieces of general use that a milder attempt keeps at least, when
 def run(parent: Checkpoint, settings: TrimSettings, context: Context) -> Output[Checkpoint]:
     """Return the checkpoint with the pieces that the training texts hold, and what characters and merges need.
 
-    Only training texts choose: the validation texts stay a fair sample of what comes later. What is trained afterwards
-    learns from the original teacher, which reads the same texts with its own tokenizer.
+    Only training texts choose, read and written ones: the validation texts stay a fair sample of what comes later. What
+    is trained afterwards learns from the original teacher, which reads the same texts with its own tokenizer.
 
     Raises:
         BadInput: no training texts, a quantized model, or more positions than it has.
         Unsupported: a tokenizer that cannot be trimmed.
     """
-    counts = np.bincount(context.train.tokens.ids, minlength=parent.tokenizing.highest_id + 1).astype(np.int64)
+    counts = np.bincount(_seen(parent, context), minlength=parent.tokenizing.highest_id + 1).astype(np.int64)
     keep = pieces_to_keep(
         parent.tokenizing,
         counts,
@@ -43,7 +46,7 @@ def run(parent: Checkpoint, settings: TrimSettings, context: Context) -> Output[
         parent,
         keep,
         positions=settings.positions or needed_positions(parent, context.train),
-        fold_token_types=settings.fold_token_types and single_texts(context),
+        fold_token_types=settings.fold_token_types and bool(parent.shape.type_vocab_size) and single_texts(context),
     )
     kept = np.isin(np.arange(len(counts)), list(keep))
     details: dict[str, Any] = {
@@ -53,7 +56,9 @@ def run(parent: Checkpoint, settings: TrimSettings, context: Context) -> Output[
         "covered": float(counts[kept].sum() / max(1, counts.sum())),
     }
     if "validation" in context.examples:
-        details["validation"] = changes(context.validation, context.encoded("validation", trimmed), told)
+        details["validation"] = changes(
+            context.validation, context.encoded("validation", trimmed), told, context.task.writes
+        )
     if settings.recovery.epochs > 0:
         trimmed, history = distill(
             context.teacher,
@@ -81,8 +86,33 @@ def milder(settings: TrimSettings, details: dict[str, Any]) -> TrimSettings | No
     return settings.model_copy(update={"first": min(whole, max(FIRST, int(settings.first * MILDER)))})
 
 
+def _seen(parent: Checkpoint, context: Context) -> npt.NDArray[Any]:
+    """Return the tokens of the training texts, and of those that the teacher wrote for them where they were learnt."""
+    seen = tokens_of(context.train, context.task.writes)
+    if not context.sequence or parent.reader.digest != context.teacher.reader.digest:
+        return seen
+    read = context.encoded("train", context.teacher)
+    told = written_by(context.teacher, read, cache=context.cache, progress=context.progress)
+    return np.concatenate([seen, told.targets[:, 0]])
+
+
+def tokens_of(data: Encoded, writes: Writes) -> npt.NDArray[Any]:
+    """Return the tokens of all texts, those that are expected to be written among them."""
+    if writes is Writes.NOTHING:
+        return data.tokens.ids
+    expected = data.targets[:, 0]
+    if writes is Writes.BEHIND_SOURCE:
+        return np.concatenate([data.written.source.ids, expected[expected >= 0]])
+    # Each token that is expected is read in its turn, but for the last of a row.
+    return np.concatenate([data.tokens.ids, expected[data.offsets[1:] - 1]])
+
+
 def needed_positions(parent: Checkpoint, train: Encoded) -> int:
-    """Return twice the longest training text, rounded up to a multiple of 64, or all positions where it is more."""
+    """Return twice the longest training text, rounded up to a multiple of 64, or all positions where it is more, or
+    where the model writes: how long a text becomes is not said by those that were there.
+    """
+    if parent.shape.output is not None:
+        return parent.shape.usable_positions
     longest = ROOM * int(train.lengths.max(initial=1))
     return min(-(-longest // STEP) * STEP, parent.shape.usable_positions)
 
@@ -92,24 +122,34 @@ def single_texts(context: Context) -> bool:
     return not any((data.tokens.second >= 0).any() for data in context.examples.values())
 
 
-def changes(before: Encoded, after: Encoded, trimmed: Trimmed) -> dict[str, Any]:
+def changes(before: Encoded, after: Encoded, trimmed: Trimmed, writes: Writes) -> dict[str, Any]:
     """Return how many texts are cut otherwise than before, how long texts are, and how many lose their end."""
-    table = np.full(int(before.tokens.ids.max(initial=0)) + 1, -1, dtype=np.int64)
-    for old, new in trimmed.numbers.items():
-        if old < len(table):
-            table[old] = new
-    expected = np.split(table[before.tokens.ids], before.offsets[1:-1])
-    found = np.split(np.asarray(after.tokens.ids, dtype=np.int64), after.offsets[1:-1])
+    highest = int(max(trimmed.numbers))
+    table = np.full(highest + 1, -1, dtype=np.int64)
+    table[list(trimmed.numbers)] = list(trimmed.numbers.values())
+    whole, found = (_texts(data, writes) for data in (before, after))
+    expected = [np.where(text <= highest, table[text.clip(max=highest)], -1) for text in whole]
     changed = sum(not np.array_equal(one, other) for one, other in zip(expected, found, strict=True))
     return {
-        "texts": len(before),
+        "texts": len(whole),
         "changed": int(changed),
         "tokens_per_text": {
-            "before": float(before.lengths.mean()) if len(before) else 0.0,
-            "after": float(after.lengths.mean()) if len(after) else 0.0,
+            name: float(np.mean([len(text) for text in texts])) if texts else 0.0
+            for name, texts in (("before", whole), ("after", found))
         },
         "truncated": {"before": before.truncated, "after": after.truncated},
     }
+
+
+def _texts(data: Encoded, writes: Writes) -> list[npt.NDArray[np.int64]]:
+    """Return the tokens of every example, of all its rows, and behind those of a source what is written."""
+    if writes is Writes.BEHIND_SOURCE:
+        read, starts = data.written.source.ids, data.written.starts
+        pairs = zip(np.split(read, starts[1:-1]), np.split(data.targets[:, 0], data.offsets[1:-1]), strict=True)
+        return [np.concatenate(pair).astype(np.int64) for pair in pairs]
+    rows = data.offsets[:-1]
+    firsts = rows[np.flatnonzero(np.diff(data.examples, prepend=-1))] if len(data.examples) else rows
+    return [text.astype(np.int64) for text in np.split(data.tokens.ids, firsts[1:])]
 
 
 TRIM: Stage[TrimSettings, Checkpoint] = Stage("trim", TrimSettings, run, milder)

@@ -40,6 +40,11 @@ class Trimmed:
         """Return old number -> new number of every piece that is kept."""
         return _numbers(self.rows)
 
+    @property
+    def forms(self) -> tuple[int, ...]:
+        """Return the new numbers of the forms."""
+        return tuple(new for new, old in enumerate(self.rows) if self.numbers[old] != new)
+
 
 def pieces_to_keep(
     tokenizing: Tokenizing, counts: Counts, *, min_count: int = 1, max_pieces: int | None = None, first: int = 0

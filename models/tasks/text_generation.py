@@ -69,9 +69,11 @@ class TextGeneration:
         return softened_divergence(student, teacher, temperature=temperature)
 
     def statistics(self, logits: Outputs, data: Encoded, labels: tuple[str, ...]) -> Floats:
-        """Return what the tokens of every row cost together, and how many there are, (rows, 2)."""
-        costs = np.add.reduceat(logits[:, 0], data.offsets[:-1])
-        return np.stack([costs, data.lengths], axis=1).astype(np.float64)
+        """Return what the tokens of every block cost together, and how many it has as they are counted, (blocks, 2)."""
+        _, blocks = np.unique(data.examples, return_inverse=True)
+        of_token = np.repeat(blocks, data.lengths)
+        costs, counted = (np.bincount(of_token, weights=one) for one in (logits[:, 0], data.targets[:, 2]))
+        return np.stack([costs, counted], axis=1).astype(np.float64)
 
     def predict(self, logits: Outputs, data: Encoded) -> Targets:
         """Return what was given: it is no class."""

@@ -10,6 +10,7 @@ import pytest
 from support.examples import random_rows, tiny_checkpoint
 
 from compress.goal_settings import Gates, MeasureSettings, SizeGate
+from compress.machine import same_rows
 from compress.measure import Probe, Subject, measure, measure_agreement
 from compress.record import Measurement
 from compress.verdicts import judge
@@ -96,3 +97,13 @@ def test_a_size_gate_may_name_megabytes(probe: Probe, tmp_path: Path, most: floa
     gates = Gates(size=SizeGate(max_mb=most))
     (verdict,) = judge(gates, stage="export", teacher=found, candidate=found)
     assert verdict.passed is passed
+
+
+def test_the_same_texts_are_timed_where_one_has_more_rows() -> None:
+    def rows(examples: list[int]) -> Encoded:
+        return replace(random_rows(len(examples)), examples=np.array(examples, dtype=np.int64))
+
+    reference, other = rows([0, 0, 1, 2]), rows([0, 0, 0, 1, 2, 2])
+    assert same_rows(other, reference, np.array([3, 0, 1, 2])).tolist() == [4, 0, 1, 3]
+    assert same_rows(reference, other, np.array([2, 5])).tolist() == [1, 3]  # the last of the example
+    assert same_rows(random_rows(3), random_rows(3), np.array([2, 0])).tolist() == [2, 0]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support.examples import tiny_tokenizing
 from support.vocabularies import ALPHABET, KINDS, STRANGE, tokenizing_of, tokenizings, with_post_processor
+from support.writing_tokenizers import LINES, TOKENIZERS
 
 from compress.trimming.tokenizer import Trimmed, pieces_to_keep, trim_tokenizer
 from models.errors import BadFile, Unsupported
@@ -187,6 +189,27 @@ def test_a_byte_level_tokenizer_writes_every_text(tmp_path: Path) -> None:
     assert trimmed.tokenizing._tokenizer.decode(cut(trimmed.tokenizing, strange)) == strange
     trimmed.tokenizing.save(tmp_path)
     assert Tokenizing.load(tmp_path) == trimmed.tokenizing
+
+
+sentences = st.lists(st.sampled_from([*"\n".join(LINES).split(), "日本", "zé\U0001f916", "o", "cats"]), max_size=6).map(
+    " ".join
+)
+learnt = cache(lambda kind: TOKENIZERS[kind]())
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@settings(max_examples=40)
+@given(st.data())
+def test_tokenizers_of_what_writes(kind: str, data: st.DataObject) -> None:
+    tokenizing, text, other = learnt(kind), data.draw(sentences), data.draw(sentences)
+    before, elsewhere = tokenizing.plain([text, other])
+    trimmed = trim_tokenizer(tokenizing, chosen(data, tokenizing) | set(before))
+    after, now = trimmed.tokenizing.plain([text, other])
+    assert after == [trimmed.numbers[number] for number in before]
+    missing = pieces(tokenizing)["<unk>"]
+    assert (trimmed.numbers[missing] in now) is (missing in elsewhere)
+    # What has no unknown piece is written back letter by letter.
+    assert trimmed.tokenizing.decoded([now]) == tokenizing.decoded([elsewhere])
 
 
 def test_other_tokenizers_are_refused() -> None:

@@ -26,11 +26,15 @@ from export.verify import verify_bundle
 from models.checkpoint import Checkpoint
 from models.columns import Wanted
 from models.data import Table
+from models.encoding import encode
 from models.errors import BadInput, Unsupported
+from models.evaluation import written_tokens
 from models.kinds import Positions
 from models.parallel import read_written
 from models.shape import HeadShape
+from models.targets import TextTargets
 from models.tasks import task_named
+from models.writing import texts_written
 
 SMALL = {"layers": 1, "hidden_size": 32, "heads": 2, "ffn": 48, "positions": 24, "vocab_size": 290, "beams": 2}
 STAGES: dict[str, Any] = {
@@ -56,10 +60,10 @@ PRUNE: dict[str, Any] = {
 }
 
 
-def write_lines(folder: Path, name: str, *, rows: int, seed: int) -> str:
+def write_lines(folder: Path, name: str, *, rows: int, seed: int, letters: str = "abcdef") -> str:
     """Write words and, beside them, each of them in capitals."""
     draw = random.Random(seed)
-    lines = [" ".join(draw.choice("abcdef") for _ in range(draw.randrange(2, 5))) for _ in range(rows)]
+    lines = [" ".join(draw.choice(letters) for _ in range(draw.randrange(2, 5))) for _ in range(rows)]
     for ending, each in (("low", lines), ("up", [line.upper() for line in lines])):
         (folder / f"{name}.{ending}").write_text("".join(f"{line}\n" for line in each))
     return str(folder / f"{name}.low")
@@ -185,6 +189,54 @@ def test_commands_look_at_a_bundle_that_writes(translator: Done) -> None:
     assert report["stages"][-1]["latency"]["p50_ms"] > 0
 
 
+def test_a_vocabulary_is_trimmed_to_what_is_read_and_written(translator: Done, tmp_path: Path) -> None:
+    few = {
+        role: write_lines(tmp_path, role, rows=60, seed=seed, letters="abc")
+        for seed, role in enumerate(("train", "validation"))
+    }
+    recipe = {
+        "name": "trimmed",
+        "task": "translation",
+        "teacher": str(translator.directory / "0-train"),
+        "data": {**few, "foreign": translator.recipe.data.validation, "label": "up", "max_length": 24},
+        "trim": {},
+        "export": {"golden": 2},
+        "gates": {
+            "default": {"accuracy": {"max_loss": 99.0}},
+            "trim": {"agreement": {"min_share": 0.02}},
+            "export": {"speed": {"min_speedup": 0.01}},
+        },
+        "measure": {"rounds": 4, "texts": 4},
+    }
+    result = execute(make_recipe(recipe, where="test"), out=tmp_path, cache=tmp_path / "cache")
+    teacher, trimmed, written = result.stages
+    told = trimmed.artifact.details
+    assert told["pieces"]["after"] < told["pieces"]["before"]
+    assert told["positions"]["after"] == told["positions"]["before"] == SMALL["positions"]
+    assert (told["covered"], told["validation"]["changed"]) == (1.0, 0)
+    # Beams are ranked by shares of all words, and there are fewer: a text may change, but no letter is lost.
+    assert trimmed.validation.estimate == pytest.approx(teacher.validation.estimate, abs=0.05)
+    assert written.validation.estimate == pytest.approx(trimmed.validation.estimate, abs=0.05)
+    assert trimmed.foreign is not None and not trimmed.foreign.predictions
+    verdict = next(one for one in trimmed.verdicts if one.gate == "agreement")
+    assert verdict.n == 60 and 0.02 < verdict.estimate < 1.0
+    before, after = (Checkpoint.load(tmp_path / "trimmed" / name) for name in ("0-teacher", "3-trim"))
+    table = read_written(Wanted(str(translator.recipe.data.validation)))
+    data = [
+        encode(
+            table, one.tokenizing, TextTargets(None), max_length=24, cache=tmp_path / "cache", generation=one.generation
+        )
+        for one in (before, after)
+    ]
+    texts = [
+        texts_written(written_tokens(one.network(), rows, one.generation), rows)  # type: ignore[arg-type]
+        for one, rows in zip((before, after), data, strict=True)
+    ]
+    assert trimmed.foreign.scores == [float(one == other) for one, other in zip(*texts, strict=True)]
+    assert verify_bundle(tmp_path / "trimmed" / "bundle").examples == 2
+    assert "Same answers elsewhere" in (write_report(result, tmp_path), (tmp_path / "report.html").read_text())[1]
+
+
 def test_a_model_that_goes_on_is_judged_by_what_words_cost(tmp_path: Path) -> None:
     draw = random.Random(0)
     for name in ("train", "validation"):
@@ -203,6 +255,45 @@ def test_a_model_that_goes_on_is_judged_by_what_words_cost(tmp_path: Path) -> No
     assert result.passed and written.latency is not None
     assert written.scores == pytest.approx(rounded.scores, abs=0.05)
     assert written.estimate == pytest.approx(rounded.estimate, abs=1e-3)
+
+
+def test_running_text_is_judged_in_blocks_that_a_smaller_vocabulary_does_not_move(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    for name, choice in (("train", ["ab", "ba"]), ("validation", ["ab", "ba", "ac", "ca"])):
+        (tmp_path / f"{name}.txt").write_text(" ".join(draw.choice(choice) for _ in range(300)))
+    table = Table([(tmp_path / "validation.txt").read_text()], None, None, "rows", "0")
+    made = new_network(ArchitectureSettings(**{**SMALL, "family": "gpt2", "positions": 16}), table, None, tmp_path)
+    (tmp_path / "teacher").mkdir()
+    Checkpoint.new(made.shape, made.reader, seed=0, generation=made.generation).save(tmp_path / "teacher")
+    recipe = {
+        "name": "trimmed",
+        "task": "text-generation",
+        "teacher": str(tmp_path / "teacher"),
+        "data": {role: str(tmp_path / f"{role}.txt") for role in ("train", "validation")},
+        "trim": {},
+        "export": {"golden": 2},
+        "gates": {"default": {}},
+        "measure": STAGES["measure"],
+    }
+    result = execute(make_recipe(recipe, where="test"), out=tmp_path, cache=tmp_path / "cache")
+    teacher, trimmed, written = result.stages
+    told = trimmed.artifact.details
+    assert 0 < told["validation"]["changed"] <= told["validation"]["texts"] == len(teacher.validation.scores)
+    assert told["validation"]["tokens_per_text"]["after"] > told["validation"]["tokens_per_text"]["before"]
+    for stage in (trimmed, written):
+        costs, counted = np.array(stage.validation.statistics).T
+        assert counted.tolist() == np.array(teacher.validation.statistics)[:, 1].tolist()
+        # As unlikely as drawn weights make a token, and there are more of them.
+        assert costs.sum() > np.array(teacher.validation.statistics)[:, 0].sum()
+    assert written.validation.estimate == pytest.approx(trimmed.validation.estimate, abs=1e-3)
+    trimmed_model = str(tmp_path / "trimmed" / "3-trim")
+    look = Look(data=str(tmp_path / "validation.txt"), teacher=recipe["teacher"], rounds=4, cache=tmp_path / "cache")
+    facts = evaluate_model(trimmed_model, look)
+    assert facts["estimate"] == pytest.approx(trimmed.validation.estimate)
+    assert facts["teacher"]["estimate"] == pytest.approx(teacher.validation.estimate)
+    with pytest.raises(BadInput, match="what a text goes on with"):
+        data = {**recipe["data"], "foreign": recipe["data"]["validation"]}
+        execute(make_recipe({**recipe, "data": data}, where="test"), out=tmp_path, cache=tmp_path / "cache")
 
 
 @pytest.mark.parametrize("family", [*WRITERS, "gpt2"])
@@ -242,7 +333,7 @@ def test_rows_and_networks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     [
         ({"distill": {**STAGES["distill"], "copies": 1}}, "nothing says what to write"),
         ({"distill": {**STAGES["distill"], "losses": {"relations": 1.0}}}, "relations are learnt of encoders alone"),
-        ({"trim": {}}, "trim: is for models that write nothing"),
+        ({"trim": {"recovery": {"epochs": 1.0}}}, "trim.recovery: is for models that write nothing"),
         ({"distill": {"hidden_size": 32}}, "distill.hidden_size: is for models that write nothing"),
         ({"distill": {"norm": "elementwise"}}, "distill.norm: is for models that write nothing"),
         ({"quantize": {"embeddings": "int4", "compensate": True}}, "compensate: is for models that write nothing"),

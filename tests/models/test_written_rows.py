@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import sacrebleu
 import torch
@@ -13,6 +14,7 @@ from support.examples import tiny_tokenizing
 from support.writers import writer
 from torch import Tensor
 
+from models.blocks import blocks_in
 from models.checkpoint import Checkpoint
 from models.data import Table
 from models.encoded import Encoded, joined, length_buckets
@@ -20,10 +22,11 @@ from models.encoding import encode
 from models.errors import BadInput
 from models.evaluation import BEHIND, outputs_of, token_costs, written_tokens
 from models.generation_settings import Generation
-from models.new_tokenizer import ENDED, train_byte_level_bpe
+from models.new_tokenizer import BARE, ENDED, train_byte_level_bpe
 from models.summary import Summary, contributions, summarised
-from models.targets import Writes
+from models.targets import NextTargets, Writes
 from models.tasks import task_named
+from models.tokenizing import Tokenizing
 from models.writing import require_writer
 
 SOURCES = ["w3 w4", "w5", "w6 w7 w8 w9", "w5 w5"]
@@ -88,7 +91,38 @@ def test_running_text_is_cut_into_blocks_that_expect_every_token(tmp_path: Path)
     batch = data.batch(np.arange(len(data)))
     assert batch.inputs["input_ids"].tolist() == [[3, 4], [5, 6], [7, 0], [8, 0]]
     assert batch.targets[..., 0].tolist() == [[4, 5], [6, 7], [2, -1], [2, -1]]
-    assert data.examples.tolist() == [0, 0, 0, 1]
+    assert data.examples.tolist() == [0, 1, 2, 3]
+
+
+def test_running_text_keeps_its_blocks_where_it_is_cut_into_other_tokens(tmp_path: Path) -> None:
+    corpus = ["the cat sat beside the dog and the dog sat beside the cat", "naïve cafés beside the café"]
+    coarse, fine = (train_byte_level_bpe(corpus * 3, vocab_size=size, max_length=90, form=BARE) for size in (330, 280))
+    table = Table([corpus[0], "日本 \N{ROBOT FACE} dog", "a"], None, None, "rows", "running")
+
+    def read(tokenizing: Tokenizing, targets: NextTargets, longest: int) -> Encoded:
+        end = Generation(end=(2,))
+        return encode(table, tokenizing, targets, max_length=longest, cache=tmp_path, generation=end)
+
+    def blocks(data: Encoded) -> list[npt.NDArray[np.int64]]:
+        of_token = np.repeat(data.examples, data.lengths)
+        return [data.targets[of_token == block] for block in range(len(before))]
+
+    before, after = read(coarse, NextTargets(), 6), read(fine, NextTargets(coarse, 6), 5)
+    assert before.examples.tolist() == list(range(len(before)))
+    assert int(after.offsets[-1]) > int(before.offsets[-1]) and int(after.lengths.max()) == 5
+    assert [int(block[:, 2].sum()) for block in blocks(after)] == before.lengths.tolist()
+    assert all(len(block) for block in blocks(after))
+    first = blocks_in(len(coarse.plain(table.texts[:1])[0]) + 1, 6)
+    texts = [
+        [tokenizing.decoded([block[:, 0].tolist()])[0] for block in blocks(data)[:first]]
+        for tokenizing, data in ((coarse, before), (fine, after))
+    ]
+    # Seen from the end, where what a token stands behind is the same.
+    lengths = np.array([[len(text) for text in reversed(some)] for some in texts]).cumsum(axis=1)
+    assert first > 2 and "".join(texts[1]).endswith("".join(texts[0]))
+    assert np.abs(lengths[0] - lengths[1])[:-1].max() <= len("beside ")
+    same = read(coarse, NextTargets(coarse, 6), 6)
+    np.testing.assert_array_equal(same.targets, before.targets)
 
 
 def ours_of(model: torch.nn.Module, folder: Path) -> Checkpoint:
