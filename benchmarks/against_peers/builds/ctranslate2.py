@@ -15,7 +15,7 @@ from ctranslate2.converters import transformers as loaders
 FORMS = {"CTranslate2 fp32": "float32", "CTranslate2 int8": "int8"}
 
 
-@loaders.register_loader("MarianConfig")  # type: ignore[untyped-decorator]
+@loaders.register_loader("MarianConfig")
 class Marian(loaders.MarianMTLoader):  # type: ignore[misc]
     """Marian whose padding is not the last word: the converter's own loader takes the last row away, whatever it is."""
 
