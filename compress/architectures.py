@@ -72,6 +72,12 @@ def deviation(settings: ArchitectureSettings, *, behind: bool = False) -> float:
     return named if named is not None else settings.hidden_size**-0.5 if behind else 0.02
 
 
+def decoder_layers(settings: ArchitectureSettings, layers: tuple[LayerShape, ...]) -> tuple[LayerShape, ...]:
+    """Return the layers that write behind an encoder of `layers`: as many, if no number is named."""
+    written = replace(layers[0], causal=True, cross_heads=settings.heads)
+    return (written,) * (settings.decoder_layers or len(layers))
+
+
 def text_shape(settings: ArchitectureSettings, tokenizing: Tokenizing, head: HeadShape) -> ModelShape:
     """Return the shape of a network to be built new for the tokens of a tokenizer.
 
@@ -131,7 +137,7 @@ def _that_writes(settings: ArchitectureSettings, table: Table, cache: Path) -> M
         pre_norm=writer is None or writer.pre_norm,
         initializer_range=deviation(settings, behind=writer is not None),
         pad_token_id=PADDING,
-        decoder=None if writer is None else DecoderShape(_decoder_layers(settings, layers)),
+        decoder=None if writer is None else DecoderShape(decoder_layers(settings, layers)),
         output=OutputShape(bias=writer is not None),
         embedding_scale=math.sqrt(settings.hidden_size) if writer else 1.0,
         embedding_norm=writer is not None and writer.embedding_norm,
@@ -143,11 +149,6 @@ def _that_writes(settings: ArchitectureSettings, table: Table, cache: Path) -> M
         beams=1 if writer is None else settings.beams,
     )
     return Made(shape, tokenizing, generation)
-
-
-def _decoder_layers(settings: ArchitectureSettings, layers: tuple[LayerShape, ...]) -> tuple[LayerShape, ...]:
-    written = replace(layers[0], causal=True, cross_heads=settings.heads)
-    return (written,) * (settings.decoder_layers or len(layers))
 
 
 def _new_tokenizer(table: Table, settings: ArchitectureSettings, cache: Path, form: Form) -> Tokenizing:

@@ -143,9 +143,7 @@ def _check_writers(teacher: ModelShape, student: ModelShape, lessons: Lessons, w
     if teacher.output is None and student.output is None:
         return
     if teacher.written_words != student.written_words or not lessons.one_tokenizer:
-        raise BadInput(
-            "teacher and student write other words, so their logits are not of the same", where="distill", fix=None
-        )
+        raise BadInput("teacher and student write other words, so their logits are not of the same", where="distill")
     if weights.relations and teacher.decoder is not None:
         raise BadInput("relations are learnt of encoders alone", where="losses.relations", fix="Set its weight to 0.")
 

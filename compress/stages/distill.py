@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from compress.architectures import deviation
+from compress.architectures import decoder_layers, deviation
 from compress.lessons import lessons_of, schedule_of, weights_of
 from compress.pruning.importance import score_channels
 from compress.pruning.latency_table import Clock
@@ -133,8 +133,7 @@ def _of_its_own(teacher: ModelShape, settings: ArchitectureSettings) -> ModelSha
     scaled = teacher.embedding_scale == math.sqrt(teacher.hidden_size)
     decoder = teacher.decoder
     if decoder is not None:
-        writes = replace(layers[0], causal=True, cross_heads=settings.heads)
-        decoder = replace(decoder, layers=(writes,) * (settings.decoder_layers or len(layers)))
+        decoder = replace(decoder, layers=decoder_layers(settings, layers))
     return replace(
         teacher,
         head=head,

@@ -9,12 +9,12 @@ from models.tasks.multi_label_classification import MultiLabelClassification
 from models.tasks.object_detection import ObjectDetection
 from models.tasks.question_answering import QuestionAnswering
 from models.tasks.sentence_embedding import SentenceEmbedding
-from models.tasks.summarization import Summarization
+from models.tasks.summarization import SUMMARIZATION
 from models.tasks.text_classification import TextClassification
 from models.tasks.text_generation import TextGeneration
 from models.tasks.text_regression import TextRegression
 from models.tasks.token_classification import TokenClassification
-from models.tasks.translation import Translation
+from models.tasks.translation import TRANSLATION
 
 TASKS: tuple[Task, ...] = (
     TextClassification(),
@@ -25,8 +25,8 @@ TASKS: tuple[Task, ...] = (
     SentenceEmbedding(),
     ImageClassification(),
     ObjectDetection(),
-    Translation(),
-    Summarization(),
+    TRANSLATION,
+    SUMMARIZATION,
     TextGeneration(),
 )
 

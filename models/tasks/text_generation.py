@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 
-from models.choice import class_loss, softened_divergence
+from models.choice import softened_divergence
 from models.columns import Wanted
 from models.shape import HeadShape
 from models.summary import Summary
 from models.targets import NextTargets, Writes
 from models.task import Answer, Besides, Floats, Given, Logits, Metric, Outputs, PairedTest, Targets
-from models.writing import no_head, not_answered
+from models.writing import NEXT_TOKEN, no_head, not_answered, summed_loss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +38,7 @@ class TextGeneration:
         summary=Summary.PER_TOKEN,
         besides=(Besides("perplexity", Summary.PERPLEXITY),),
     )
-    reading: str = "print(int(logits[0, -1].argmax()))  # the number of the likeliest next token"
+    reading: str = NEXT_TOKEN
     shared: int = 0
     writes: Writes = Writes.ON
 
@@ -62,7 +62,7 @@ class TextGeneration:
 
     def loss(self, logits: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
         """Return the cross-entropy, summed over tokens."""
-        return class_loss(logits, targets[..., 0], smoothing=smoothing)
+        return summed_loss(logits, targets, smoothing=smoothing)
 
     def divergence(self, student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
         """Return the divergence of softened outputs (Hinton et al. 2015), summed over tokens."""
