@@ -4,8 +4,8 @@
 
 Texts are written alone (batch 1). A row of the table is a model, a number of threads and a number of beams: tokens a
 second (what was written, and what ended it), sentences a second, how many times faster a token is than of `ours fp32`
-with the 95 % interval over rounds, how many texts are those that `ours fp32` writes, and, of labelled data, BLEU. A round
-runs every model forwards and then backwards, each in a process of its own; one works at a time. Each peer is
+with the 95 % interval over rounds, how many texts are those that `ours fp32` writes, and, of labelled data, BLEU. A
+round runs every model forwards and then backwards, each in a process of its own; one works at a time. Each peer is
 installed into an environment of its own below `--venvs`, which is kept. What cannot be installed, built or run is named
 under the table.
 """
