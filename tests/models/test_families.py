@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.hugging_face import CASES, ROPES, SIZES, WITHOUT_TYPES, answer, copied, edit_config, oracle, saved, tokens
+from support.pruning import plan_of
 from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
@@ -20,7 +21,6 @@ from transformers import (
     AutoTokenizer,
 )
 
-from compress.pruning.plan import Plan
 from compress.pruning.surgery import prune
 from compress.quantization.schemes import forms_of, quantize
 from export import parity
@@ -432,7 +432,7 @@ def test_a_family_is_pruned_quantized_and_exported(family: str, tmp_path: Path) 
     checkpoint = Checkpoint.load(saved(oracle(family), tmp_path / "theirs"))
     layers = len(checkpoint.shape.layers)
     heads, neurons = ((0, 2), (1,), (0, 1, 2)), (tuple(range(0, 40, 2)), tuple(range(7)), (3, 4, 39))
-    pruned = prune(checkpoint, Plan(heads[:layers], neurons[:layers]))
+    pruned = prune(checkpoint, plan_of(heads[:layers], neurons[:layers]))
     quantized = quantize(pruned, forms_of(pruned))
     assert "embeddings.projection" in quantized.shape.int8_forms or checkpoint.shape.embedding_size is None
     quantized.save(tmp_path)
