@@ -36,16 +36,18 @@ from models.checkpoint import Checkpoint
 from models.content import Sourced
 from models.encoded import Encoded
 from models.errors import BadInput
-from models.generation import generate
+from models.generation import Prompts, generate
 from models.generation_settings import Generation
 from models.kinds import Int8Form
 from models.network import Network
 from models.progress import Progress
 from models.shape import ModelShape
 from models.sublayers import Part, Sublayer, layers_by_path, sublayers_of, with_units
+from models.token_scores import Ids, Scores
 
 FIXED = "fixed"
 WORDS = 64  # rows of the word tables in the graphs that units are measured in
+CHOSEN = 4  # words that are written to time one: at the first, beams begin
 CONFIRM_TEXTS = 8  # a text is many calls
 CONFIRM_ROUNDS = 6
 
@@ -86,13 +88,13 @@ class TextClock:
             "table": shape.to_json(),
             "texts": [list(text) for text in texts],
             "multiple": ffn_multiple,
-            "generation": self.generation.to_json(),
+            "beams": self.generation.beams,
         }
 
         def measured() -> dict[str, Any]:
             graphs = _graphs(shape, ffn_multiple)
             shapes = {name: _in_int8(graph) if self.clock.int8 else graph for name, (graph, _) in graphs.items()}
-            times = _times(shapes, texts, self.generation, self.clock.threads, self.clock.progress)
+            times = _times(shapes, texts, self.generation.beams, self.clock.threads, self.clock.progress)
             return {name: [times[name], copies] for name, (_, copies) in graphs.items()}
 
         return _costs(shape, self.clock.remembered(given, measured), ffn_multiple)
@@ -191,58 +193,57 @@ def _copied(shape: ModelShape, sublayer: Sublayer, count: int) -> tuple[ModelSha
 
 
 def _times(
-    shapes: Mapping[str, ModelShape],
-    texts: Sequence[Text],
-    generation: Generation,
-    threads: int,
-    progress: Progress,
+    shapes: Mapping[str, ModelShape], texts: Sequence[Text], beams: int, threads: int, progress: Progress
 ) -> dict[str, float]:
-    """Return ms of a text by each network, the mean over texts: of the model without units as it is written, of the
-    others what reads once and a step for every token.
+    """Return ms of a text by each network, the mean over texts: what reads and begins once, and a word for every token
+    behind the first.
     """
     work, share = {}, 1 / len(texts)
     for name, shape in shapes.items():
         graph = graph_file(Network(shape).eval(), CPU)
         encoder = None if graph.encoder is None else graph.extra[graph.encoder]
         loaded = writer_sessions(shape, graph.data, encoder, threads=threads)
-        if name == FIXED:
-            work[name] = [Timed(partial(_text_ns, loaded, text, generation), share) for text in texts]
-            continue
         begins = [Timed(partial(_begin_ns, loaded, text), share) for text in texts]
-        steps = [
-            Timed(partial(_step_ns, loaded, text, generation.beams), share * (text.written - 1))
-            for text in texts
-            if text.written > 1
-        ]
-        work[name] = [*begins, *steps]
+        words = [Timed(partial(_word_ns, loaded, text, beams), share * (text.written - 1)) for text in texts]
+        work[name] = [*begins, *words]
     return in_rounds(work, progress)
-
-
-def _text_ns(loaded: WriterSessions, text: Text, generation: Generation) -> int:
-    exactly = replace(generation, min_tokens=text.written, max_tokens=text.written)
-    began = time.perf_counter_ns()
-    generate(_steps(loaded, text), [[0] * text.begun], exactly)
-    return time.perf_counter_ns() - began
 
 
 def _begin_ns(loaded: WriterSessions, text: Text) -> int:
     began = time.perf_counter_ns()
-    _steps(loaded, text).begin([[0] * text.begun])
+    _Watched(loaded, text).begin([[0] * text.begun])
     return time.perf_counter_ns() - began
 
 
-def _step_ns(loaded: WriterSessions, text: Text, beams: int) -> int:
-    """Return the time of a step in the middle of a text."""
-    steps = _steps(loaded, text)
-    steps.begin([[0] * (text.begun + max(0, text.written // 2 - 1))])
-    steps.advance(np.zeros(beams, dtype=np.int64), np.zeros(beams, dtype=np.int64))
-    began = time.perf_counter_ns()
-    steps.advance(np.zeros(beams, dtype=np.int64), np.arange(beams))
-    return time.perf_counter_ns() - began
+def _word_ns(loaded: WriterSessions, text: Text, beams: int) -> int:
+    """Return the time of a step in the middle of a text, the choice of its words included."""
+    watched = _Watched(loaded, text)
+    before = min(text.begun + text.written // 2, watched.positions - CHOSEN)
+    generate(watched, [[0] * before], Generation(beams=beams, min_tokens=CHOSEN, max_tokens=CHOSEN))
+    return watched.asked[-1] - watched.asked[-2]
 
 
-def _steps(loaded: WriterSessions, text: Text) -> RuntimeSteps:
-    return RuntimeSteps(loaded, None if loaded.encoder is None else [[0] * text.read])
+@final
+class _Watched:
+    """Steps of writing one text, which note when each is asked for."""
+
+    def __init__(self, loaded: WriterSessions, text: Text) -> None:
+        self._steps = RuntimeSteps(loaded, None if loaded.encoder is None else [[0] * text.read])
+        self.asked: list[int] = []
+
+    @property
+    def positions(self) -> int:
+        """Return how many tokens a text may have."""
+        return self._steps.positions
+
+    def begin(self, prompts: Prompts) -> Scores:
+        """Return logits of the word behind each prompt."""
+        return self._steps.begin(prompts)
+
+    def advance(self, tokens: Ids, order: Ids) -> Scores:
+        """Return logits of the word behind each of the tokens."""
+        self.asked.append(time.perf_counter_ns())
+        return self._steps.advance(tokens, order)
 
 
 def _costs(shape: ModelShape, measured: Mapping[str, Any], ffn_multiple: int) -> Costs:

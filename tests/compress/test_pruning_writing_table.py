@@ -66,21 +66,20 @@ def test_what_writes_costs_as_often_as_there_are_tokens(tmp_path: Path, monkeypa
         asked.append(text.written)
         return (9 + 3 * units(loaded, "layers", Part.ATTENTION)) * MS
 
-    def step(loaded: WriterSessions, text: Text, beams: int) -> int:
+    def word(loaded: WriterSessions, text: Text, beams: int) -> int:
         assert beams == 3
         own, crossing = (units(loaded, "decoder.layers", part) for part in (Part.ATTENTION, Part.CROSS))
         return (5 + own + 2 * crossing) * MS
 
     monkeypatch.setattr(writing_table, "_begin_ns", begin)
-    monkeypatch.setattr(writing_table, "_step_ns", step)
-    monkeypatch.setattr(writing_table, "_text_ns", lambda loaded, text, generation: 40 * MS)
+    monkeypatch.setattr(writing_table, "_word_ns", word)
     model = writing_checkpoint("bart")
     model = replace(model, generation=Generation(start=1, end=(2,), max_tokens=8, beams=3))
     clock = clock_of(model, tmp_path)
     costs = clock.costs(model.shape, ffn_multiple=8)
     steps = np.mean([text.written - 1 for text in texts_of(clock.clock.data)])
     assert steps > 1
-    assert costs.fixed == pytest.approx(40)
+    assert costs.fixed == pytest.approx(9 + 5 * steps)
     each = {"layers.0.attention": 3, "decoder.layers.1.attention": steps, "decoder.layers.0.cross": 2 * steps}
     for path, ms in each.items():
         assert costs.units[path][2] == pytest.approx(2 * ms), path
@@ -115,7 +114,7 @@ def test_the_stage_meets_a_speed_up_of_texts(tmp_path: Path, monkeypatch: pytest
         layers = layers_by_path(shape).values()  # type: ignore[arg-type]
         return sum(layer.heads + (layer.cross_heads or 0) + layer.ffn / 4 for layer in layers)
 
-    def times(shapes, texts, generation, threads, progress):  # type: ignore[no-untyped-def]
+    def times(shapes, texts, beams, threads, progress):  # type: ignore[no-untyped-def]
         assert any(shape.int8 for shape in shapes.values())
         return {name: 1.0 + size(shape) for name, shape in shapes.items()}
 
