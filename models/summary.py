@@ -58,7 +58,7 @@ def summarised(summary: Summary, statistics: Floats, weights: Floats) -> Floats:
         one, two = (np.broadcast_to(column, weights.shape) for column in statistics.T)
         return _correlation(one, two, weights)
     if summary is Summary.CLASS_F1:
-        right, shown = (np.stack(part) for part in zip(*(_of_classes(statistics, row) for row in weights), strict=True))
+        right, shown = _of_classes(statistics, weights)
         return _mean_over_present(2 * right, shown)
     if summary is Summary.AVERAGE_PRECISION:
         return average_precision(statistics, weights)
@@ -78,7 +78,7 @@ def contributions(summary: Summary, statistics: Floats) -> Floats:
         first, second = (_standard(column) for column in statistics.T)
         return first * second
     if summary is Summary.CLASS_F1:
-        _, shown = _of_classes(statistics, np.ones(len(statistics)))
+        _, (shown,) = _of_classes(statistics, np.ones((1, len(statistics))))
         given, expected = statistics.astype(np.int64).T
         parts: Floats = np.where(given == expected, 2 * len(given) / shown[expected] / (shown > 0).sum(), 0.0)
         return parts
@@ -119,14 +119,15 @@ def _correlation(first: Floats, second: Floats, weights: Floats) -> Floats:
 
 
 def _of_classes(statistics: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """Return, of every class, how often it is right, and how often it is given or expected, each (classes,)."""
+    """Return, of every class, how often each draw has it right, and how often given or expected, (draws, classes)."""
     known = (statistics >= 0).all(axis=1)  # an unlabelled example has no class
-    (given, expected), weights = statistics[known].astype(np.int64).T, weights[known]
-    size = int(statistics.max(initial=0)) + 1
+    (given, expected), weights = statistics[known].astype(np.int64).T, weights[:, known]
+    draws, size = len(weights), int(statistics.max(initial=0)) + 1
+    first = size * np.arange(draws)[:, None]  # each draw counts classes of its own
 
     def counted(classes: npt.NDArray[np.int64], each: Floats) -> Floats:
-        counts: Floats = np.bincount(classes, weights=each, minlength=size).astype(np.float64)
-        return counts
+        counts = np.bincount((first + classes).ravel(), weights=each.ravel(), minlength=draws * size)
+        return counts.astype(np.float64).reshape(draws, size)
 
     return counted(expected, weights * (given == expected)), counted(given, weights) + counted(expected, weights)
 

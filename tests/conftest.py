@@ -8,14 +8,22 @@ import pytest
 import torch
 from hypothesis import settings
 from support.real import SHARED, TEACHER
+from support.timing import time_by_size
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
+    """Before anything else, what a module's tests share too: on tiny models a second thread only waits."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def timed_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a model take as long as its file is large."""
+    time_by_size(monkeypatch)
 
 
 @pytest.fixture

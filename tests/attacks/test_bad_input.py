@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from support.examples import tiny_checkpoint, write_data
@@ -34,6 +34,7 @@ class Scene:
             "export": {"golden": 2},
             "gates": {"default": {}},
             "measure": {"rounds": 4, "texts": 4},
+            "threads": 1,
         }
 
     def file(self, role: str) -> Path:
@@ -149,6 +150,7 @@ def test_bad_input(
     assert made <= {scene.folder / "runs" / "tiny" / ".lock"}
 
 
+@pytest.mark.usefixtures("timed_by_size")
 def test_long_texts_are_cut_counted_and_told(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
     longest = " ".join(["w3"] * 500)
     with scene.file("validation").open("a") as file:
@@ -162,21 +164,50 @@ def test_long_texts_are_cut_counted_and_told(scene: Scene, capsys: pytest.Captur
     assert {entry["role"]: entry["truncated"] for entry in result["data"]}["validation"] == 1
 
 
+# One process for all limits: loading everything takes longest, and cannot be gone on with once it failed.
 LIMITED = """
-import resource, signal, sys
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+import contextlib, io, json, resource, signal, sys
+import compress.pipeline, torch._dynamo
 from compress.cli import main
-main(sys.argv[2:])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+found = []
+for most, words in json.loads(sys.argv[1]):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            main(words)
+        except SystemExit as stop:
+            found.append([stop.code, said.getvalue()])
+json.dump(found, sys.stdout)
 """
+LIMITS = (0, 500, 5_000, 20_000, 60_000)
 
 
-@pytest.mark.parametrize("most", [0, 500, 5_000, 20_000, 60_000])
-def test_a_disk_that_takes_no_more(scene: Scene, most: int) -> None:
-    words = [sys.executable, "-c", LIMITED, str(most), *scene.words]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2, done.stderr[-3000:]
-    assert "Traceback" not in done.stderr
+class Limited(NamedTuple):
+    """A scene whose command could write no more: how it ended, and what it said."""
+
+    scene: Scene
+    code: int
+    said: str
+
+
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Limited]:
+    scenes = [Scene(tmp_path_factory.mktemp("scene")) for _ in LIMITS]
+    words = json.dumps([(most, scene.words) for most, scene in zip(LIMITS, scenes, strict=True)])
+    done = subprocess.run([sys.executable, "-c", LIMITED, words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = zip(LIMITS, scenes, json.loads(done.stdout), strict=True)
+    return {most: Limited(scene, *told) for most, scene, told in found}
+
+
+@pytest.mark.parametrize("most", LIMITS)
+@pytest.mark.usefixtures("timed_by_size")
+def test_a_disk_that_takes_no_more(limited: dict[int, Limited], most: int) -> None:
+    scene, code, said = limited[most]
+    assert code == 2, said[-3000:]
+    assert "Traceback" not in said
     for record in (scene.folder / "runs").rglob("artifact.json"):
         json.loads(record.read_text())
     # What was finished stands, and the same command goes on from there.

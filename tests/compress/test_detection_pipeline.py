@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from support.examples import TINY_PRUNING
 from support.images import encoded
 
+from compress import gates, measure
+from compress.bootstrap import paired_summaries, summary_interval
 from compress.cli.options import Look
 from compress.inspecting import evaluate_model
 from compress.pipeline import execute, require_passed
 from compress.recipe import make_recipe
+from compress.record import RunResult
 from compress.report.files import write_report
 from export.bundle import Bundle
 from export.manifest import MANIFEST_FILE
@@ -81,9 +86,32 @@ def recipe_of(folder: Path) -> dict[str, Any]:
     }
 
 
-def test_objects_from_training_to_a_bundle_that_answers(tmp_path: Path) -> None:
-    plain = recipe_of(tmp_path)
-    result = execute(make_recipe(plain, where="test"), out=tmp_path, cache=tmp_path / "cache")
+class Done(NamedTuple):
+    """A run in `folder`: its recipe, and what it told."""
+
+    plain: dict[str, Any]
+    folder: Path
+    result: RunResult
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_draws() -> Iterator[None]:
+    """Draw the images anew less often: average precision takes long, and no test needs an interval's exact ends."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "summary_interval", partial(summary_interval, resamples=500))
+        patch.setattr(gates, "paired_summaries", partial(paired_summaries, resamples=500))
+        yield
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory, few_draws: None) -> Done:
+    folder = tmp_path_factory.mktemp("detector")
+    plain = recipe_of(folder)
+    return Done(plain, folder, execute(make_recipe(plain, where="test"), out=folder, cache=folder / "cache"))
+
+
+def test_objects_from_training_to_a_bundle_that_answers(detector: Done, tmp_path: Path) -> None:
+    plain, folder, result = detector
     require_passed(result)
     assert [stage.stage for stage in result.stages] == ["train", "distill", "prune", "quantize", "export"]
     found = [stage.validation for stage in result.stages]
@@ -96,7 +124,7 @@ def test_objects_from_training_to_a_bundle_that_answers(tmp_path: Path) -> None:
     assert losses[-1] < losses[0] / 3
     assert found[0].low < found[0].estimate < found[0].high
     assert {"head.classes.first", "head.boxes.output"} <= set(result.stages[3].artifact.details["forms"])
-    run, directory = tmp_path / "tiny", tmp_path / "tiny" / "bundle"
+    run, directory = folder / "tiny", folder / "tiny" / "bundle"
     verify_bundle(directory)
     bundle = Bundle.open(directory)
     assert bundle.shape.labels == ("tall", "wide")
@@ -104,14 +132,14 @@ def test_objects_from_training_to_a_bundle_that_answers(tmp_path: Path) -> None:
         ("logits", ["batch", 3, 3]),
         ("pred_boxes", ["batch", 3, 4]),
     ]
-    assert _share_found(bundle, tmp_path / "validation") > 0.3
+    assert _share_found(bundle, folder / "validation") > 0.3
     assert "object-detection" in json.loads((directory / MANIFEST_FILE).read_text())["shape"]["head"]["task"]
     assert json.loads((directory / "config.json").read_text())["architectures"] == ["ForObjectDetection"]
     write_report(result, run)
     assert "map" in (run / "report.html").read_text()
     look = Look(data=plain["data"]["validation"], teacher=str(run / "0-train"), cache=tmp_path)
     assert evaluate_model(str(directory), look)["estimate"] == found[-1].estimate
-    _check_readme(directory, tmp_path / "validation")
+    _check_readme(directory, folder / "validation")
     (tmp_path / "theirs").mkdir()
     Checkpoint.load(run / "0-train").save_hugging_face(tmp_path / "theirs")
     _refused(plain, run, tmp_path)
@@ -161,19 +189,13 @@ def _refused(plain: dict[str, Any], run: Path, folder: Path) -> None:
             execute(make_recipe(recipe | {"name": f"bad-{number}"}, where="test"), out=folder, cache=folder / "cache")
 
 
-def test_a_student_learns_from_images_without_labels(tmp_path: Path) -> None:
-    plain = recipe_of(tmp_path)
-    teacher = plain | dict.fromkeys(("distill", "prune", "quantize", "export"))
-    teacher["train"] = plain["train"] | {"epochs": 12}
-    execute(
-        make_recipe({key: value for key, value in teacher.items() if value is not None}, where="test"),
-        out=tmp_path,
-        cache=tmp_path / "cache",
-    )
+@pytest.mark.usefixtures("timed_by_size")
+def test_a_student_learns_from_images_without_labels(detector: Done, tmp_path: Path) -> None:
+    plain = detector.plain
     unlabelled = write_objects(tmp_path / "more", rows=200, seed=2, labelled=False)
     student = {
         "name": "student",
-        "teacher": str(tmp_path / "tiny" / "0-train"),
+        "teacher": str(detector.folder / "tiny" / "0-train"),
         "data": plain["data"] | {"train": unlabelled, "extra": plain["data"]["train"]},
         "distill": plain["distill"] | {"losses": {"kl": 1.0, "mse": 0.0, "hidden": 1.0}},
         "gates": {"default": {"accuracy": {"max_loss": 95.0}}},

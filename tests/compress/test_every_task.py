@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def recipe_of(task: str, folder: Path) -> dict[str, Any]:
         "teacher": str(folder / "start"),
         "data": {
             "train": write_rows(folder / "train.jsonl", task, rows=400, seed=0),
-            "validation": write_rows(folder / "validation.jsonl", task, rows=120, seed=1),
+            "validation": write_rows(folder / "validation.jsonl", task, rows=60, seed=1),
         },
         "train": {"epochs": 10, "batch_size": 16, "learning_rate": 3e-3},
         "distill": {
@@ -88,11 +89,13 @@ def recipe_of(task: str, folder: Path) -> dict[str, Any]:
     }
 
 
+quickly = pytest.mark.usefixtures("timed_by_size")  # where nothing is said of times
 # In files of their own.
 OF_THEIR_OWN: tuple[str, ...] = ("sentence-embedding", "image-classification", "object-detection")
 OF_THEIR_OWN += ("translation", "summarization", "text-generation")
 
 
+@quickly
 @pytest.mark.parametrize("task", [task for task in TASKS if task.name not in OF_THEIR_OWN], ids=lambda task: task.name)
 def test_from_training_to_a_bundle_that_answers(task: Any, tmp_path: Path) -> None:
     result = execute(make_recipe(recipe_of(task.name, tmp_path), where="test"), out=tmp_path, cache=tmp_path / "cache")
@@ -117,6 +120,7 @@ def test_from_training_to_a_bundle_that_answers(task: Any, tmp_path: Path) -> No
     assert task.metric.name in (tmp_path / "tiny" / "report.html").read_text()
 
 
+@quickly
 @pytest.mark.parametrize("dimensions", [None, 12])
 def test_an_encoder_of_sentences_keeps_what_is_near(dimensions: int | None, tmp_path: Path) -> None:
     head = HeadShape((), task="sentence-embedding", reads=Reads.MEAN, width=32, normalized=True)
@@ -129,7 +133,7 @@ def test_an_encoder_of_sentences_keeps_what_is_near(dimensions: int | None, tmp_
     tiny_checkpoint(head=head).save_hugging_face(tmp_path / "teacher")
     texts = [json.loads(line)["text"] for line in (tmp_path / "validation.jsonl").read_text().splitlines()]
     rows = []
-    for first, second in zip(texts[::2], texts[1::2], strict=True):
+    for first, second in pairwise(texts):
         one, two = (set(text.split()) for text in (first, second))
         rows.append({"sentence1": first, "sentence2": second, "score": len(one & two) / len(one | two)})
     (tmp_path / "validation.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
@@ -273,9 +277,11 @@ def test_what_images_have_not_is_refused_before_anything_is_computed(
     assert not (tmp_path / "tiny" / "0-train").exists()
 
 
+@quickly
 def test_a_teacher_knows_its_task(tmp_path: Path) -> None:
     plain = recipe_of("text-regression", tmp_path)
-    stages = {key: plain.pop(key) for key in ("distill", "prune", "quantize", "export", "gates")}
+    stages = {key: plain.pop(key) | {"epochs": 0.5} for key in ("train", "distill")}
+    plain = {key: plain[key] for key in ("name", "task", "teacher", "data", "measure")} | {"train": stages["train"]}
     execute(make_recipe(plain, where="test"), out=tmp_path, cache=tmp_path / "cache")
     del plain["task"], plain["train"]
     plain |= {"teacher": str(tmp_path / "tiny" / "0-train"), "name": "again", "distill": stages["distill"]}
@@ -287,18 +293,22 @@ def test_a_teacher_knows_its_task(tmp_path: Path) -> None:
         )
 
 
+@quickly
 def test_what_a_checkpoint_does_not_say_is_said_by_the_recipe(tmp_path: Path) -> None:
     plain = recipe_of("multi-label-classification", tmp_path)
     del plain["train"]
     names = HeadShape(("w2", "w3", "w4"))  # as a config without problem_type is read
     tiny_checkpoint(head=names).save(tmp_path / "start")
-    plain |= {"distill": plain["distill"] | {"epochs": 0.1}, "data": plain["data"] | {"extra": plain["data"]["train"]}}
+    brief = {"epochs": 0.1}
+    plain |= {"distill": plain["distill"] | brief, "prune": plain["prune"] | {"recovery": brief}}
+    plain["data"] |= {"extra": plain["data"]["train"]}
     result = execute(make_recipe(plain, where="test"), out=tmp_path, cache=tmp_path / "cache")
     assert result.stages[-1].validation.metric == "macro_f1"
     (answer,) = Bundle.open(tmp_path / "tiny" / "bundle").predict(["w2 w5"])
     assert set(answer.values) == {"labels", "probabilities"}
 
 
+@quickly
 def test_words_are_compared_where_tokens_differ(tmp_path: Path) -> None:
     """A tagger recovers after its vocabulary was trimmed: the teacher's answers to words, not to tokens."""
     (tmp_path / "start").mkdir()

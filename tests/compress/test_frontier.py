@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from support.examples import TINY_PRUNING, tiny_recipe
+from support.timing import time_by_size
 from support.vocabularies import word_piece_checkpoint
 
-from compress import frontier, measure
+from compress import frontier
 from compress.cli import main
 from compress.frontier import choose, half_step, search
 from compress.goal_settings import SearchSettings
@@ -25,7 +26,6 @@ from compress.record import RunResult
 from compress.settings import PruneSettings
 from compress.stages import PRUNE
 from compress.trials import Clock, Trials
-from export.latency import Latency, LatencyComparison
 from export.verify import verify_bundle
 from models.checkpoint import Checkpoint
 from models.errors import BadInput, GateFailed
@@ -33,35 +33,49 @@ from models.errors import BadInput, GateFailed
 RECOVERY = {"epochs": 0.1}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+class Finished(NamedTuple):
+    """A search that came to its end in `folder`: its recipe, and what it told."""
+
+    plain: dict[str, Any]
+    folder: Path
+    result: RunResult
 
 
-@pytest.fixture
-def plain(tmp_path: Path) -> dict[str, Any]:
+def recipe_in(folder: Path) -> dict[str, Any]:
     """Return the recipe of a short search whose levels are counted in weights, on a random teacher."""
-    return tiny_recipe(tmp_path) | {
+    return tiny_recipe(folder) | {
         "prune": TINY_PRUNING | {"round_epochs": 0, "recovery": RECOVERY},
         "quantize": {"sensitivity": False},
         "search": {"max_drop": 99.0, "levels": 2, "fit": False},
     }
 
 
-@pytest.fixture(autouse=True)
-def timed_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a model take as long as its file is large: the real times of tiny models are all alike."""
-
-    def compared(baseline: Path, candidate: Path, texts: Sequence[Any], **options: Any) -> LatencyComparison:
-        times = [file.stat().st_size / 1e6 for file in (baseline, candidate)]
-        both = [Latency(((ms, ms),) * options["rounds"], ms, ms) for ms in times]
-        return LatencyComparison(*both, tuple(len(text) for text in texts), options["threads"])
-
-    monkeypatch.setattr(measure, "compare_latency", compared)
-
-
 def carry_out(plain: dict[str, Any], folder: Path) -> RunResult:
     return search(make_recipe(plain, where="test"), out=folder / "runs", cache=folder / "cache")
+
+
+@pytest.fixture
+def plain(tmp_path: Path, timed_by_size: None) -> dict[str, Any]:
+    return recipe_in(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("search")
+    plain = recipe_in(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        time_by_size(patch)
+        result = carry_out(plain, folder)
+    shutil.copytree(folder / "runs", folder / "kept")
+    return Finished(plain, folder, result)
+
+
+@pytest.fixture
+def finished(searched: Finished, timed_by_size: None) -> Finished:
+    """Return the search as it ended, put back where it was: a search knows its families by their place."""
+    shutil.rmtree(searched.folder / "runs")
+    shutil.copytree(searched.folder / "kept", searched.folder / "runs")
+    return searched._replace(plain=copy.deepcopy(searched.plain))
 
 
 def label_as_the_teacher(plain: dict[str, Any]) -> None:
@@ -76,8 +90,8 @@ def label_as_the_teacher(plain: dict[str, Any]) -> None:
     path.write_text("\n".join(json.dumps(row) for row in rows))
 
 
-def test_levels_shrink_and_the_fastest_is_handed_over(plain: dict[str, Any], tmp_path: Path) -> None:
-    result = carry_out(plain, tmp_path)
+def test_levels_shrink_and_the_fastest_is_handed_over(finished: Finished) -> None:
+    result = finished.result
     require_passed(result)
     assert [stage.stage for stage in result.stages] == ["teacher", "level-1", "level-2"]
     sizes = [stage.validation.parameters for stage in result.stages]
@@ -91,7 +105,7 @@ def test_levels_shrink_and_the_fastest_is_handed_over(plain: dict[str, Any], tmp
     }
     assert result.chosen == max(speedups, key=lambda name: speedups[name])
     assert result.notes == ["2 levels were asked for"]
-    run = tmp_path / "runs" / "tiny"
+    run = finished.folder / "runs" / "tiny"
     assert verify_bundle(run / "bundle").examples == 2
     # Every point has a bundle of its own.
     assert all(verify_bundle(run / stage.directory).examples == 2 for stage in result.stages[1:])
@@ -99,11 +113,11 @@ def test_levels_shrink_and_the_fastest_is_handed_over(plain: dict[str, Any], tmp
     assert [step["stage"] for step in manifest["lineage"]] == ["teacher", result.chosen]
 
 
-def test_the_first_level_goes_half_a_step(plain: dict[str, Any], tmp_path: Path) -> None:
-    result = carry_out(plain, tmp_path)
-    run = tmp_path / "runs" / "tiny"
+def test_the_first_level_goes_half_a_step(finished: Finished) -> None:
+    result = finished.result
+    run = finished.folder / "runs" / "tiny"
     first, second = (json.loads(file.read_text())["settings"] for file in sorted(run.glob("*/?-prune/artifact.json")))
-    assert second["sparsity"] == plain["prune"]["sparsity"]
+    assert second["sparsity"] == finished.plain["prune"]["sparsity"]
     assert (1 - first["sparsity"]) ** 2 == pytest.approx(1 - second["sparsity"], abs=1e-3)
     assert result.stages[1].validation.parameters > result.stages[2].validation.parameters
 
@@ -136,9 +150,9 @@ def test_the_vocabulary_is_trimmed_first_and_judged_on_texts_from_elsewhere(
 
 
 def test_a_finished_search_computes_nothing_and_more_levels_go_on(
-    plain: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Finished, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = carry_out(plain, tmp_path)
+    plain, folder, first = finished
     pruned: list[int] = []
     real = PRUNE.run
 
@@ -147,13 +161,13 @@ def test_a_finished_search_computes_nothing_and_more_levels_go_on(
         return real(*arguments)
 
     monkeypatch.setattr(frontier, "PRUNE", type(PRUNE)(PRUNE.name, PRUNE.settings, counted, PRUNE.milder))
-    again = carry_out(plain, tmp_path)
+    again = carry_out(plain, folder)
     assert not pruned
     assert again.stages == first.stages
     assert first.computed == ["teacher", "level-1", "level-2"]
     assert again.computed == []
     plain["search"]["levels"] = 3
-    further = carry_out(plain, tmp_path)
+    further = carry_out(plain, folder)
     assert len(pruned) == 1
     assert further.stages[:3] == first.stages
     assert further.computed == ["level-3"]
@@ -191,10 +205,10 @@ def test_the_first_level_that_loses_too_much_ends_it(plain: dict[str, Any], tmp_
         require_passed(result)
 
 
-def test_small_enough_is_enough(plain: dict[str, Any], tmp_path: Path) -> None:
-    mildest = carry_out(plain, tmp_path).stages[1]
-    plain["search"] |= {"max_size": mildest.validation.bytes / 1e6, "max_drop": 99.0, "levels": 5}
-    result = carry_out(plain, tmp_path)
+def test_small_enough_is_enough(finished: Finished) -> None:
+    mildest = finished.result.stages[1]
+    finished.plain["search"] |= {"max_size": mildest.validation.bytes / 1e6, "max_drop": 99.0, "levels": 5}
+    result = carry_out(finished.plain, finished.folder)
     assert result.chosen == "level-1"
     assert [stage.stage for stage in result.stages] == ["teacher", "level-1"]
 
@@ -215,7 +229,8 @@ def test_no_level_is_begun_too_late(plain: dict[str, Any], tmp_path: Path) -> No
     assert [stage.stage for stage in carry_out(plain, tmp_path).stages] == ["teacher", "level-1", "level-2"]
 
 
-def test_minutes_are_those_of_all_calls(plain: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_minutes_are_those_of_all_calls(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, folder, _ = finished
     opened: list[Trials] = []
     real = Trials.__init__
 
@@ -224,21 +239,21 @@ def test_minutes_are_those_of_all_calls(plain: dict[str, Any], tmp_path: Path, m
         opened.append(self)
 
     monkeypatch.setattr(Trials, "__init__", noticed)
-    carry_out(plain, tmp_path)
+    carry_out(plain, folder)
     assert 0 < opened[0].spent < 3600
     opened[0].spent = 3600.0  # as if it had worked for the whole hour
-    assert [stage.stage for stage in carry_out(plain, tmp_path).stages] == ["teacher", "level-1", "level-2"]
+    assert [stage.stage for stage in carry_out(plain, folder).stages] == ["teacher", "level-1", "level-2"]
     assert opened[-1].spent > 3600
     plain["search"] |= {"levels": 3}
-    late = carry_out(plain, tmp_path)  # another study: what it looks for is another
+    late = carry_out(plain, folder)  # another study: what it looks for is another
     assert len(late.stages) == 4
     opened[-1].spent = 3600.0
-    shutil.rmtree(tmp_path / "runs" / "tiny" / "family" / "3-prune")
-    stopped = carry_out(plain, tmp_path)
+    shutil.rmtree(folder / "runs" / "tiny" / "family" / "3-prune")
+    stopped = carry_out(plain, folder)
     assert [stage.stage for stage in stopped.stages] == ["teacher", "level-1", "level-2"]
     assert "would not end within 60 minutes" in stopped.notes[0]
     plain["search"] |= {"minutes": 90.0}
-    assert len(carry_out(plain, tmp_path).stages) == 4
+    assert len(carry_out(plain, folder).stages) == 4
 
 
 def test_the_clock_goes_on_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,6 +285,7 @@ def test_another_goal_judges_the_same_models(
 ) -> None:
     asked: list[float] = []
     monkeypatch.setattr("compress.frontier.share_for", lambda state, root: asked.append(1.0) or 0.5)
+    plain["search"] |= {"levels": 1}
     carry_out(plain, tmp_path)
     plain["search"] |= {"max_drop": 98.0}
     again = carry_out(plain, tmp_path)
@@ -329,8 +345,8 @@ def test_a_storage_that_is_none_is_named(tmp_path: Path) -> None:
         Trials(settings, name="x", directory=tmp_path, seed=0)
 
 
-def test_with_a_bound_the_most_accurate_that_keeps_it_is_chosen(plain: dict[str, Any], tmp_path: Path) -> None:
-    points = carry_out(plain, tmp_path).stages[1:]
+def test_with_a_bound_the_most_accurate_that_keeps_it_is_chosen(finished: Finished) -> None:
+    points = finished.result.stages[1:]
     good = [
         point.model_copy(
             update={

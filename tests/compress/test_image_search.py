@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +10,14 @@ import pytest
 import torch
 from support.images import image_checkpoint, write_images
 
-from compress import measure
 from compress.cli import main
 from compress.recipe import WORDS_ALONE, load_recipe, merged, of_words_alone, without_words
 from compress.sources import reads_images
 from export.bundle import Bundle
-from export.latency import Latency, LatencyComparison
 from models.shape import HeadShape
 
+pytestmark = pytest.mark.usefixtures("timed_by_size")
 SMALL = ["prune.speedup=null", "prune.sparsity=0.2", "prune.rounds=1", "prune.ffn_multiple=4", "prune.examples=32"]
-
-
-@pytest.fixture(autouse=True)
-def timed_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a model take as long as its file is large: the real times of tiny models are all alike."""
-
-    def compared(baseline: Path, candidate: Path, texts: Sequence[Any], **options: Any) -> LatencyComparison:
-        times = [file.stat().st_size / 1e6 for file in (baseline, candidate)]
-        both = [Latency(((ms, ms),) * options["rounds"], ms, ms) for ms in times]
-        return LatencyComparison(*both, (5,) * len(texts), options["threads"])
-
-    monkeypatch.setattr(measure, "compare_latency", compared)
 
 
 @pytest.fixture

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -29,12 +31,20 @@ from models.errors import BadFile, BadInput, GateFailed
 from models.shape import HeadShape
 
 ROOT = Path(__file__).parents[2]
+quickly = pytest.mark.usefixtures("timed_by_size")  # where nothing is said of times
 
 
-@pytest.fixture
-def plain(tmp_path: Path) -> dict[str, Any]:
+class Finished(NamedTuple):
+    """A run that came to its end in `folder`: its recipe, and what it told."""
+
+    plain: dict[str, Any]
+    folder: Path
+    result: RunResult
+
+
+def recipe_in(folder: Path) -> dict[str, Any]:
     """Return the recipe of a short run on a random teacher, with gates that nothing fails."""
-    return tiny_recipe(tmp_path) | {
+    return tiny_recipe(folder) | {
         "distill": {"layers": 1, "epochs": 1.0, "batch_size": 16},
         "prune": TINY_PRUNING | {"recovery": {"epochs": 0.5}},
         "quantize": {"calibration_examples": 16},
@@ -47,12 +57,32 @@ def carry_out(plain: dict[str, Any], folder: Path) -> RunResult:
     return execute(recipe, out=folder / "runs", cache=folder / "cache")
 
 
-def test_a_run_makes_every_stage_and_a_bundle_that_verifies(plain: dict[str, Any], tmp_path: Path) -> None:
-    result = carry_out(plain, tmp_path)
+@pytest.fixture
+def plain(tmp_path: Path) -> dict[str, Any]:
+    return recipe_in(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("run")
+    plain = recipe_in(folder)
+    return Finished(plain, folder, carry_out(plain, folder))
+
+
+@pytest.fixture
+def finished(ran: Finished, tmp_path: Path) -> Finished:
+    """Return a copy of the run, which goes on from there."""
+    for name in ("runs", "cache"):
+        shutil.copytree(ran.folder / name, tmp_path / name)
+    return Finished(copy.deepcopy(ran.plain), tmp_path, ran.result)
+
+
+def test_a_run_makes_every_stage_and_a_bundle_that_verifies(finished: Finished) -> None:
+    result = finished.result
     require_passed(result)
     assert [stage.stage for stage in result.stages] == ["teacher", "distill", "prune", "quantize", "export"]
     assert result.computed == ["teacher", "distill", "prune", "quantize", "export"]
-    bundle = tmp_path / "runs" / "tiny" / "bundle"
+    bundle = finished.folder / "runs" / "tiny" / "bundle"
     assert verify_bundle(bundle).examples == 2
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert [step["stage"] for step in manifest["lineage"]] == ["teacher", "distill", "prune", "quantize", "export"]
@@ -61,6 +91,7 @@ def test_a_run_makes_every_stage_and_a_bundle_that_verifies(plain: dict[str, Any
     assert result.stages[-1].validation.predictions == result.stages[-2].validation.predictions
 
 
+@quickly
 @pytest.mark.parametrize("asked", [{"attention": "window", "window": 2}, {"attention": "linear", "positions": 80}])
 def test_a_student_that_reads_otherwise_goes_all_the_way(
     asked: dict[str, Any], plain: dict[str, Any], tmp_path: Path
@@ -75,31 +106,32 @@ def test_a_student_that_reads_otherwise_goes_all_the_way(
     assert result.stages[-1].validation.predictions == result.stages[-2].validation.predictions
 
 
-def test_a_second_run_redoes_nothing_and_a_changed_setting_only_what_follows_it(
-    plain: dict[str, Any], tmp_path: Path
-) -> None:
-    first = carry_out(plain, tmp_path)
-    again = carry_out(plain, tmp_path)
+@quickly
+def test_a_second_run_redoes_nothing_and_a_changed_setting_only_what_follows_it(finished: Finished) -> None:
+    plain, folder, first = finished
+    again = carry_out(plain, folder)
     assert again.computed == []
     assert again.stages == first.stages
-    changed = carry_out(plain | {"quantize": {"calibration_examples": 8}}, tmp_path)
+    changed = carry_out(plain | {"quantize": {"calibration_examples": 8}}, folder)
     assert changed.computed == ["quantize"]  # the same weights come out, so the export stands
-    wider = carry_out(plain | {"quantize": {"calibration_examples": 8, "embeddings": "float"}}, tmp_path)
+    wider = carry_out(plain | {"quantize": {"calibration_examples": 8, "embeddings": "float"}}, folder)
     assert wider.computed == ["quantize", "export"]
 
 
-def test_the_bundle_of_an_earlier_run_does_not_outlive_a_failed_one(plain: dict[str, Any], tmp_path: Path) -> None:
-    carry_out(plain, tmp_path)
-    bundle = tmp_path / "runs" / "tiny" / "bundle"
+def test_the_bundle_of_an_earlier_run_does_not_outlive_a_failed_one(finished: Finished) -> None:
+    plain, folder, _ = finished
+    bundle = folder / "runs" / "tiny" / "bundle"
     assert bundle.exists()
     plain["gates"] = {"default": {}, "export": {"size": {"min_ratio": 1000.0}}}
-    assert not carry_out(plain, tmp_path).passed
+    assert not carry_out(plain, folder).passed
     assert not bundle.exists()
-    assert (tmp_path / "runs" / "tiny" / "5-export" / "manifest.json").exists()
+    assert (folder / "runs" / "tiny" / "5-export" / "manifest.json").exists()
 
 
+@quickly
 def test_training_uses_the_threads_of_the_recipe(plain: dict[str, Any], tmp_path: Path) -> None:
     before, seen = torch.get_num_threads(), set()
+    del plain["quantize"], plain["export"]
 
     def progress(label: str) -> Callable[[int, int], None]:
         seen.add(torch.get_num_threads())
@@ -111,6 +143,7 @@ def test_training_uses_the_threads_of_the_recipe(plain: dict[str, Any], tmp_path
     assert torch.get_num_threads() == before
 
 
+@quickly
 def test_a_failed_gate_stops_the_run_and_says_so(plain: dict[str, Any], tmp_path: Path) -> None:
     plain["gates"] = {"default": {"size": {"min_ratio": 1000.0}}}
     result = carry_out(plain, tmp_path)
@@ -136,6 +169,7 @@ def label_as_the_teacher(plain: dict[str, Any]) -> None:
     path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
 
 
+@quickly
 def test_backtracking_tries_milder_settings(plain: dict[str, Any], tmp_path: Path) -> None:
     plain |= {"on_failure": "backtrack", "gates": {"default": {}, "prune": {"accuracy": {"max_loss": 0.0001}}}}
     del plain["quantize"], plain["export"]
@@ -147,12 +181,11 @@ def test_backtracking_tries_milder_settings(plain: dict[str, Any], tmp_path: Pat
     assert last.artifact.settings["sparsity"] < 0.3
 
 
-def test_a_changed_artifact_is_refused(plain: dict[str, Any], tmp_path: Path) -> None:
-    carry_out(plain, tmp_path)
-    weights = tmp_path / "runs" / "tiny" / "1-distill" / "model.safetensors"
+def test_a_changed_artifact_is_refused(finished: Finished) -> None:
+    weights = finished.folder / "runs" / "tiny" / "1-distill" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
     with pytest.raises(BadFile, match=r"model\.safetensors"):
-        carry_out(plain, tmp_path)
+        carry_out(finished.plain, finished.folder)
 
 
 def test_a_directory_that_holds_something_else_is_left_alone(plain: dict[str, Any], tmp_path: Path) -> None:
@@ -193,6 +226,7 @@ def test_the_command_prints_one_json_object_and_writes_the_report(
     assert capsys.readouterr().out.strip()
 
 
+@quickly
 def test_a_failed_gate_exits_with_3_and_bad_input_with_2(
     plain: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -279,6 +313,7 @@ def test_a_trimmed_model_reads_everything_with_its_own_tokenizer(trimming: dict[
     assert carry_out(trimming, tmp_path).computed == []
 
 
+@quickly
 def test_the_agreement_gate_is_asked_where_there_are_texts_from_elsewhere(
     trimming: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -290,6 +325,7 @@ def test_the_agreement_gate_is_asked_where_there_are_texts_from_elsewhere(
     require_passed(carry_out(trimming, tmp_path))
 
 
+@quickly
 def test_a_failed_agreement_lets_trim_keep_more(trimming: dict[str, Any], tmp_path: Path) -> None:
     trimming |= {"trim": {"min_count": 4, "max_pieces": 3}, "on_failure": "backtrack", "gates": {"default": {}}}
     result = carry_out(trimming, tmp_path)
@@ -300,6 +336,7 @@ def test_a_failed_agreement_lets_trim_keep_more(trimming: dict[str, Any], tmp_pa
     assert trimmed.artifact.settings["first"] > 0
 
 
+@quickly
 def test_a_trimmed_model_can_be_pruned_and_recover_from_the_teacher(
     trimming: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -317,6 +354,7 @@ def test_a_trimmed_model_can_be_pruned_and_recover_from_the_teacher(
     assert "tokenizer of its own" in capsys.readouterr().err
 
 
+@quickly
 def test_a_student_learns_from_extra_texts_and_changed_copies(plain: dict[str, Any], tmp_path: Path) -> None:
     extra = tmp_path / "extra.jsonl"
     rows = [
@@ -357,22 +395,23 @@ def test_extra_texts_are_like_the_training_texts(plain: dict[str, Any], tmp_path
     assert train.exists()
 
 
-def test_several_teachers_may_teach(plain: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@quickly
+def test_several_teachers_may_teach(finished: Finished, capsys: pytest.CaptureFixture[str]) -> None:
+    plain, folder, alone = finished
     other = tiny_checkpoint(seed=3)
-    (tmp_path / "other").mkdir()
-    other.save(tmp_path / "other")
-    alone = carry_out(plain, tmp_path)
-    plain["ensemble"] = [str(tmp_path / "other")]
-    together = carry_out(plain, tmp_path)
+    (folder / "other").mkdir()
+    other.save(folder / "other")
+    plain["ensemble"] = [str(folder / "other")]
+    together = carry_out(plain, folder)
     assert together.computed == ["distill", "prune", "quantize", "export"]
     assert together.stages[0] == alone.stages[0]  # the first is what everything is compared with
-    assert carry_out(plain, tmp_path).computed == []
-    (tmp_path / "recipe.yaml").write_text(
+    assert carry_out(plain, folder).computed == []
+    (folder / "recipe.yaml").write_text(
         json.dumps({key: plain[key] for key in plain if key not in ("teacher", "ensemble")})
     )
-    both = ["--teacher", plain["teacher"], "--teacher", str(tmp_path / "other"), "--threads", "1"]
-    places = ["--out", str(tmp_path / "runs"), "--cache", str(tmp_path / "cache"), "--json"]
-    assert exit_code(["run", str(tmp_path / "recipe.yaml"), *both, *places]) == 0
+    both = ["--teacher", plain["teacher"], "--teacher", str(folder / "other"), "--threads", "1"]
+    places = ["--out", str(folder / "runs"), "--cache", str(folder / "cache"), "--json"]
+    assert exit_code(["run", str(folder / "recipe.yaml"), *both, *places]) == 0
     assert json.loads(capsys.readouterr().out)["computed"] == []
 
 

@@ -47,6 +47,7 @@ def recipe_of(folder: Path, asked: dict[str, Any], activations: str) -> dict[str
     }
 
 
+@pytest.mark.usefixtures("timed_by_size")
 @pytest.mark.parametrize("made", MADE)
 def test_every_stage_takes_it(made: str, tmp_path: Path) -> None:
     activations, asked = MADE[made]

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from support.examples import tiny_checkpoint, write_data
@@ -20,13 +20,24 @@ ENVIRONMENT = {"PYTHONPATH": str(ROOT), "PATH": str(Path(sys.executable).parent)
 PLAIN = ["--mixed_precision", "no", "--dynamo_backend", "no"]
 
 
-@pytest.fixture
-def words(tmp_path: Path) -> list[str]:
+# What the processes that are launched together carry out one after another: loading everything takes longest.
+CALLS = """
+import json, sys
+from compress.cli import main
+for words in json.loads(sys.argv[1]):
+    try:
+        main(words)
+    except SystemExit as stop:
+        print("ended with", stop.code, file=sys.stderr)
+"""
+
+
+def words_in(folder: Path) -> list[str]:
     """Return the options of a short distillation from a random teacher."""
-    (tmp_path / "teacher").mkdir()
-    tiny_checkpoint().save(tmp_path / "teacher")
-    data = write_data(tmp_path)
-    files = ["--teacher", str(tmp_path / "teacher"), "--train", data["train"], "--validation", data["validation"]]
+    (folder / "teacher").mkdir()
+    tiny_checkpoint().save(folder / "teacher")
+    data = write_data(folder)
+    files = ["--teacher", str(folder / "teacher"), "--train", data["train"], "--validation", data["validation"]]
     return [
         *files,
         "--layers",
@@ -44,6 +55,19 @@ def words(tmp_path: Path) -> list[str]:
     ]
 
 
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    return words_in(tmp_path)
+
+
+class Together(NamedTuple):
+    """What two processes did in `folder`, asked for an export and for the distillation of `words`."""
+
+    folder: Path
+    words: list[str]
+    done: subprocess.CompletedProcess[str]
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -56,39 +80,47 @@ def losses(artifact: Path) -> list[float]:
     return [sum(point["losses"].values()) for point in record["details"]["training"]["points"]]
 
 
-def distil(words: list[str], folder: Path, name: str, launcher: list[str]) -> subprocess.CompletedProcess[str]:
-    places = ["--out", str(folder / name), "--cache", str(folder / f"cache-{name}"), "--json"]
-    command = [sys.executable, *launcher, "-m", "compress", "distill", *words, *places]
+def places(folder: Path, name: str) -> list[str]:
+    return ["--out", str(folder / name), "--cache", str(folder / f"cache-{name}"), "--json"]
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Together:
+    folder = tmp_path_factory.mktemp("together")
+    words = words_in(folder)
+    export = ["export", str(folder / "teacher"), words[4], words[5], "--out", str(folder / "bundle")]
+    (folder / "calls.py").write_text(CALLS)
+    command = [sys.executable, *LAUNCH, *PLAIN, "--main_process_port", str(free_port()), str(folder / "calls.py")]
+    command += [json.dumps([export, ["distill", *words, *places(folder, "two")]])]
     environment = ENVIRONMENT | {"HOME": str(folder)}
-    return subprocess.run(
+    done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
+    return Together(folder, words, done)
 
 
-def test_two_processes_distil_what_one_does(words: list[str], tmp_path: Path) -> None:
-    alone = distil(words, tmp_path, "alone", [])
-    assert alone.returncode == 0, alone.stderr
-    together = distil(words, tmp_path, "two", [*LAUNCH, *PLAIN, "--main_process_port", str(free_port())])
-    assert together.returncode == 0, together.stderr[-4000:]
+@pytest.mark.usefixtures("timed_by_size")
+def test_two_processes_distil_what_one_does(together: Together, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, words, done = together
+    assert done.returncode == 0, done.stderr[-4000:]
+    with pytest.raises(SystemExit) as stop:
+        main(["distill", *words, *places(folder, "alone")])
+    assert stop.value.code == 0
     # The first process alone speaks.
-    one, two = json.loads(alone.stdout), json.loads(together.stdout)
+    one, two = json.loads(capsys.readouterr().out), json.loads(done.stdout)
     assert [stage["stage"] for stage in two["stages"]] == [stage["stage"] for stage in one["stages"]]
     # In bfloat16 the sums over half a batch round otherwise, so the losses agree to a few per cent of their fall.
-    expected, found = (losses(tmp_path / name) for name in ("alone", "two"))
+    expected, found = (losses(folder / name) for name in ("alone", "two"))
     fall = expected[0] - expected[-1]
     assert fall > 0
     assert found == pytest.approx(expected, abs=0.05 * fall)
-    assert not any((tmp_path / "cache-two" / "single").iterdir())
+    assert not any((folder / "cache-two" / "single").iterdir())
 
 
-def test_a_stage_for_one_process_refuses_two(words: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, *LAUNCH, *PLAIN, "--main_process_port", str(free_port()), "-m", "compress"]
-    command += ["export", str(tmp_path / "teacher"), words[4], words[5], "--out", str(tmp_path / "bundle")]
-    environment = ENVIRONMENT | {"HOME": str(tmp_path)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode != 0
-    assert "export runs in one process" in done.stderr
-    assert not (tmp_path / "bundle").exists()
+def test_a_stage_for_one_process_refuses_two(together: Together) -> None:
+    assert together.done.stderr.count("export runs in one process") == 2
+    assert together.done.stderr.count("ended with 2") == 2
+    assert not (together.folder / "bundle").exists()
 
 
 @pytest.mark.parametrize(

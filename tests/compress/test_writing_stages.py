@@ -328,6 +328,7 @@ def test_rows_and_networks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
             new_network(ArchitectureSettings(**{**SMALL, "family": family}), table, head, tmp_path)
 
 
+@pytest.mark.usefixtures("timed_by_size")
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -242,6 +242,7 @@ def test_weights_with_16_levels_are_packed_and_unpacked_once(target: Target, tmp
         assert list(pairs.dims) == [module.in_features, (module.out_features + 1) // 2]
     # The runtime unpacks them when it starts a session: no call does.
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -354,6 +355,7 @@ def test_mobile_graphs_hold_standard_operators_only(form: Int8Form | None) -> No
 def optimised(model: onnx.ModelProto, path: Path) -> list[str]:
     """Return the operators that run under the runtime's default options."""
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
     options.optimized_model_filepath = str(path)
     options.log_severity_level = 3
     onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -140,6 +140,7 @@ def sizes_of_a_step(network: Network, past: int) -> dict[str, int]:
         onnx.helper.make_tensor_value_info(name, types[name], None) for name in inner if name not in declared
     )
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     known = {

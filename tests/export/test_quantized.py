@@ -31,6 +31,7 @@ FLOATS = st.floats(-50, 50, width=32, allow_subnormal=False)
 
 def session(build_graph: object) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(build_graph.SerializeToString(), options)  # type: ignore[attr-defined]
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -74,10 +76,12 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-def pair(family: str, directory: Path, *, seed: int = 0) -> tuple[Any, Network]:
+@cache
+def pair(family: str, *, seed: int = 0) -> tuple[Any, Network]:
     """Return a model whose likeliest word is not always the same, and the network that was read of it."""
     model = writer(family, seed=seed, deviation=0.5, **CHANGES.get(family, {}))
-    network = Checkpoint.load(saved(model, directory)).network()
+    with TemporaryDirectory() as directory:
+        network = Checkpoint.load(saved(model, Path(directory))).network()
     model.generation_config = GenerationConfig()  # what its config says of writing is not asked for
     return model, network
 
@@ -124,8 +128,8 @@ def theirs(
 
 @ways
 @pytest.mark.parametrize("family", [*BEHIND, *ALONE])
-def test_the_words_are_those_of_transformers(family: str, way: str, tmp_path: Path) -> None:
-    model, network = pair(family, tmp_path)
+def test_the_words_are_those_of_transformers(family: str, way: str) -> None:
+    model, network = pair(family)
     changes, asked = WAYS[way]
     settings = replace(Generation(start=0, end=(2,), max_tokens=12), **changes)
     expected = theirs(model, SOURCES, asked, pad=network.shape.pad_token_id, ends=settings.end)
@@ -136,8 +140,8 @@ def test_the_words_are_those_of_transformers(family: str, way: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("family", BEHIND)
-def test_first_and_last_words_are_forced(family: str, tmp_path: Path) -> None:
-    model, network = pair(family, tmp_path)
+def test_first_and_last_words_are_forced(family: str) -> None:
+    model, network = pair(family)
     changes, asked = FORCED
     settings = replace(Generation(start=0, end=(2,), max_tokens=7), **changes)
     expected = theirs(model, SOURCES, {**asked, "max_new_tokens": 7}, pad=network.shape.pad_token_id, ends=(2,))
@@ -148,8 +152,8 @@ def test_first_and_last_words_are_forced(family: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", [*BEHIND, *ALONE])
 @pytest.mark.parametrize("beams", [1, 3])
-def test_a_text_does_not_depend_on_the_batch(family: str, beams: int, tmp_path: Path) -> None:
-    _, network = pair(family, tmp_path, seed=1)
+def test_a_text_does_not_depend_on_the_batch(family: str, beams: int) -> None:
+    _, network = pair(family, seed=1)
     settings = Generation(start=0, end=(2,), max_tokens=10, beams=beams)
     together = ours(network, SOURCES, settings)
     for source, texts in zip(SOURCES, together, strict=True):
@@ -159,8 +163,8 @@ def test_a_text_does_not_depend_on_the_batch(family: str, beams: int, tmp_path: 
             assert (one.score or 0.0) == pytest.approx(other.score or 0.0, rel=1e-4)
 
 
-def test_beams_score_what_the_network_says(tmp_path: Path) -> None:
-    _, network = pair("bart", tmp_path)
+def test_beams_score_what_the_network_says() -> None:
+    _, network = pair("bart")
     settings = Generation(start=0, end=(2,), max_tokens=9, beams=4, length_penalty=0.8)
     for text in ours(network, SOURCES[:1], settings)[0]:
         ids = [0, *text.tokens, *([2] if text.ended else [])]
@@ -170,8 +174,8 @@ def test_beams_score_what_the_network_says(tmp_path: Path) -> None:
         assert text.score == pytest.approx(total / (len(ids) - 1) ** 0.8, rel=1e-4)
 
 
-def test_a_stream_gives_words_as_they_come_and_may_be_left(tmp_path: Path) -> None:
-    _, network = pair("llama", tmp_path)
+def test_a_stream_gives_words_as_they_come_and_may_be_left() -> None:
+    _, network = pair("llama")
     settings = Generation(end=(2,), max_tokens=8)
     whole = generate(NativeSteps(network), SOURCES, settings)
     rows = list(stream(NativeSteps(network), SOURCES, settings))
@@ -185,8 +189,8 @@ def test_a_stream_gives_words_as_they_come_and_may_be_left(tmp_path: Path) -> No
     assert first == rows[0]
 
 
-def test_drawn_words_follow_the_seed_and_no_other_text(tmp_path: Path) -> None:
-    _, network = pair("gpt2", tmp_path)
+def test_drawn_words_follow_the_seed_and_no_other_text() -> None:
+    _, network = pair("gpt2")
     settings = Generation(end=(2,), max_tokens=8, sampling=Sampling(temperature=1.5))
     one, again, other = (ours(network, SOURCES, settings, seed=seed) for seed in (3, 3, 4))
     assert one == again
@@ -194,8 +198,8 @@ def test_drawn_words_follow_the_seed_and_no_other_text(tmp_path: Path) -> None:
     assert ours(network, SOURCES[:2], settings, seed=3) == one[:2]
 
 
-def test_the_likeliest_alone_is_greedy(tmp_path: Path) -> None:
-    _, network = pair("gpt2", tmp_path)
+def test_the_likeliest_alone_is_greedy() -> None:
+    _, network = pair("gpt2")
     settings = Generation(end=(2,), max_tokens=8)
     for sampling in (Sampling(top_k=1), Sampling(top_p=1e-6), Sampling(temperature=1e-4)):
         found = ours(network, SOURCES, replace(settings, sampling=sampling))
@@ -231,8 +235,8 @@ def test_no_pair_stands_twice() -> None:
     assert np.flatnonzero(np.isneginf(scores[0])).tolist() == [2, 4]
 
 
-def test_the_last_word_is_where_the_room_ends(tmp_path: Path) -> None:
-    _, network = pair("llama", tmp_path)
+def test_the_last_word_is_where_the_room_ends() -> None:
+    _, network = pair("llama")
     settings = Generation(end=(2,), max_tokens=99, banned=(2,))
     assert settings.end == (2,)
     prompt = [3] * (LONGEST - 4)
@@ -259,25 +263,23 @@ def test_the_last_word_is_where_the_room_ends(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("beams", [1, 2])
-def test_what_cannot_be_written(
-    family: str, sources: Prompts, changes: dict[str, Any], says: str, beams: int, tmp_path: Path
-) -> None:
-    _, network = pair(family, tmp_path)
+def test_what_cannot_be_written(family: str, sources: Prompts, changes: dict[str, Any], says: str, beams: int) -> None:
+    _, network = pair(family)
     settings = replace(Generation(start=0, end=(2,), beams=beams), **changes)
     with pytest.raises(BadInput, match=says):
         ours(network, sources, settings)
 
 
-def test_as_few_as_many_need_no_end(tmp_path: Path) -> None:
-    _, network = pair("gpt2", tmp_path)
+def test_as_few_as_many_need_no_end() -> None:
+    _, network = pair("gpt2")
     for beams in (1, 2):
         (texts,) = ours(network, [[5]], Generation(min_tokens=6, max_tokens=6, beams=beams))
         assert [len(text.tokens) for text in texts] == [6] * beams
 
 
-def test_sources_are_for_encoders(tmp_path: Path) -> None:
-    _, bart = pair("bart", tmp_path / "bart")
-    _, gpt2 = pair("gpt2", tmp_path / "gpt2")
+def test_sources_are_for_encoders() -> None:
+    _, bart = pair("bart")
+    _, gpt2 = pair("gpt2")
     with pytest.raises(BadInput, match="needs a source to read"):
         NativeSteps(bart)
     with pytest.raises(BadInput, match="goes on from a prompt"):

@@ -1,4 +1,4 @@
-"""Distil a tiny student and write its weights: run alone, or several times at once by `accelerate launch`."""
+"""Distil tiny students and write their weights, in two processes at once and alone: each in a folder that is given."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from accelerate import debug_launcher
 from safetensors.torch import save_file
 
 from models.checkpoint import Checkpoint
@@ -71,4 +73,6 @@ def _data(rows: int, seed: int) -> Encoded:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    torch.optim.AdamW([torch.zeros(1)])  # loads what every training needs, once for all processes
+    debug_launcher(main, (Path(sys.argv[1]),), num_processes=2)
+    main(Path(sys.argv[2]))

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,34 +16,21 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tests" / "support" / "train_together.py"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def together(directory: Path, processes: int) -> None:
-    """Run the script as `accelerate launch` does; --multi_gpu stands for several processes, gloo where no GPU is."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    command += ["--main_process_port", str(free_port()), str(SCRIPT), str(directory)]
-    path = {"PYTHONPATH": str(ROOT), "PATH": str(Path(sys.executable).parent), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        command, cwd=directory, env={**path, "HOME": str(directory)}, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-
-
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    places = {}
-    alone = tmp_path_factory.mktemp("alone")
-    subprocess.run(
-        [sys.executable, str(SCRIPT), str(alone)], cwd=alone, env={"PYTHONPATH": str(ROOT)}, check=True, timeout=300
+    """Return where two processes and one wrote what they had trained. `compress` in two processes of `accelerate
+    launch` is in tests/compress/test_single.py.
+    """
+    places = {name: tmp_path_factory.mktemp(name) for name in ("two", "alone")}
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, places.values())],
+        cwd=places["alone"],
+        env={"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
-    places["alone"] = alone
-    places["two"] = tmp_path_factory.mktemp("two")
-    together(places["two"], 2)
+    assert done.returncode == 0, done.stderr[-4000:]
     return places
 
 
