@@ -14,7 +14,7 @@ settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> None:
     """Before anything else, what a module's tests share too: on tiny models a second thread only waits."""
     torch.set_num_threads(1)
