@@ -89,6 +89,7 @@ def test_the_time_is_that_of_the_texts_and_the_levels() -> None:
     assert pacing._seconds(recipe, Pace(10.0, 5.0), 100, 50) == pytest.approx(wanted)
 
 
+@pytest.mark.usefixtures("timed_by_size")
 def test_a_search_is_scaled_once_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     plain = tiny_recipe(tmp_path) | {
@@ -113,6 +114,7 @@ def test_a_search_is_scaled_once_and_says_so(tmp_path: Path, monkeypatch: pytest
     assert not list((tmp_path / "runs" / "tiny" / "scratch" / "pace").iterdir())
 
 
+@pytest.mark.usefixtures("timed_by_size")
 def test_without_training_nothing_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pacing, "_pace", lambda state, root: pytest.fail("timed"))
     plain = tiny_recipe(tmp_path) | {
@@ -130,6 +132,7 @@ def test_few_texts_are_learned_from_more_often_but_not_for_ever() -> None:
         assert affordable_share(recipe_of(), fast, texts=texts, validation=10, seconds=1e6) == pytest.approx(share)
 
 
+@pytest.mark.usefixtures("timed_by_size")
 def test_a_search_may_keep_to_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pacing, "_pace", lambda state, root: pytest.fail("timed"))
     plain = tiny_recipe(tmp_path) | {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from support.examples import tiny_tokenizing
@@ -21,6 +23,7 @@ from models.native_steps import NativeSteps
 TEXTS, HOW = 12, Generation(start=1, end=(2,), max_tokens=8, min_tokens=8)
 
 
+@cache
 def in_int8(name: str) -> Checkpoint:
     network = random_network(SHAPES[name], seed=5)
     checkpoint = Checkpoint(network.shape, {}, tiny_tokenizing(), HOW).of(network)
@@ -32,23 +35,26 @@ def written(steps: Steps, text: list[int], *, behind: bool) -> tuple[int, ...]:
     return best.tokens
 
 
+def drawn_texts() -> list[list[int]]:
+    draw = np.random.default_rng(0)
+    return [draw.integers(3, 50, draw.integers(1, 9)).tolist() for _ in range(TEXTS)]
+
+
+@cache
+def written_by_the_network(name: str) -> list[tuple[int, ...]]:
+    network, behind = in_int8(name).network(), SHAPES[name].decoder is not None
+    return [written(NativeSteps(network, [text] if behind else None), text, behind=behind) for text in drawn_texts()]
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_graph_in_int8_writes_what_the_network_writes(name: str, target: str) -> None:
     network = in_int8(name).network()
     graph = graph_file(network, TARGETS[target])
     encoder = None if graph.encoder is None else graph.extra[graph.encoder]
-    loaded = writer_sessions(network.shape, graph.data, encoder, threads=1)
-    draw = np.random.default_rng(0)
-    texts = [draw.integers(3, 50, draw.integers(1, 9)).tolist() for _ in range(TEXTS)]
-    behind = encoder is not None
-    same = [
-        np.equal(
-            written(NativeSteps(network, [text] if behind else None), text, behind=behind),
-            written(RuntimeSteps(loaded, [text] if behind else None), text, behind=behind),
-        ).mean()
-        for text in texts
-    ]
+    loaded, behind = writer_sessions(network.shape, graph.data, encoder, threads=1), encoder is not None
+    found = [written(RuntimeSteps(loaded, [text] if behind else None), text, behind=behind) for text in drawn_texts()]
+    same = [np.equal(*both).mean() for both in zip(written_by_the_network(name), found, strict=True)]
     assert np.mean(same) > 0.95
 
 

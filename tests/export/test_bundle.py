@@ -131,8 +131,8 @@ def test_a_bundle_of_embeddings_is_one_of_sentence_transformers(
 @pytest.mark.parametrize("head", OF_SENTENCES, ids=lambda head: str(head.width))
 def test_sentence_transformers_loads_a_bundle(head: HeadShape, tmp_path: Path, tokenizing: Tokenizing) -> None:
     """Needs sentence-transformers and optimum-onnx, which are no dependencies of the tests."""
-    library = pytest.importorskip("sentence_transformers")
     pytest.importorskip("optimum.onnxruntime")
+    library = pytest.importorskip("sentence_transformers")
     network = random_network(tiny_shape(vocab_size=300, head=head))
     bundle = write_bundle(tmp_path, contents(tokenizing, network=network))
     (answer,) = bundle.predict(["a small thing"])
