@@ -113,10 +113,14 @@ class Emit:
 
     def microsoft(self, operator: str, *inputs: Value | None, role: str, **attributes: Attribute) -> Value:
         """Return the output of one of ONNX Runtime's own operators."""
-        (result,) = values.node(
-            operator, inputs, domain=MICROSOFT, attributes=attributes, roles=(role,), path=self.path
-        )
+        (result,) = self.several_of_microsoft(operator, *inputs, roles=(role,), **attributes)
         return result
+
+    def several_of_microsoft(
+        self, operator: str, *inputs: Value | None, roles: tuple[str, ...], **attributes: Attribute
+    ) -> tuple[Value, ...]:
+        """Return the outputs of one of ONNX Runtime's own operators, one for every role."""
+        return values.node(operator, inputs, domain=MICROSOFT, attributes=attributes, roles=roles, path=self.path)
 
     def either(
         self,

@@ -116,9 +116,7 @@ def _outputs(network: Network, emit: Emit, given: dict[str, Value]) -> dict[Port
     stack = emit if network.decoder is None else emit.at("decoder")
     part = network if network.decoder is None else network.decoder
     assert isinstance(part.embeddings, Embeddings)
-    hidden = written_embeddings(
-        part.embeddings, stack.at("embeddings"), emit.child(network, table, given[IDS]), reach.places
-    )
+    hidden = written_embeddings(part.embeddings, stack.at("embeddings"), emit.child(network, table, given[IDS]), reach)
     outputs: dict[Port, Value] = {}
     for index, (block, ports) in enumerate(zip(part.layers, layers, strict=True)):
         before = Kept(given[ports.key.past], given[ports.value.past])

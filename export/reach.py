@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from onnx import TensorProto
 
 from export.emit import Emit
 from export.values import Value
@@ -37,6 +38,7 @@ class Reach:
         first, self.one = emit.node("Squeeze", past, role="first"), self._number(1)
         self.index = self._counted(self._number(0), self.every, "index")  # (all,)
         self.readers = self._counted(first, self.every, "readers")  # (new,)
+        self.past, self.given = past, places
         self.places = self._axes(self.readers, 0, role="places") if places is None else places
         across, down = self._axes(self.index, 0, role="index_across"), self._axes(self.readers, 1, role="readers_down")
         self.apart = emit.node("Sub", across, down, role="apart")  # (new, all), negative before the reader
@@ -45,6 +47,11 @@ class Reach:
         self.mask = self._causal(mask)
         self.wide_mask = self._axes(self.mask, 1, role="mask_by_group")
         self.source = None if source_mask is None else self._absent(source_mask, "source_mask")
+        # As ONNX Runtime's own attention takes them.
+        self.written = None if mask is None else emit.node("Cast", mask, role="written_tokens", to=TensorProto.INT32)
+        self.source_tokens = (
+            None if source_mask is None else emit.node("Cast", source_mask, role="source_tokens", to=TensorProto.INT32)
+        )
         self.turns: dict[tuple[float, int], Turn] = {}
         self.splits: dict[int, Value] = {}
 

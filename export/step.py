@@ -73,6 +73,9 @@ def _attended(module: Attention, emit: Emit, hidden: Value, reach: Reach, past: 
     if module.heads == 0:
         return emit.alone(module, "output"), Kept(*_empty(emit, past.key, reach))
     read = emit.children(module, ("query", "key", "value"), hidden)
+    if emit.target.microsoft and module.heads == module.key_heads:
+        context, own = _at_once(module, emit, read, reach, past)
+        return emit.child(module, "output", context), own
     counts = (module.heads, module.key_heads, module.key_heads)
     query, key, value = (
         emit.node("Reshape", part, emit.integers([0, 0, count, module.head_size], "by_head"), role=f"{name}_heads")
@@ -92,6 +95,55 @@ def _attended(module: Attention, emit: Emit, hidden: Value, reach: Reach, past: 
     else:
         context = _in_groups(module, emit, query, own, reach)
     return emit.child(module, "output", _joined(module, emit, context)), own
+
+
+def _at_once(module: Attention, emit: Emit, read: list[Value], reach: Reach, past: Kept) -> tuple[Value, Kept]:
+    """Return what `_attended` does before the output projection, by one operator: of a small network, a step costs
+    about as much as it has nodes.
+    """
+    query, key, value = read
+    if module.rotary is not None:
+        turn = reach.turn(module.rotary, module.head_size)
+        query, key = (_turned_flat(module, emit, part, turn, name) for name, part in (("query", query), ("key", key)))
+    bias = None
+    if module.relative is not None:
+        by_head = _bias(module.relative, emit.at("relative"), reach.distances(), (module.heads, 1))
+        bias = emit.node("Unsqueeze", by_head, emit.integers([0], "axis"), role="bias")
+    context, *own = _multi_head(
+        module,
+        emit,
+        query,
+        key,
+        value,
+        None,
+        reach.written,
+        bias,
+        *past,
+        roles=("context", "present_key", "present_value"),
+        unidirectional=1,
+    )
+    return context, Kept(*own)
+
+
+def _multi_head(
+    module: Attention | CrossAttention,
+    emit: Emit,
+    *inputs: Value | None,
+    roles: tuple[str, ...],
+    unidirectional: int = 0,
+) -> tuple[Value, ...]:
+    """Return what ONNX Runtime's MultiHeadAttention gives for query (batch, new, width), keys and values as that or by
+    head, no bias, a mask (batch, time), what is added to scores (1, heads, new, time), and keys and values of before.
+    """
+    scale = 1 / math.sqrt(module.head_size) if module.scale is None else module.scale
+    return emit.several_of_microsoft(
+        "MultiHeadAttention",
+        *inputs,
+        roles=roles,
+        num_heads=module.heads,
+        scale=scale,
+        unidirectional=unidirectional,
+    )
 
 
 def _empty(emit: Emit, past: Value, reach: Reach) -> tuple[Value, Value]:
@@ -116,6 +168,14 @@ def _turned(module: Attention, emit: Emit, heads: Value, turn: tuple[Value, Valu
     along = emit.node("Mul", heads, turn[0], role=f"{name}_along")
     across = emit.node("Mul", exchanged, turn[1], role=f"{name}_across")
     return emit.node("Add", along, across, role=f"{name}_turned")
+
+
+def _turned_flat(module: Attention, emit: Emit, flat: Value, turn: tuple[Value, Value], name: str) -> Value:
+    """Return (batch, new, heads * size) turned."""
+    split = emit.integers([0, 0, module.heads, module.head_size], "by_head")
+    heads = _turned(module, emit, emit.node("Reshape", flat, split, role=f"{name}_heads"), turn, name)
+    joined = emit.integers([0, 0, module.heads * module.head_size], "joined")
+    return emit.node("Reshape", heads, joined, role=f"{name}_turned_flat")
 
 
 def _added(module: Attention, emit: Emit, reach: Reach) -> Value:
@@ -197,6 +257,9 @@ def _crossed(
     """
     if module.heads == 0 or memory is None:
         return emit.alone(module, "output"), None
+    if emit.target.microsoft:
+        gathered, crossing = _crossed_at_once(module, emit, hidden, reach, memory)
+        return emit.child(module, "output", gathered), crossing
     split = emit.integers([0, 0, module.heads, module.head_size], "by_head")
     asked = emit.node("Reshape", emit.child(module, "query", hidden), split, role="query_heads")
     query = _by_head(emit, asked, "query")
@@ -204,13 +267,34 @@ def _crossed(
         _by_head(emit, emit.node("Reshape", part, split, role=f"{name}_heads"), name)
         for name, part in zip(("key", "value"), emit.children(module, ("key", "value"), memory.states), strict=True)
     )
-    nothing = emit.constant(np.zeros((0, module.heads, 0, module.head_size), dtype=np.float32), "nothing")
-    unused = [emit.node("Identity", nothing, role=f"no_{name}") for name in ("key", "value")]
     context, *kept = emit.either(
         memory.cached,
-        [_gathered(module, emit, query, memory.past, reach.source), *unused],
+        [_gathered(module, emit, query, memory.past, reach.source), *_unread(module, emit)],
         [_gathered(module, emit, query, Kept(key, value), reach.source), key, value],
         outside=[query, memory.states, *memory.past, *([] if reach.source is None else [reach.source])],
         roles=("context_by_head", "present_key", "present_value"),
     )
     return emit.child(module, "output", _joined(module, emit, context)), Kept(*kept)
+
+
+def _crossed_at_once(
+    module: CrossAttention, emit: Emit, hidden: Value, reach: Reach, memory: Memory
+) -> tuple[Value, Kept]:
+    """Return what `_crossed` does before the output projection, by one operator in each branch."""
+    query = emit.child(module, "query", hidden)
+    read = emit.children(module, ("key", "value"), memory.states)
+    mask, roles = reach.source_tokens, ("context", "present_key", "present_value")
+    context, *kept = emit.either(
+        memory.cached,
+        [*_multi_head(module, emit, query, *memory.past, None, mask, roles=roles[:1]), *_unread(module, emit)],
+        _multi_head(module, emit, query, *read, None, mask, roles=roles),
+        outside=[query, memory.states, *memory.past, *([] if mask is None else [mask])],
+        roles=roles,
+    )
+    return context, Kept(*kept)
+
+
+def _unread(module: CrossAttention, emit: Emit) -> list[Value]:
+    """Return no keys and no values: those of before stay where they are."""
+    nothing = emit.constant(np.zeros((0, module.heads, 0, module.head_size), dtype=np.float32), "nothing")
+    return [emit.node("Identity", nothing, role=f"no_{name}") for name in ("key", "value")]

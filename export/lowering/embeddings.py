@@ -8,6 +8,7 @@ import numpy as np
 from torch import nn
 
 from export.emit import Emit
+from export.reach import Reach
 from export.values import Value
 from models.layers.embeddings import Embeddings, SinusoidalPositions, WordOutput
 from models.layers.quantized import QuantizedEmbedding
@@ -30,14 +31,20 @@ def lower_embeddings(module: Embeddings, emit: Emit, ids: Value, kinds: Value | 
     return _finished(module, emit, parts)
 
 
-def written_embeddings(module: Embeddings, emit: Emit, words: Value, places: Value) -> Value:
-    """Return (batch, new, hidden) for rows of the word table `words` (batch, new, width) at `places` (batch or 1, new).
+def written_embeddings(module: Embeddings, emit: Emit, words: Value, reach: Reach) -> Value:
+    """Return (batch, new, hidden) for rows of the word table `words` (batch, new, width) of the new tokens of `reach`.
 
     What is written is batch first: a step has one token of each text, and keys and values are kept by text.
     """
     parts = [_scaled(module, emit, words)]
-    if module.position is not None:
+    if isinstance(module.position, nn.Embedding | SinusoidalPositions) and reach.given is None:
+        # They are behind one another: a stretch of the table.
+        table = emit.at("position").constant(module.position.weight[module.position_offset :], "rows")
+        stretch = (reach.past, reach.every, emit.integers([0], "axis"))
+        parts.append(emit.node("Slice", table, *stretch, role="positions"))  # (new, hidden)
+    elif module.position is not None:
         offset = emit.constant(np.array(module.position_offset, dtype=np.int64), "offset")
+        places = reach.places
         rows = places if module.position_offset == 0 else emit.node("Add", places, offset, role="position_ids")
         parts.append(emit.child(module, "position", rows))
     return _finished(module, emit, parts)

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from support.hugging_face import saved
 from support.writers import LONGEST, SIZES, writer
 from transformers import GenerationConfig
@@ -24,7 +26,7 @@ from models.generation import Prompts, generate, starts, stream
 from models.generation_settings import Ending, Generation, Sampling, read_generation, written_generation
 from models.native_steps import NativeSteps
 from models.network import Network
-from models.token_scores import allowed, drawn, log_shares
+from models.token_scores import allowed, drawn, largest, log_shares
 
 BEHIND = ("t5", "bart", "marian")
 ALONE = ("gpt2", "llama")
@@ -225,6 +227,13 @@ def test_log_shares_are_those_of_softmax() -> None:
     logits = np.random.default_rng(0).normal(size=(3, 7)).astype(np.float32) * 30
     expected = torch.from_numpy(logits).log_softmax(-1).numpy()
     np.testing.assert_allclose(log_shares(logits), expected, rtol=1e-5, atol=1e-6)
+
+
+@given(st.integers(1, 400), st.integers(1, 40), st.integers(0, 99), st.sampled_from([2, 50, 100_000]))
+def test_the_largest_are_those_of_a_sort_with_ties_and_without(size: int, count: int, seed: int, kinds: int) -> None:
+    values = np.random.default_rng(seed).integers(0, kinds, size).astype(np.float32)
+    values[values == 0] = -np.inf
+    assert largest(values, count).tolist() == np.argsort(-values, kind="stable")[:count].tolist()
 
 
 def test_no_pair_stands_twice() -> None:
