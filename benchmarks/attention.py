@@ -18,7 +18,6 @@ import lzma
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,13 +25,12 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.quantization.schemes import forms_of, quantize
-from compress.report.axes import Scale
-from compress.report.markup import Markup, el
 from compress.sources import embedded_teacher
 from compress.statistics import Interval, ratio_interval
 from export.latency import Call, compare
 from export.lower import lower
 from export.target import CPU
+from line_chart import Point, line_chart
 from models.checkpoint import Checkpoint
 from models.files import write_text
 from models.shape import HeadShape, LayerShape, ModelShape
@@ -48,12 +46,6 @@ KINDS = {
     "linear": replace(LAYER, linear=True),
 }
 TOKENS_PER_PASS = 4096  # of the texts that are timed one after the other
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 430, 46, 100, 30, 42
-STYLE = """
-svg .line { fill: none; stroke: currentColor; stroke-width: 1.8; } svg .point { fill: currentColor; }
-svg .of-0 { color: var(--accent); } svg .of-1 { color: var(--good); } svg .of-2 { color: var(--bad); }
-svg text.kind { fill: currentColor; font-weight: 600; }
-"""
 
 
 class Row(NamedTuple):
@@ -146,42 +138,13 @@ def table(rows: Sequence[Row]) -> str:
 
 def drawing(rows: Sequence[Row]) -> str:
     """Return times faster than full attention over the length, as SVG."""
-    ends = [end for row in rows for end in (row.faster.low, row.faster.estimate, row.faster.high) if 0 < end < 1e3]
-    tokens = sorted({row.tokens for row in rows})
-    across = Scale(tokens[0], tokens[-1], LEFT + 12, WIDTH - RIGHT, log=True)
-    up = Scale(min(0.8, *ends) * 0.95, max(1.5, *ends) * 1.05, HEIGHT - BOTTOM, TOP, log=True)
-    marks: list[Markup] = [el("text", "times faster than full attention (log)", x=4, y=14, class_="caption")]
-    for value in up.ticks(8):
-        marks.append(el("line", x1=LEFT, x2=WIDTH - RIGHT, y1=up(value), y2=up(value), class_="grid"))
-        marks.append(el("text", f"{value:g}", x=LEFT - 8, y=up(value) + 4, text_anchor="end", class_="tick"))
-    marks.append(el("line", x1=LEFT, x2=WIDTH - RIGHT, y1=up(1), y2=up(1), class_="reference"))
-    marks.append(el("text", "full", x=WIDTH - RIGHT + 9, y=up(1) + 4, class_="tick"))
-    for length in tokens:
-        name = el("text", f"{length:,}", x=across(length), y=HEIGHT - 24, text_anchor="middle", class_="tick")
-        marks += [name, el("line", x1=across(length), x2=across(length), y1=TOP, y2=HEIGHT - BOTTOM, class_="grid")]
-    marks.append(el("text", "tokens (log)", x=WIDTH - RIGHT, y=HEIGHT - 6, text_anchor="end", class_="caption"))
-    marks += [_line([row for row in rows if row.kind == kind], across, up, k) for k, kind in enumerate(list(KINDS)[1:])]
-    told = "; ".join(f"{row.kind} at {row.tokens}: {row.faster.estimate:.2f}" for row in rows)
-    style = (resources.files("compress.report") / "style.css").read_text(encoding="utf-8") + STYLE
-    head, rest = el(
-        "svg",
-        marks,
-        viewBox=f"0 0 {WIDTH} {HEIGHT}",
-        role="img",
-        aria_label=f"Times faster than full attention. {told}.",
-    ).text.split(">", 1)
-    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{rest}\n'
+    lines = {kind: [_point(row) for row in rows if row.kind == kind] for kind in list(KINDS)[1:]}
+    return line_chart(lines, caption="times faster than full attention", range_=(0.8, 1.5), reference=FULL)
 
 
-def _line(rows: Sequence[Row], across: Scale, up: Scale, number: int) -> Markup:
-    places = [(across(row.tokens), up(row.faster.estimate)) for row in rows]
-    marks = [el("polyline", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in places), class_="line")]
-    for row, (x, y) in zip(rows, places, strict=True):
-        told = f"{row.kind}, {row.tokens} tokens: {row.ms:.3g} ms, {row.faster.estimate:.2f} times faster"
-        marks.append(el("line", x1=x, x2=x, y1=up(row.faster.low), y2=up(row.faster.high), class_="line"))
-        marks.append(el("circle", el("title", told), cx=x, cy=y, r=3, class_="point"))
-    x, y = places[-1]
-    return el("g", marks, el("text", rows[-1].kind, x=x + 9, y=y + 4, class_="kind"), class_=f"of-{number}")
+def _point(row: Row) -> Point:
+    told = f"{row.tokens} tokens: {row.ms:.3g} ms, {row.faster.estimate:.2f} times faster"
+    return Point(row.tokens, row.faster.estimate, row.faster.low, row.faster.high, told)
 
 
 def main() -> None:
