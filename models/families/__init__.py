@@ -12,6 +12,7 @@ from models.families.gpt2 import GPT2
 from models.families.llama import LLAMA
 from models.families.marian import MARIAN
 from models.families.mbart import MBART
+from models.families.mistral import MISTRAL
 from models.families.modernbert import MODERNBERT
 from models.families.mpnet import MPNET
 from models.families.pegasus import PEGASUS
@@ -33,6 +34,7 @@ FAMILIES: tuple[Family, ...] = (
     LLAMA,
     MARIAN,
     MBART,
+    MISTRAL,
     MODERNBERT,
     MPNET,
     PEGASUS,

@@ -58,9 +58,10 @@ THEIRS = {
     "pegasus": BART,
     "gpt2": {"": "transformer.h.{i}.", "attention": "attn.c_proj", "ffn": "mlp.c_proj"},
     "llama": LLAMA,
+    "mistral": LLAMA,
     "qwen2": LLAMA,
 }
-CUT = ("t5", "t5 gated silu", "bart", "marian of two vocabularies", "pegasus", "gpt2", "llama", "qwen2")
+CUT = ("t5", "t5 gated silu", "bart", "marian of two vocabularies", "pegasus", "gpt2", "llama", "mistral", "qwen2")
 cases = pytest.mark.parametrize(("family", "changes"), [CASES[name] for name in CUT], ids=CUT)
 shapes = pytest.mark.parametrize("name", ["bart", "t5", "gpt2", "llama"])
 

@@ -360,7 +360,12 @@ def test_a_silu_or_tanh_network_is_refused_where_the_format_has_none(family: str
             "'brt'.*bert, deit, distilbert, electra, gpt2.*Did you mean 'bert'",
         ),
         ("bert", {"model_type": "xlnet"}, Unsupported, "'xlnet'.*bert, deit, distilbert, electra, gpt2, llama, marian"),
-        ("bert", {"model_type": None}, Unsupported, "mbart, modernbert, mpnet, mt5, pegasus, qwen2, roberta, t5, vit"),
+        (
+            "bert",
+            {"model_type": None},
+            Unsupported,
+            "mbart, mistral, modernbert, mpnet, mt5, pegasus, qwen2, roberta, t5, vit",
+        ),
     ],
 )
 def test_configs_that_are_not_ours(

@@ -47,6 +47,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "mpnet": {"type_vocab_size": 0, "relative": RelativeBias()},
     "gpt2": {**ALONE, "embedding_norm": False},
     "llama": {**ALONE, **LLAMA, "biases": Biases.NONE},
+    "mistral": {**ALONE, **LLAMA},
     "qwen2": {**ALONE, **LLAMA, "biases": Biases.READING},
     "bart": {**BEHIND, "pre_norm": False},
     "mbart": BEHIND,

@@ -16,6 +16,7 @@ from transformers import (
     LlamaConfig,
     MarianConfig,
     MBartConfig,
+    MistralConfig,
     PegasusConfig,
     PreTrainedConfig,
     Qwen2Config,
@@ -72,6 +73,7 @@ SIZES: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
     "pegasus": (PegasusConfig, BART_SIZES),
     "marian": (MarianConfig, {**BART_SIZES, "decoder_start_token_id": 1}),
     "llama": (LlamaConfig, LLAMA_SIZES),
+    "mistral": (MistralConfig, LLAMA_SIZES),
     "qwen2": (Qwen2Config, LLAMA_SIZES),
 }
 # The cases that each family must read; the network has all of these settings.
@@ -107,6 +109,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "llama with biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
     "llama with biases of attention alone": ("llama", {"attention_bias": True}),
+    "mistral": ("mistral", {}),
+    "mistral with a window as long as texts are": (
+        "mistral",
+        {"sliding_window": LONGEST, "max_position_embeddings": 99},
+    ),
     "qwen2": ("qwen2", {}),
     "qwen2 tied": ("qwen2", {"tie_word_embeddings": True, "num_key_value_heads": 2}),
 }
