@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -171,7 +170,7 @@ def _points(
             anew = False
     assert recipe.prune is not None
     cuts = _trains(recipe)  # else what is not cut at all is the mildest level
-    step = half_step(recipe.prune) if cuts else recipe.prune
+    step = first_step(recipe) if cuts else recipe.prune
     while True:
         began, took = time.monotonic(), 0.0
         if cuts:
@@ -195,14 +194,14 @@ def _points(
         anew = False
 
 
-def half_step(settings: PruneSettings) -> PruneSettings:
-    """Return settings that remove half as much, so that twice in a row they come to the same.
-
-    The first level that is trained is cut so: a search that ends at its first level has nothing to hand over.
+def first_step(recipe: Recipe) -> PruneSettings:
+    """Return the settings of the first level that is cut: it has most to learn, and so goes as far as one may in one
+    training.
     """
-    if settings.speedup is not None:
-        return settings.model_copy(update={"speedup": round(math.sqrt(settings.speedup), 4)})
-    return settings.model_copy(update={"sparsity": round(1 - math.sqrt(1 - (settings.sparsity or 0.0)), 4)})
+    assert recipe.prune is not None
+    assert recipe.search is not None
+    first = recipe.search.first_speedup
+    return recipe.prune if first is None else recipe.prune.model_copy(update={"speedup": first})
 
 
 def _trains(recipe: Recipe) -> bool:
@@ -221,6 +220,9 @@ def _settings(recipe: Recipe) -> SearchSettings:
     if missing:
         raise BadInput(f"the recipe has no {' and no '.join(missing)}", where=recipe.name, fix="See `compress search`.")
     assert recipe.search is not None
+    assert recipe.prune is not None
+    if recipe.search.first_speedup is not None and recipe.prune.speedup is None:
+        raise BadInput("levels are pruned by a share of the weights", where="search.first_speedup", fix="Leave it out.")
     return recipe.search
 
 

@@ -119,6 +119,11 @@ class SearchSettings(Settings):
         True, description="Shorten trainings that would take longer than the minutes, and lengthen those on few texts."
     )
     levels: Count = Field(12, description="Most levels of a family.")
+    first_speedup: Annotated[float, Field(gt=1.0)] | None = Field(
+        None,
+        description="How many times as fast the first level that is cut is as the model before; as later ones if "
+        "left out.",
+    )
     trials: Count = Field(1, description="Families that are grown: the recipe's own, then others drawn from the space.")
     space: dict[str, tuple[Any, ...]] = Field(
         {},

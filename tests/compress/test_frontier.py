@@ -10,20 +10,17 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from support.examples import TINY_PRUNING, tiny_recipe
 from support.timing import time_by_size
 from support.vocabularies import word_piece_checkpoint
 
 from compress import frontier
 from compress.cli import main
-from compress.frontier import choose, half_step, search
+from compress.frontier import choose, first_step, search
 from compress.goal_settings import SearchSettings
 from compress.pipeline import require_passed
 from compress.recipe import make_recipe
 from compress.record import RunResult
-from compress.settings import PruneSettings
 from compress.stages import PRUNE
 from compress.trials import Clock, Trials
 from export.verify import verify_bundle
@@ -113,20 +110,12 @@ def test_levels_shrink_and_the_fastest_is_handed_over(finished: Finished) -> Non
     assert [step["stage"] for step in manifest["lineage"]] == ["teacher", result.chosen]
 
 
-def test_the_first_level_goes_half_a_step(finished: Finished) -> None:
-    result = finished.result
-    run = finished.folder / "runs" / "tiny"
-    first, second = (json.loads(file.read_text())["settings"] for file in sorted(run.glob("*/?-prune/artifact.json")))
-    assert second["sparsity"] == finished.plain["prune"]["sparsity"]
-    assert (1 - first["sparsity"]) ** 2 == pytest.approx(1 - second["sparsity"], abs=1e-3)
-    assert result.stages[1].validation.parameters > result.stages[2].validation.parameters
-
-
-@given(st.floats(1.01, 4.0))
-def test_two_half_steps_are_one(speedup: float) -> None:
-    halved = half_step(PruneSettings(speedup=speedup, sparsity=None)).speedup
-    assert halved is not None
-    assert halved**2 == pytest.approx(speedup, rel=1e-3)
+def test_the_first_level_may_be_cut_further_than_later_ones() -> None:
+    recipe = make_recipe({"prune": {"speedup": 1.25, "sparsity": None}, "search": {"first_speedup": 2.6}}, where="test")
+    assert first_step(recipe).speedup == 2.6
+    assert first_step(recipe).recovery == recipe.prune.recovery
+    plain = make_recipe({"prune": {"speedup": 1.25, "sparsity": None}, "search": {}}, where="test")
+    assert first_step(plain) == plain.prune
 
 
 def test_the_vocabulary_is_trimmed_first_and_judged_on_texts_from_elsewhere(
