@@ -222,7 +222,9 @@ def _settings(recipe: Recipe) -> SearchSettings:
     assert recipe.search is not None
     assert recipe.prune is not None
     if recipe.search.first_speedup is not None and recipe.prune.speedup is None:
-        raise BadInput("levels are pruned by a share of the weights", where="search.first_speedup", fix="Leave it out.")
+        raise BadInput(
+            "levels are pruned by a share of the weights", where="search.first_speedup", fix="Set it to null."
+        )
     return recipe.search
 
 

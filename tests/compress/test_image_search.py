@@ -17,7 +17,10 @@ from export.bundle import Bundle
 from models.shape import HeadShape
 
 pytestmark = pytest.mark.usefixtures("timed_by_size")
-SMALL = ["prune.speedup=null", "prune.sparsity=0.2", "prune.rounds=1", "prune.ffn_multiple=4", "prune.examples=32"]
+SMALL = [
+    *("prune.speedup=null", "prune.sparsity=0.2", "search.first_speedup=null"),
+    *("prune.rounds=1", "prune.ffn_multiple=4", "prune.examples=32"),
+]
 
 
 @pytest.fixture
@@ -51,14 +54,15 @@ def test_a_shipped_search_works_on_images(
     call([*words, *more, "--json"], 0)
     told = capsys.readouterr()
     assert "Images have no words: trim" in told.err
-    assert ("distill.copies" in told.err) == (more == ["--no-fit"])
+    assert ("prune.recovery.copies" in told.err) == (more == ["--no-fit"])
     report = json.loads(told.out)
     assert report["chosen"] == ("level-1" if more == ["--no-fit"] else "level-0")
     recipe = report["recipe"]
     assert (recipe["trim"], recipe["prune"]["recovery"]["embeddings"]) == (None, "float")
     assert not recipe["quantize"]["compensate"]
-    if recipe["distill"] is not None:
-        assert (recipe["distill"]["copies"], recipe["distill"]["epochs"]) == (0, 10.0)  # 5 over the texts and a copy
+    if more == ["--no-fit"]:
+        recovery = recipe["prune"]["recovery"]
+        assert (recovery["copies"], recovery["epochs"]) == (0, 8.0)  # 4 over the texts and a copy
     bundle = Bundle.open(tmp_path / "runs" / "search" / "bundle")
     (answer,) = bundle.predict([str(tmp_path / "validation" / "top" / "0.png")])
     assert answer.values["label"] in ("bottom", "top")
