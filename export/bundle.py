@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from export.card import Card
 from export.golden_writing import writing_gap, written_example
 from export.manifest import (
     FORMAT,
@@ -143,6 +144,11 @@ class Bundle:
         """Return the tokenizer; BadInput where the model reads something else than texts."""
         return tokenizer_of(self.reader)
 
+    @property
+    def card(self) -> Card:
+        """Return what the bundle's page is made from."""
+        return Card(self.manifest, self.shape, _task(self.shape), {*self.manifest.files, MANIFEST_FILE})
+
     @cached_property
     def session(self) -> onnxruntime.InferenceSession:
         """Return a session on one thread."""
@@ -268,7 +274,7 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
         encoder=graph.encoder,
     )
     present = {file.name for file in directory.iterdir()} | {MANIFEST_FILE}
-    write_text(directory / README_FILE, readme(manifest, shape=shape, task=_task(shape), files=present))
+    write_text(directory / README_FILE, readme(Card(manifest, shape, _task(shape), present)))
     listed = {name: FileEntry(sha256=sha, bytes=size) for name, (sha, size) in digest_files(directory).items()}
     manifest = manifest.model_copy(update={"files": listed})
     write_json(directory / MANIFEST_FILE, manifest.model_dump(exclude_defaults=True))
