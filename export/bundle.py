@@ -30,9 +30,10 @@ from export.manifest import (
 from export.readme import readme
 from export.runtime_steps import WriterSessions, writer_sessions
 from export.session import Floats, open_session, run
+from export.whole_graph import check_weights_inside
 from models.errors import BadFile, BadInput, Mismatch
 from models.family import architecture_of, head_keys, image_keys
-from models.files import digest_files, inside, read_object, write_bytes, write_json, write_text
+from models.files import check_no_links, digest_files, inside, read_object, write_bytes, write_json, write_text
 from models.generation_settings import GENERATION_CONFIG, GENERATION_FILE, Generation, written_generation
 from models.progress import Progress, silent
 from models.reading import Arrays, Reader, load_reader, tokenizer_of
@@ -103,20 +104,25 @@ class Bundle:
         """Return the bundle in a directory, its manifest read and nothing else.
 
         Raises:
-            BadFile: there is no valid manifest, or the model is not in its list of files.
+            BadFile: there is no valid manifest, the model is not in its list of files, or a file is a link or has a name
+                that leads elsewhere.
         """
         manifest = read_record(Manifest, directory / MANIFEST_FILE)
         for model in (manifest.model, *([] if manifest.encoder is None else [manifest.encoder])):
             if model not in manifest.files:
                 raise BadFile(f"the model {model!r} is not among its files", where=str(directory / MANIFEST_FILE))
-        for name in manifest.files:
-            inside(directory, name)
+        check_no_links(directory, {*manifest.files, *(file.name for file in directory.iterdir() if file.is_symlink())})
         return Bundle(directory, manifest)
 
     @property
     def model(self) -> Path:
-        """Return the path of the model file."""
-        return inside(self.directory, self.manifest.model)
+        """Return the path of the model file; BadFile where it keeps weights elsewhere."""
+        return self._graph(self.manifest.model)
+
+    @property
+    def encoder(self) -> Path | None:
+        """Return the path of the encoder of a model that writes behind one, as `model` does."""
+        return None if self.manifest.encoder is None else self._graph(self.manifest.encoder)
 
     @property
     def bytes(self) -> int:
@@ -168,12 +174,9 @@ class Bundle:
         """
         if self.shape.output is None:
             raise BadInput("the model writes nothing", where=str(self.directory), fix="Use `Bundle.predict`.")
-        encoder = self.manifest.encoder
-        if (encoder is None) != (self.shape.decoder is None):
+        if (self.manifest.encoder is None) != (self.shape.decoder is None):
             raise BadFile("the encoder and the model's shape do not fit together", where=str(self.directory))
-        return writer_sessions(
-            self.shape, self.model, None if encoder is None else inside(self.directory, encoder), threads=threads
-        )
+        return writer_sessions(self.shape, self.model, self.encoder, threads=threads)
 
     def golden_gap(self, examples: Sequence[GoldenExample]) -> list[float]:
         """Return how far what the model gives is from each example.
@@ -230,6 +233,11 @@ class Bundle:
             report(row + 1, len(data))
         return np.concatenate([np.zeros((0, self.shape.outputs), dtype=np.float32), *rows])
 
+    def _graph(self, name: str) -> Path:
+        path = inside(self.directory, name)
+        check_weights_inside(path)
+        return path
+
     def _logits(self, inputs: Arrays) -> Floats:
         """Return the logits (answers, labels) of one row."""
         return run(self.session, inputs).reshape(-1, self.shape.outputs)
@@ -255,7 +263,7 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
         write_json(directory / GENERATION_FILE, contents.generation.to_json())
         write_json(directory / GENERATION_CONFIG, written_generation(contents.generation, pad=shape.pad_token_id))
     session = open_session(directory / graph.name, threads=1)
-    golden = Golden(format=FORMAT, tolerance=_tolerance(shape), examples=_golden_examples(directory, session, contents))
+    golden = Golden(format=FORMAT, tolerance=tolerance_of(shape), examples=_golden_examples(directory, session, contents))
     write_json(directory / GOLDEN_FILE, golden.model_dump(exclude_defaults=True))
     manifest = Manifest(
         format=FORMAT,
@@ -293,15 +301,19 @@ def golden_gap(session: onnxruntime.InferenceSession, example: GoldenExample) ->
     """Return the largest difference between an example's expected logits and what the session gives.
 
     Raises:
-        BadFile: the example's inputs are not whole, or it has another number of logits or token types.
+        BadFile: the example's inputs are not whole or not the model's, or it has another number of logits or token types.
     """
-    logits = run(session, example.arrays()).reshape(-1)
+    try:
+        logits = run(session, example.arrays()).reshape(-1)
+    except BadInput as error:
+        raise BadFile(f"an example does not fit the model ({error})", where=GOLDEN_FILE) from None
     if len(logits) != len(example.logits):
         raise BadFile("an example's lengths do not fit together or do not fit the model", where=GOLDEN_FILE)
     return float(np.abs(logits - np.asarray(example.logits)).max())
 
 
-def _tolerance(shape: ModelShape) -> float:
+def tolerance_of(shape: ModelShape) -> float:
+    """Return how far a right output may be from a golden one, on another processor."""
     of_int8 = INT8_VECTOR_TOLERANCE if shape.head is not None and shape.head.normalized else INT8_TOLERANCE
     return of_int8 if shape.int8 else FLOAT_TOLERANCE
 
