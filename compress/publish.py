@@ -6,12 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from compress.ledger import BUNDLE_FOLDER
 from compress.record import Measurement, RunResult
 from export.bundle import Bundle
 from export.manifest import MANIFEST_FILE
 from models.files import new_directory, write_json
-
-FOLDER = "bundle"
 
 
 def publish(run: Path, result: RunResult) -> Path | None:
@@ -21,7 +20,7 @@ def publish(run: Path, result: RunResult) -> Path | None:
     hand over, the bundle of an earlier run is removed: nobody may take it for this one's.
     """
     last = result.last
-    target = run / FOLDER
+    target = run / BUNDLE_FOLDER
     if not result.passed or not (run / last.directory / MANIFEST_FILE).exists():
         if (target / MANIFEST_FILE).exists():
             shutil.rmtree(target)

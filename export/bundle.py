@@ -20,6 +20,7 @@ from export.manifest import (
     FORMAT,
     GOLDEN_FILE,
     MANIFEST_FILE,
+    README_FILE,
     FileEntry,
     Golden,
     GoldenExample,
@@ -30,6 +31,7 @@ from export.manifest import (
 from export.readme import readme
 from export.runtime_steps import WriterSessions, writer_sessions
 from export.session import Floats, open_session, run
+from export.verifier import VERIFIER_FILE, verifier
 from export.whole_graph import check_weights_inside
 from models.errors import BadFile, BadInput, Mismatch
 from models.family import architecture_of, head_keys, image_keys
@@ -53,7 +55,6 @@ FLOAT_TOLERANCE: Final = 1e-3
 INT8_TOLERANCE: Final = 5e-2
 INT8_VECTOR_TOLERANCE: Final = 2e-2  # of the numbers of an embedding of length 1, which are small
 CONFIG_FILE: Final = "config.json"
-README_FILE: Final = "README.md"
 _PACKAGES: Final = ("compress-transformers", "onnx", "onnxruntime", "torch")
 
 
@@ -104,8 +105,8 @@ class Bundle:
         """Return the bundle in a directory, its manifest read and nothing else.
 
         Raises:
-            BadFile: there is no valid manifest, the model is not in its list of files, or a file is a link or has a name
-                that leads elsewhere.
+            BadFile: there is no valid manifest, the model is not in its list of files, or a file is a link or has a
+                name that leads elsewhere.
         """
         manifest = read_record(Manifest, directory / MANIFEST_FILE)
         for model in (manifest.model, *([] if manifest.encoder is None else [manifest.encoder])):
@@ -257,13 +258,16 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
     for name, data in {graph.name: graph.data, **graph.extra}.items():
         write_bytes(inside(directory, name), data)
     contents.reader.compact().save(directory)
+    write_bytes(directory / VERIFIER_FILE, verifier())
     write_json(directory / CONFIG_FILE, _config(shape) if contents.config is None else contents.config)
     write_modules(directory, shape, contents.projection)
     if contents.generation is not None:
         write_json(directory / GENERATION_FILE, contents.generation.to_json())
         write_json(directory / GENERATION_CONFIG, written_generation(contents.generation, pad=shape.pad_token_id))
     session = open_session(directory / graph.name, threads=1)
-    golden = Golden(format=FORMAT, tolerance=tolerance_of(shape), examples=_golden_examples(directory, session, contents))
+    golden = Golden(
+        format=FORMAT, tolerance=tolerance_of(shape), examples=_golden_examples(directory, session, contents)
+    )
     write_json(directory / GOLDEN_FILE, golden.model_dump(exclude_defaults=True))
     manifest = Manifest(
         format=FORMAT,
@@ -301,7 +305,7 @@ def golden_gap(session: onnxruntime.InferenceSession, example: GoldenExample) ->
     """Return the largest difference between an example's expected logits and what the session gives.
 
     Raises:
-        BadFile: the example's inputs are not whole or not the model's, or it has another number of logits or token types.
+        BadFile: the example's inputs are not whole or not the model's, or its logits or token types are not as many.
     """
     try:
         logits = run(session, example.arrays()).reshape(-1)

@@ -25,7 +25,8 @@ _HOLDS: Final = """\
 | file | what it is |
 |---|---|
 {files}
-`compress verify .` checks all of it: digests, inputs and outputs, and the golden outputs.
+`compress verify .` checks all of it: digests, inputs and outputs, the golden outputs and the time. Without Python,
+`node verify.mjs` checks the digests, and the outputs and the time where `onnxruntime-node` is installed.
 """
 _ANSWER: Final = """
 session = onnxruntime.InferenceSession("{model}", providers=["CPUExecutionProvider"])
@@ -58,6 +59,7 @@ _FILES: Final = {
     "golden.json": "inputs with the outputs they must give",
     "modules.json": "what sentence-transformers reads first, then `sentence_bert_config.json` and the folders it names",
     "manifest.json": "digests, inputs and outputs, lineage and measurements",
+    "verify.mjs": "proves the bundle without Python",
 }
 _TEXTS: Final = """\
 {reads_names}import numpy as np

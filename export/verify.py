@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 import numpy as np
 
 from export.bundle import CONFIG_FILE, Bundle, port_entries, tolerance_of
-from export.manifest import GOLDEN_FILE, MANIFEST_FILE, Golden, PortEntry, read_record
+from export.manifest import GOLDEN_FILE, MANIFEST_FILE, Golden, Manifest, PortEntry, read_record
+from export.processor import Processor, processor
 from export.whole_graph import check_model
 from models.errors import BadFile, Mismatch
 from models.family import head_keys
@@ -33,33 +34,72 @@ class VerifyReport:
     tolerance: float
 
 
-def verify_bundle(directory: Path, *, besides: Collection[str] = ()) -> VerifyReport:
-    """Return what was checked of a bundle that is right in every point. `besides` are files that may lie there too, as
-    the record of the artifact that it is.
+class Checked(NamedTuple):
+    """A bundle whose files are all right, and the examples that it has yet to compute."""
+
+    bundle: Bundle
+    golden: Golden
+
+
+def check_bundle(directory: Path, *, besides: Collection[str] = ()) -> Checked:
+    """Return a bundle after checking all of it but what it computes. `besides` are files that may lie there too, as the
+    record of the artifact that it is.
 
     Raises:
         BadFile: the manifest is not valid; a file is missing, too many, a link, not what its digest says, or leads
             outside; a model is not valid, keeps weights elsewhere, or has other inputs or outputs than the manifest
             says; the tokenizer or the labels are not the model's; or there are no golden examples.
-        Mismatch: the model's outputs are not the golden ones.
     """
     try:
         bundle = Bundle.open(directory)
         _check_files(bundle, besides)
         _check_models(bundle)
         _check_parts(bundle)
-        golden = _golden(bundle)
-        gaps = bundle.golden_gap(golden.examples)
+        return Checked(bundle, _golden(bundle))
     except BadFile as error:
         raise BadFile(error.what, where=error.where, fix=error.fix or EXPORT_AGAIN) from error
+
+
+def verify_bundle(directory: Path, *, besides: Collection[str] = ()) -> VerifyReport:
+    """Return what was checked of a bundle that is right in every point.
+
+    Raises:
+        BadFile: as `check_bundle` raises, or an example does not fit the model.
+        Mismatch: the model's outputs are not the golden ones.
+    """
+    return verified(check_bundle(directory, besides=besides))
+
+
+def verified(checked: Checked) -> VerifyReport:
+    """Return what was checked of a bundle whose outputs here are the golden ones.
+
+    Raises:
+        BadFile, Mismatch: as `verify_bundle` raises.
+    """
+    bundle, golden = checked
+    where = bundle.directory / GOLDEN_FILE
+    try:
+        gaps = bundle.golden_gap(golden.examples)
+    except BadFile as error:
+        raise BadFile(error.what, where=str(where), fix=error.fix or EXPORT_AGAIN) from error
     worst = float(np.max(gaps))  # NaN if one is
     if not worst <= golden.tolerance:
-        raise Mismatch(
-            f"golden example {int(np.argmax(gaps))} differs by {worst:.3g}, allowed {golden.tolerance:.3g}",
-            where=str(directory / GOLDEN_FILE),
-            fix="This machine computes something else than the one that exported: see versions in manifest.json.",
-        )
+        what = f"golden example {int(np.argmax(gaps))} differs by {worst:.3g}, allowed {golden.tolerance:.3g}"
+        raise Mismatch(what, where=str(where), fix=advice(bundle.manifest, processor()))
     return VerifyReport(len(bundle.manifest.files), bundle.bytes, len(gaps), worst, golden.tolerance)
+
+
+def advice(manifest: Manifest, here: Processor) -> str:
+    """Return what to do about a bundle that computes something else on this processor."""
+    versions = "Compare the versions in manifest.json with those here."
+    if not {"dynamic", "static"} & set(manifest.int8.values()):
+        return f"This machine computes something else than the one that exported. {versions}"
+    mend = "Quantize with `quantize.reduced_range: true`, whose weights of 7 bits always have room, and export again."
+    if here.saturates:
+        return f"{here.name} has no VNNI instructions: sums of int8 products may be cut off at 16 bits. {mend}"
+    if here.saturates is None:
+        return f"On x86 without VNNI instructions sums of int8 products may be cut off at 16 bits: if so here, {mend}"
+    return f"{here.name} has room for sums of int8 products, so another kernel rounds otherwise. {versions}"
 
 
 def _check_files(bundle: Bundle, besides: Collection[str]) -> None:
