@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import yaml
 
 from export.card import Card
 from models.imaging import MODES
@@ -97,13 +99,14 @@ _TEXT: Final = '"What do you make of this?"'
 _PAIR: Final = '"Who wrote it?", "Ada wrote it in London."'
 
 
-def readme(card: Card, *, metadata: str = "", told: Sequence[str] = ()) -> str:
-    """Return the Markdown page of a bundle, with `metadata` before it, and what is `told` of how it was made, section
-    by section, before how to use it.
+def readme(card: Card, *, metadata: Mapping[str, Any] | None = None, told: Sequence[str] = ()) -> str:
+    """Return the Markdown page of a bundle: a head of metadata, with more of it where there is `metadata`, and what is
+    `told` of how it was made, section by section, before how to use it.
     """
+    head = yaml.safe_dump({**(metadata or {}), **card.metadata}, sort_keys=False, allow_unicode=True, width=1000)
     title = f"# {card.shape.family} for {card.task_name}, for ONNX Runtime\n"
     own = [section(card) for section in SECTIONS]
-    return metadata + "\n".join(part for part in (title, _made_of(card), *told, *own) if part)
+    return f"---\n{head}---\n\n" + "\n".join(part for part in (title, _made_of(card), *told, *own) if part)
 
 
 def _made_of(card: Card) -> str:
