@@ -76,12 +76,6 @@ def test_a_harmed_bundle_is_refused(bundle: Path, harm: Harm, told: str) -> None
     assert "try: " in said.stderr
 
 
-def test_what_writes_is_said_to_be_unchecked(tmp_path: Path) -> None:
-    said = node(tiny_translator(tmp_path / "bundle").directory)
-    assert said.returncode == UNCHECKED, said.stderr
-    assert "it writes texts" in said.stdout
-
-
 @pytest.fixture(scope="module", params=["onnxruntime-node", "onnxruntime-web"])
 def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an npm project with a runtime; neither needs its install script."""
@@ -95,6 +89,18 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     if done.returncode:
         pytest.skip(f"{request.param} cannot be installed: {done.stderr[-200:]}")
     return folder
+
+
+@pytest.mark.slow
+def test_what_writes_writes_the_same(project: Path, tmp_path: Path) -> None:
+    bundle = tiny_translator(tmp_path / "bundle").directory
+    said = node(bundle, cwd=project)
+    assert said.returncode == 0, said.stderr
+    assert "outputs   2 texts written right within" in said.stdout
+    forge(bundle, "golden.json", lambda value: value["examples"][1]["written"].__setitem__(2, 4))
+    said = node(bundle, cwd=project)
+    assert said.returncode == 2
+    assert "golden.json: example 1 differs by" in said.stderr
 
 
 @pytest.mark.slow
