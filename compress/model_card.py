@@ -9,7 +9,7 @@ from typing import Any, Final
 from compress.record import DataRecord, Measurement, RunResult, StageResult, Verdict
 from compress.report import wording
 from compress.report.data import Report, StageReport, make_report
-from compress.stages import STAGES
+from compress.stages import STAGES, TRAIN
 from export.card import Card
 from export.readme import readme
 from models.data import looks_like_path
@@ -24,7 +24,7 @@ METRICS: Final = {
     "map": "mean_average_precision",
     "spearman": "spearmanr",
     "rouge_l": "rouge",
-    "token_loss": "perplexity",
+    "token_loss": "loss",
 }
 ROLES: Final = {
     "train": "learned from",
@@ -39,7 +39,13 @@ DEFAULTS: Final = {stage.name: stage.settings for stage in STAGES}
 def model_card(result: RunResult, source: Provenance, card: Card) -> str:
     """Return the page of the bundle that a run hands over; no path of this machine is on it."""
     report = make_report(result)
-    told = (_origin(result, source), _making(result, report), _gates(result, report), _limits(report, card.shape))
+    told = (
+        _summary(result, report),
+        _origin(result, source),
+        _making(result, report),
+        _gates(result, report),
+        _limits(report, card.shape),
+    )
     return readme(card, metadata=_metadata(result, source, card), told=told)
 
 
@@ -73,21 +79,43 @@ def _metadata(result: RunResult, source: Provenance, card: Card) -> dict[str, An
     return metadata | {"model-index": [{"name": result.name, "results": [found]}]}
 
 
+def _summary(result: RunResult, report: Report) -> str:
+    names = ", ".join(_safe(stage.stage) for stage in told_stages(result)[1:])
+    head, figures = report.headline, list[str]()
+    if head.speedup is not None:
+        figures.append(f"{wording.times(head.speedup.estimate)} times as fast")
+    if head.size_ratio is not None:
+        figures.append(f"{wording.times(head.size_ratio)} times smaller")
+    gained = f": {' and '.join(figures)}" if figures else ""
+    return f"Made from its teacher by {names}{gained}.\n"
+
+
 def _origin(result: RunResult, source: Provenance) -> str:
-    teacher = f"`{source.name}` of the Hugging Face hub" if source.name else "a checkpoint from a directory"
-    if source.licence is None:
-        licence = "No licence is stated on the teacher's page: ask whoever made it before you pass this on."
-    else:
-        named = source.licence_name or source.licence
-        licence = f"Its page states the licence {_safe(named)}, which goes on to what is made of it."
     rows = "".join(
         f"| {_safe(_name(record))} | {ROLES[record.role]} | {record.examples:,} |\n" for record in result.data
     )
     return (
         "## Where it comes from\n\n"
-        f"The teacher is {teacher} (digest `{result.stages[0].artifact.digest[:12]}`). {licence}\n\n"
+        f"{_teacher(result, source)} {_licence(source)}\n\n"
         f"| data | what for | examples |\n|---|---|---|\n{rows}"
     )
+
+
+def _teacher(result: RunResult, source: Provenance) -> str:
+    root, others = result.stages[0], len(result.recipe.get("ensemble") or ())
+    trained = root.stage == TRAIN.name
+    named = f"`{source.name}` of the Hugging Face hub" if source.name else "a checkpoint that is not from the hub"
+    new = trained and source == Provenance()
+    told = f"The teacher is {'a network' if new else named}{' trained by this run' if trained else ''}"
+    told += f" (digest `{root.artifact.digest[:12]}`)."
+    return told + (f" Students learnt from {others} more, of which nothing is said here." if others else "")
+
+
+def _licence(source: Provenance) -> str:
+    if source.licence is None:
+        return "No licence is stated on its page: ask whoever made it, or its data, before you pass this on."
+    named = _safe(source.licence_name or source.licence)
+    return f"Its page states the licence {named}, which goes on to what is made of it."
 
 
 def _making(result: RunResult, report: Report) -> str:
@@ -98,7 +126,7 @@ def _making(result: RunResult, report: Report) -> str:
     metric = wording.title(report.metric.name)
     return (
         "## How it was compressed\n\n"
-        f"| stage | weights | MB | {metric} (95 % interval) | median, ms |\n|---|---|---|---|---|\n{rows}\n{settings}"
+        f"| stage | weights | MB | {metric} on validation (95 % interval) | median, ms |\n|---|---|---|---|---|\n{rows}\n{settings}"
     )
 
 

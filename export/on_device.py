@@ -37,11 +37,12 @@ def random_calls(bundle: Bundle) -> list[Call]:
     its length alone. There are none for a model that writes, whose answer would be as long as it happens to be, and of
     images, which are all of one size.
     """
-    shape = bundle.shape
-    if shape.output is not None or shape.image is not None:
+    shape, port = bundle.shape, next((port for port in bundle.manifest.inputs if port.name == TEXT), None)
+    if shape.output is not None or port is None:
         return []
-    draw = np.random.default_rng(0)
+    draw, time = np.random.default_rng(0), port.shape[-1]
     lengths = [length for length in LENGTHS if length <= shape.usable_positions] or [shape.usable_positions]
+    lengths = [time] if isinstance(time, int) else lengths  # a graph may be for one length alone
     return [
         _text(draw.integers(0, shape.vocab_size, length).tolist())
         for length in lengths

@@ -125,6 +125,10 @@ def test_what_is_timed_is_of_the_bundle_alone(bundle: Path, tmp_path: Path) -> N
     assert [one.tokens for one in random_calls(opened)] == [8] * 5 + [16] * 5 + [32] * 5
     assert all(one.arrays["input_ids"].max() < 50 for one in random_calls(opened))
     assert timed_model(opened) == bundle / "model.onnx"
+    edit(bundle / "manifest.json", lambda manifest: manifest["inputs"][0].update(shape=["batch", 12]))
+    assert [one.tokens for one in random_calls(Bundle.open(bundle))] == [12] * 5
+    edit(bundle / "manifest.json", lambda manifest: manifest["inputs"][0].update(name="pixel_values"))
+    assert random_calls(Bundle.open(bundle)) == []
     writer = tiny_translator(tmp_path / "writer")
     examples = check_bundle(writer.directory)
     assert [one.arrays["input_ids"].shape for one in golden_calls(*examples)] == [(1, 4), (1, 7)]

@@ -51,6 +51,7 @@ def test_a_run_tells_what_it_knows(card: Card) -> None:
     assert (data.model_name, found.dataset_split) == ("sst2", "test")
     for words in ("Where it comes from", "How it was compressed", "What was measured", "Limits", "How to use it"):
         assert f"\n## {words}\n" in page.text
+    assert "\nMade from its teacher by distill, prune, quantize, export: 6.8" in page.text
     for stage in run.stages:
         assert f"\n| {stage.stage} | " in page.text
     for verdict in run.last.verdicts:
@@ -65,8 +66,19 @@ def test_what_is_not_known_is_left_out_and_said(card: Card) -> None:
     told = page.data.to_dict()
     assert not {"license", "base_model", "language", "datasets"} & set(told)
     assert "No licence is stated" in page.text
-    assert "a checkpoint from a directory" in page.text
+    assert "The teacher is a checkpoint that is not from the hub (digest" in page.text
     assert page.data.eval_results[0].dataset_split == "validation"
+
+
+def test_a_teacher_of_the_run_itself_and_others_are_told(card: Card) -> None:
+    run = make_run().model_copy(update={"recipe": {"ensemble": ["/home/a", "/home/b"]}})
+    stages = [run.stages[0].model_copy(update={"stage": "train"}), *run.stages[1:]]
+    trained = run.model_copy(update={"stages": stages})
+    text = model_card(trained, Provenance(), card)
+    assert "The teacher is a network trained by this run (digest" in text
+    assert "Students learnt from 2 more, of which nothing is said here." in text
+    assert "/home" not in text
+    assert "`org/teacher` of the Hugging Face hub trained by this run" in model_card(trained, KNOWN, card)
 
 
 def test_a_licence_of_its_own_has_its_name_and_link(card: Card) -> None:
