@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 from support.bundles import tiny_bundle
+from support.examples import tiny_recipe
 from support.runs import make_run, with_trim
 
 from compress.model_card import model_card
+from compress.recipe import make_recipe
 from compress.record import DataRecord, RunResult
+from compress.sources import load_inputs
 from export.card import Card
 from models.provenance import Provenance, hub_name, provenance_of
 from models.tasks import task_named
@@ -165,6 +168,16 @@ def test_a_teachers_page_states_its_licence(
     told = provenance_of(str(tmp_path), tmp_path)
     assert (told.licence, told.languages) == found
     assert told.name is None
+
+
+def test_a_run_reads_its_teachers_page(tmp_path: Path) -> None:
+    plain = tiny_recipe(tmp_path)
+    (tmp_path / "teacher" / "README.md").write_text("---\nlicense: mit\nlanguage: en\n---\n")
+    inputs = load_inputs(make_recipe(plain, where="test"), cache=tmp_path / "cache")
+    assert inputs.provenance == Provenance(licence="mit", languages=("en",))
+    new = plain | {"train": {"architecture": {"family": "bert", "layers": 1, "hidden_size": 32, "vocab_size": 300}}}
+    made = load_inputs(make_recipe(new, where="test"), cache=tmp_path / "cache")
+    assert made.provenance == Provenance()
 
 
 def test_a_teacher_without_a_page_states_nothing(tmp_path: Path) -> None:
