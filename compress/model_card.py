@@ -126,7 +126,8 @@ def _making(result: RunResult, report: Report) -> str:
     metric = wording.title(report.metric.name)
     return (
         "## How it was compressed\n\n"
-        f"| stage | weights | MB | {metric} on validation (95 % interval) | median, ms |\n|---|---|---|---|---|\n{rows}\n{settings}"
+        f"| stage | weights | MB | {metric} on validation (95 % interval) | median, ms |\n|---|---|---|---|---|\n{rows}\n"
+        f"{settings}"
     )
 
 
