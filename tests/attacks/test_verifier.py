@@ -53,6 +53,13 @@ def test_a_sealed_artifact_passes_with_its_record(bundle: Path, tmp_path: Path) 
     assert "artifact.json: is of other files than config.json" in node(made).stderr
 
 
+def test_a_graph_that_takes_texts_is_left_to_python(bundle: Path) -> None:
+    edit(bundle / "manifest.json", lambda manifest: manifest["inputs"][0].update(name="text", dtype="string"))
+    said = node(bundle)
+    assert said.returncode == UNCHECKED, said.stderr
+    assert "it takes texts" in said.stdout
+
+
 HARMS: list[tuple[Harm, str]] = [
     (lambda it: (it / "config.json").write_text("{}"), "config.json: has 2 bytes"),
     (lambda it: (it / "tokenizer.json").unlink(), "tokenizer.json: is missing"),
