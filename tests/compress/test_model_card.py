@@ -175,6 +175,8 @@ def test_a_run_reads_its_teachers_page(tmp_path: Path) -> None:
     (tmp_path / "teacher" / "README.md").write_text("---\nlicense: mit\nlanguage: en\n---\n")
     inputs = load_inputs(make_recipe(plain, where="test"), cache=tmp_path / "cache")
     assert inputs.provenance == Provenance(licence="mit", languages=("en",))
+    with Path(plain["data"]["train"]).open("a") as file:  # another class, so that there is something to train
+        file.write('{"text": "w3", "label": 1}\n')
     new = plain | {"train": {"architecture": {"family": "bert", "layers": 1, "hidden_size": 32, "vocab_size": 300}}}
     made = load_inputs(make_recipe(new, where="test"), cache=tmp_path / "cache")
     assert made.provenance == Provenance()
