@@ -13,6 +13,7 @@ from models.errors import BadFile, BadInput
 from models.files import digest_of, read_json, write_text
 
 RUN_FILE = "run.json"
+BUNDLE_FOLDER = "bundle"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +14,8 @@ import torch
 
 from compress.record import Environment
 from export.latency import Call
+from export.processor import processor
 from models.encoded import Encoded
-
-CPU_FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
 
 
 def timed_rows(data: Encoded, count: int) -> npt.NDArray[np.int64]:
@@ -63,28 +61,14 @@ def torch_threads(count: int | None) -> Iterator[None]:
 
 def environment(threads: int) -> Environment:
     """Return the machine and software that this process runs on."""
-    name, flags = _processor()
+    here = processor()
     return Environment(
-        cpu=name,
+        cpu=here.name,
         cores=psutil.cpu_count(logical=True) or 1,
         threads=threads,
         os=platform.platform(terse=True),
         python=platform.python_version(),
         torch=torch.__version__,
         onnxruntime=onnxruntime.__version__,
-        flags=[flag for flag in CPU_FLAGS if flag in flags],
+        flags=here.told_flags,
     )
-
-
-def _processor() -> tuple[str, Sequence[str]]:
-    """Return the processor's name and the flags that the system reports."""
-    listing = Path("/proc/cpuinfo")
-    if not listing.exists():
-        return platform.processor() or platform.machine(), ()
-    fields = dict(
-        [part.strip() for part in line.split(":", 1)]
-        for line in listing.read_text(encoding="utf-8").split("\n\n")[0].splitlines()
-        if ":" in line
-    )
-    flags = fields.get("flags") or fields.get("Features") or ""
-    return fields.get("model name") or platform.machine(), flags.split()

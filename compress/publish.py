@@ -1,27 +1,30 @@
-"""The bundle that a run hands over: the exported one, with its lineage and what was measured of it."""
+"""The bundle that a run hands over: the exported one, with its lineage, what was measured of it, and its page."""
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from compress.ledger import BUNDLE_FOLDER
+from compress.model_card import model_card, told_stages
 from compress.record import Measurement, RunResult
 from export.bundle import Bundle
-from export.manifest import MANIFEST_FILE
-from models.files import new_directory, write_json
+from export.manifest import MANIFEST_FILE, README_FILE, FileEntry
+from models.files import new_directory, sha256_bytes, write_bytes, write_json
+from models.provenance import Provenance
 
-FOLDER = "bundle"
 
-
-def publish(run: Path, result: RunResult) -> Path | None:
-    """Write `bundle/` beside the artifacts of a run that ends in an export and passed, and return its path.
+def publish(run: Path, result: RunResult, source: Provenance) -> Path | None:
+    """Write `bundle/` beside the artifacts of a run that ends in an export and passed, and return its path; `source` is
+    where the teacher comes from.
 
     The sealed artifact stays as it is: what a machine measured must not change its digest. Where there is nothing to
     hand over, the bundle of an earlier run is removed: nobody may take it for this one's.
     """
     last = result.last
-    target = run / FOLDER
+    target = run / BUNDLE_FOLDER
     if not result.passed or not (run / last.directory / MANIFEST_FILE).exists():
         if (target / MANIFEST_FILE).exists():
             shutil.rmtree(target)
@@ -29,14 +32,17 @@ def publish(run: Path, result: RunResult) -> Path | None:
     bundle = Bundle.open(run / last.directory)
     lineage = [
         {"stage": stage.stage, "artifact": stage.artifact.digest, "settings": stage.artifact.settings}
-        for stage in result.stages
-        if result.chosen is None or stage in (result.stages[0], last)
+        for stage in told_stages(result)
     ]
-    manifest = bundle.manifest.model_copy(update={"lineage": lineage, "measurements": measured(result)})
+    measured_too = bundle.manifest.model_copy(update={"lineage": lineage, "measurements": measured(result)})
+    page = model_card(result, source, replace(bundle.card, manifest=measured_too)).encode()
+    entry = FileEntry(sha256=sha256_bytes(page), bytes=len(page))
+    manifest = measured_too.model_copy(update={"files": {**measured_too.files, README_FILE: entry}})
     if (target / MANIFEST_FILE).exists() and Bundle.open(target).manifest == manifest:
         return target
     with new_directory(target, replace=(target / MANIFEST_FILE).exists()) as partial:
         bundle.save(partial)
+        write_bytes(partial / README_FILE, page)
         write_json(partial / MANIFEST_FILE, manifest.model_dump(mode="json"))
     return target
 

@@ -314,6 +314,11 @@ class QuantizeSettings(Settings):
     embeddings: Literal["int8", "int4", "int2", "float"] = Field(
         "int8", description="How the embedding tables are kept, one scale per row; int4 and int2 are for words alone."
     )
+    reduced_range: bool = Field(
+        False,
+        description="Weights in 7 of the 8 bits, so that sums of products fit into 16 bits on x86 processors without "
+        "VNNI, which would cut them off; `compress verify` says on the device whether they do.",
+    )
     compensate: bool = Field(
         False,
         description="Words in few bits are rounded as the answers need it, and output projections make up for the rest "

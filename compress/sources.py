@@ -21,6 +21,7 @@ from models.encoding import encode
 from models.errors import BadInput, Unsupported
 from models.files import digest_of, new_directory, sha256_file
 from models.progress import Progress, silent
+from models.provenance import Provenance, provenance_of
 from models.reading import tokenizer_of
 from models.sentence_transformers import module_directories
 from models.shape import CLASSIFICATION, ModelShape
@@ -57,6 +58,7 @@ class Inputs:
     progress: Progress = silent
     ensemble: tuple[Checkpoint, ...] = ()
     ensemble_digest: str = ""
+    provenance: Provenance = Provenance()
     _read: dict[tuple[str, bool, str, int], Encoded] = field(default_factory=dict, compare=False)
     _near: dict[str, list[str]] = field(default_factory=dict, compare=False)
     _made: dict[str, Table] = field(default_factory=dict, compare=False)
@@ -192,10 +194,20 @@ def load_inputs(recipe: Recipe, *, cache: Path, progress: Progress = silent) -> 
     base = replace(base, shape=_able(task, base.shape, where=str(recipe.teacher)))
     others, others_digest = _ensemble(recipe, base)
     length = recipe.data.max_length
-    inputs = Inputs(task, base, digest, tables, length, cache, recipe.seed, progress, others, others_digest)
+    inputs = Inputs(
+        task, base, digest, tables, length, cache, recipe.seed, progress, others, others_digest, _provenance(recipe)
+    )
     for role in tables:  # what is wrong with the data is said before anything is computed
         inputs.encoded(role, base)
     return inputs
+
+
+def _provenance(recipe: Recipe) -> Provenance:
+    """Return where the checkpoint comes from that a run starts from; of a new network there is nothing to say."""
+    new = recipe.train is not None and recipe.train.architecture is not None
+    if new or recipe.teacher is None or recipe.teacher == EMBEDDED:
+        return Provenance()
+    return provenance_of(recipe.teacher, local_directory(recipe.teacher))
 
 
 def _teachers_task(recipe: Recipe) -> str:

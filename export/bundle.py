@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from export.card import Card
 from export.golden_writing import writing_gap, written_example
 from export.manifest import (
     FORMAT,
     GOLDEN_FILE,
     MANIFEST_FILE,
+    README_FILE,
     FileEntry,
     Golden,
     GoldenExample,
@@ -29,9 +31,11 @@ from export.manifest import (
 from export.readme import readme
 from export.runtime_steps import WriterSessions, writer_sessions
 from export.session import Floats, open_session, run
+from export.verifier import VERIFIER_FILE, verifier
+from export.whole_graph import check_weights_inside
 from models.errors import BadFile, BadInput, Mismatch
 from models.family import architecture_of, head_keys, image_keys
-from models.files import digest_files, inside, read_object, write_bytes, write_json, write_text
+from models.files import check_no_links, digest_files, inside, read_object, write_bytes, write_json, write_text
 from models.generation_settings import GENERATION_CONFIG, GENERATION_FILE, Generation, written_generation
 from models.progress import Progress, silent
 from models.reading import Arrays, Reader, load_reader, tokenizer_of
@@ -51,7 +55,6 @@ FLOAT_TOLERANCE: Final = 1e-3
 INT8_TOLERANCE: Final = 5e-2
 INT8_VECTOR_TOLERANCE: Final = 2e-2  # of the numbers of an embedding of length 1, which are small
 CONFIG_FILE: Final = "config.json"
-README_FILE: Final = "README.md"
 _PACKAGES: Final = ("compress-transformers", "onnx", "onnxruntime", "torch")
 
 
@@ -102,20 +105,25 @@ class Bundle:
         """Return the bundle in a directory, its manifest read and nothing else.
 
         Raises:
-            BadFile: there is no valid manifest, or the model is not in its list of files.
+            BadFile: there is no valid manifest, the model is not in its list of files, or a file is a link or has a
+                name that leads elsewhere.
         """
         manifest = read_record(Manifest, directory / MANIFEST_FILE)
         for model in (manifest.model, *([] if manifest.encoder is None else [manifest.encoder])):
             if model not in manifest.files:
                 raise BadFile(f"the model {model!r} is not among its files", where=str(directory / MANIFEST_FILE))
-        for name in manifest.files:
-            inside(directory, name)
+        check_no_links(directory, {*manifest.files, *(file.name for file in directory.iterdir() if file.is_symlink())})
         return Bundle(directory, manifest)
 
     @property
     def model(self) -> Path:
-        """Return the path of the model file."""
-        return inside(self.directory, self.manifest.model)
+        """Return the path of the model file; BadFile where it keeps weights elsewhere."""
+        return self._graph(self.manifest.model)
+
+    @property
+    def encoder(self) -> Path | None:
+        """Return the path of the encoder of a model that writes behind one, as `model` does."""
+        return None if self.manifest.encoder is None else self._graph(self.manifest.encoder)
 
     @property
     def bytes(self) -> int:
@@ -143,6 +151,11 @@ class Bundle:
         """Return the tokenizer; BadInput where the model reads something else than texts."""
         return tokenizer_of(self.reader)
 
+    @property
+    def card(self) -> Card:
+        """Return what the bundle's page is made from."""
+        return Card(self.manifest, self.shape, _task(self.shape), {*self.manifest.files, MANIFEST_FILE})
+
     @cached_property
     def session(self) -> onnxruntime.InferenceSession:
         """Return a session on one thread."""
@@ -162,12 +175,9 @@ class Bundle:
         """
         if self.shape.output is None:
             raise BadInput("the model writes nothing", where=str(self.directory), fix="Use `Bundle.predict`.")
-        encoder = self.manifest.encoder
-        if (encoder is None) != (self.shape.decoder is None):
+        if (self.manifest.encoder is None) != (self.shape.decoder is None):
             raise BadFile("the encoder and the model's shape do not fit together", where=str(self.directory))
-        return writer_sessions(
-            self.shape, self.model, None if encoder is None else inside(self.directory, encoder), threads=threads
-        )
+        return writer_sessions(self.shape, self.model, self.encoder, threads=threads)
 
     def golden_gap(self, examples: Sequence[GoldenExample]) -> list[float]:
         """Return how far what the model gives is from each example.
@@ -224,6 +234,11 @@ class Bundle:
             report(row + 1, len(data))
         return np.concatenate([np.zeros((0, self.shape.outputs), dtype=np.float32), *rows])
 
+    def _graph(self, name: str) -> Path:
+        path = inside(self.directory, name)
+        check_weights_inside(path)
+        return path
+
     def _logits(self, inputs: Arrays) -> Floats:
         """Return the logits (answers, labels) of one row."""
         return run(self.session, inputs).reshape(-1, self.shape.outputs)
@@ -243,13 +258,16 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
     for name, data in {graph.name: graph.data, **graph.extra}.items():
         write_bytes(inside(directory, name), data)
     contents.reader.compact().save(directory)
+    write_bytes(directory / VERIFIER_FILE, verifier())
     write_json(directory / CONFIG_FILE, _config(shape) if contents.config is None else contents.config)
     write_modules(directory, shape, contents.projection)
     if contents.generation is not None:
         write_json(directory / GENERATION_FILE, contents.generation.to_json())
         write_json(directory / GENERATION_CONFIG, written_generation(contents.generation, pad=shape.pad_token_id))
     session = open_session(directory / graph.name, threads=1)
-    golden = Golden(format=FORMAT, tolerance=_tolerance(shape), examples=_golden_examples(directory, session, contents))
+    golden = Golden(
+        format=FORMAT, tolerance=tolerance_of(shape), examples=_golden_examples(directory, session, contents)
+    )
     write_json(directory / GOLDEN_FILE, golden.model_dump(exclude_defaults=True))
     manifest = Manifest(
         format=FORMAT,
@@ -268,7 +286,7 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
         encoder=graph.encoder,
     )
     present = {file.name for file in directory.iterdir()} | {MANIFEST_FILE}
-    write_text(directory / README_FILE, readme(manifest, shape=shape, task=_task(shape), files=present))
+    write_text(directory / README_FILE, readme(Card(manifest, shape, _task(shape), present)))
     listed = {name: FileEntry(sha256=sha, bytes=size) for name, (sha, size) in digest_files(directory).items()}
     manifest = manifest.model_copy(update={"files": listed})
     write_json(directory / MANIFEST_FILE, manifest.model_dump(exclude_defaults=True))
@@ -287,15 +305,19 @@ def golden_gap(session: onnxruntime.InferenceSession, example: GoldenExample) ->
     """Return the largest difference between an example's expected logits and what the session gives.
 
     Raises:
-        BadFile: the example's inputs are not whole, or it has another number of logits or token types.
+        BadFile: the example's inputs are not whole or not the model's, or its logits or token types are not as many.
     """
-    logits = run(session, example.arrays()).reshape(-1)
+    try:
+        logits = run(session, example.arrays()).reshape(-1)
+    except BadInput as error:
+        raise BadFile(f"an example does not fit the model ({error})", where=GOLDEN_FILE) from None
     if len(logits) != len(example.logits):
         raise BadFile("an example's lengths do not fit together or do not fit the model", where=GOLDEN_FILE)
     return float(np.abs(logits - np.asarray(example.logits)).max())
 
 
-def _tolerance(shape: ModelShape) -> float:
+def tolerance_of(shape: ModelShape) -> float:
+    """Return how far a right output may be from a golden one, on another processor."""
     of_int8 = INT8_VECTOR_TOLERANCE if shape.head is not None and shape.head.normalized else INT8_TOLERANCE
     return of_int8 if shape.int8 else FLOAT_TOLERANCE
 

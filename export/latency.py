@@ -75,6 +75,19 @@ class LatencyComparison:
         return self.baseline.p50_ms / self.candidate.p50_ms
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a model costs in a process of its own: the time to load it, the bytes that the process held before and at
+    most (None where the system does not say), and for each call the times of all passes in ms.
+    """
+
+    load_ms: float
+    before_bytes: int | None
+    peak_bytes: int | None
+    times_ms: tuple[tuple[float, ...], ...]
+
+
 def compare(
     baseline: Path,
     candidate: Path,
@@ -119,6 +132,27 @@ def measure(
     """Return the latency of one model alone; arguments and errors as in `compare`."""
     _check(calls, threads=threads, rounds=rounds)
     return _latency(_rounds((model,), (calls,), threads=threads, rounds=rounds, progress=progress)[0], model)
+
+
+def profile(
+    model: Path, calls: Sequence[Call], *, threads: int = 1, passes: int = 20, progress: Progress = silent
+) -> Profile:
+    """Return what one model alone costs on these calls; arguments and errors as in `compare`."""
+    _check(calls, threads=threads, rounds=passes)
+    report = progress("Timing")
+    times = []
+    with _worker(model, calls, threads=threads) as worker:
+        for done in range(1, passes + 1):
+            times.append(worker.one_pass())
+            report(done, passes)
+        cost = worker.ask({"cost": True})
+    by_call = np.asarray(times, dtype=np.float64).T / 1e6
+    return Profile(
+        load_ms=cost["load_ns"] / 1e6,
+        before_bytes=cost["before"],
+        peak_bytes=cost["peak"],
+        times_ms=tuple(tuple(float(ms) for ms in row) for row in by_call),
+    )
 
 
 def _check(calls: Sequence[Call], *, threads: int, rounds: int) -> None:

@@ -2,8 +2,10 @@
 
 First line in: {"model": path, "threads": n, "calls": path, "warm_up": calls per distinct shape}. The calls are arrays
 in an `.npz` file, named by the call's number and the input: `0/input_ids`. It answers {"ready": inputs' names} when
-warm. Then every {"pass": true} is answered by {"ns": [time of each call]}, in the order of the numbers. The
-end of the input ends it. A model that is a directory is a bundle that writes, and a call is a text that it writes.
+warm. Then every {"pass": true} is answered by {"ns": [time of each call]}, in the order of the numbers, and {"cost":
+true} by {"load_ns": time of loading, "before": bytes, "peak": bytes}: what the process held before it loaded the model,
+and the most until now (null where the system does not say). The end of the input ends it. A model that is a directory
+is a bundle that writes, and a call is a text that it writes.
 """
 
 from __future__ import annotations
@@ -67,15 +69,36 @@ def _timed(work: Work, prepared: Sequence[Feed]) -> list[int]:
 def serve(incoming: TextIO, outgoing: TextIO) -> None:
     """Answer the requests of one measurement."""
     order = json.loads(incoming.readline())
+    before, start = _peak_bytes(), time.perf_counter_ns()
     work, prepare, inputs = _loaded(Path(order["model"]), order["threads"])
+    loaded = {"load_ns": time.perf_counter_ns() - start, "before": before}
     prepared = [prepare(arrays) for arrays in _read(order["calls"])]
     _warm(work, prepared, order["warm_up"])
     # A collection in the middle of a call would be counted as the model's time.
     gc.disable()
     _answer(outgoing, {"ready": inputs})
     for line in incoming:
-        if json.loads(line).get("pass"):
+        asked = json.loads(line)
+        if asked.get("pass"):
             _answer(outgoing, {"ns": _timed(work, prepared)})
+        if asked.get("cost"):
+            _answer(outgoing, {**loaded, "peak": _peak_bytes()})
+
+
+def _peak_bytes() -> int | None:
+    """Return the most memory that this process held, or None where the system does not say.
+
+    Of Linux the figure of `getrusage` is not this process's alone: it has what the one held that started it.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next((line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:")), "")
+        return int(line.split()[1]) * 1024 if line else None
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return None
 
 
 def _answer(outgoing: TextIO, value: Mapping[str, Any]) -> None:

@@ -1,10 +1,11 @@
 """What `manifest.json` and `golden.json` of a bundle say, and what they must.
 
-A bundle is a directory. Its manifest MUST be of FORMAT 1; MUST list every file that is needed, by a relative name that
-stays inside the directory, with its SHA-256 and its size in bytes; MUST name one of these files as the model, and where
-it writes behind an encoder, another as that; MUST give
-name, element type and dimensions of the model's inputs and outputs as the model itself declares them; and every example
-of `golden.json` MUST come out of the model within the tolerance written there. The model MUST hold its weights itself.
+A bundle is a directory. Its manifest MUST be of FORMAT 1; MUST list every file in the directory but itself, by a
+relative name that stays inside, with its SHA-256 and its size in bytes; MUST name one of these files as the model, and
+where it writes behind an encoder, another as that; MUST give name, element type and dimensions of the model's inputs
+and outputs as the model itself declares them; and every example of `golden.json`, at least one, MUST come out of the
+model within the tolerance written there. The model MUST hold its weights itself. No file may be a link, and none may
+lie there that is not listed, hidden ones that a system drops included. No object of these files may have a key twice.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.errors import BadFile
-from models.files import read_object
+from models.files import digest_of, read_object
 
 FORMAT: Final = 1
 MANIFEST_FILE: Final = "manifest.json"
 GOLDEN_FILE: Final = "golden.json"
+README_FILE: Final = "README.md"
 MAX_GOLDEN: Final = 1000
 MAX_BYTES: Final = 1 << 26  # of an array of an example, unpacked
 
@@ -69,6 +71,13 @@ class Manifest(_Record):
     measurements: dict[str, Any]
     versions: dict[str, str]
     encoder: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """Return the digest of every file that a device uses: the page, which tells of measurements, may be written
+        anew.
+        """
+        return digest_of({name: entry.sha256 for name, entry in self.files.items() if name != README_FILE})
 
 
 class PackedArray(_Record):
@@ -156,7 +165,7 @@ def read_record(kind: type[R], path: Path) -> R:
         BadFile: the file is missing, too large, not JSON, or not such a record; every problem is named.
     """
     try:
-        return kind.model_validate(read_object(path))
+        return kind.model_validate(read_object(path, strict=True))
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, part['loc'])) or 'file'}: {part['msg']}" for part in error.errors()]
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
-from export.manifest import Manifest
+import yaml
+
+from export.card import Card
 from models.imaging import MODES
 from models.shape import ImageShape, ModelShape
 from models.task import Task
 
-_PAGE: Final = """\
-# {family} for {task}, for ONNX Runtime
+_USE: Final = """\
+## How to use it
 
-Written for the target `{target}`: {layers} layers, {parameters:,} weights, labels {labels}.
 {limits} {why}
 
 ```python
 {code}
 ```
+"""
+_HOLDS: Final = """\
+## What is in it
 
 | file | what it is |
 |---|---|
 {files}
-`compress verify .` checks all of it: digests, inputs and outputs, and the golden outputs.
+`compress verify .` checks all of it: digests, inputs and outputs, the golden outputs and the time. Without Python,
+`node verify.mjs` checks the digests, and the outputs and the time where `onnxruntime-node` is installed.
 """
 _ANSWER: Final = """
 session = onnxruntime.InferenceSession("{model}", providers=["CPUExecutionProvider"])
@@ -56,6 +61,7 @@ _FILES: Final = {
     "golden.json": "inputs with the outputs they must give",
     "modules.json": "what sentence-transformers reads first, then `sentence_bert_config.json` and the folders it names",
     "manifest.json": "digests, inputs and outputs, lineage and measurements",
+    "verify.mjs": "proves the bundle without Python",
 }
 _TEXTS: Final = """\
 {reads_names}import numpy as np
@@ -93,36 +99,50 @@ _TEXT: Final = '"What do you make of this?"'
 _PAIR: Final = '"Who wrote it?", "Ada wrote it in London."'
 
 
-def readme(manifest: Manifest, *, shape: ModelShape, task: Task | None, files: Collection[str]) -> str:
-    """Return the Markdown page of a bundle that holds these files; one without a `task` gives hidden states."""
-    dynamic = "dynamic" in manifest.int8.values()
-    names = _NAMES if shape.labels else ""
-    return _PAGE.format(
-        family=shape.family,
-        task=_task_name(shape, task),
-        target=manifest.target,
-        layers=len(shape.layers) + (0 if shape.decoder is None else len(shape.decoder.layers)),
-        parameters=manifest.parameters,
-        labels=", ".join(f"`{label}`" for label in shape.labels) or "none",
-        limits=_limits(shape),
+def readme(card: Card, *, metadata: Mapping[str, Any] | None = None, told: Sequence[str] = ()) -> str:
+    """Return the Markdown page of a bundle: a head of metadata, with more of it where there is `metadata`, and what is
+    `told` of how it was made, section by section, before how to use it.
+    """
+    head = yaml.safe_dump({**(metadata or {}), **card.metadata}, sort_keys=False, allow_unicode=True, width=1000)
+    title = f"# {card.shape.family} for {card.task_name}, for ONNX Runtime\n"
+    own = [section(card) for section in SECTIONS]
+    return f"---\n{head}---\n\n" + "\n".join(part for part in (title, _made_of(card), *told, *own) if part)
+
+
+def _made_of(card: Card) -> str:
+    shape = card.shape
+    layers = len(shape.layers) + (0 if shape.decoder is None else len(shape.decoder.layers))
+    labels = ", ".join(f"`{label}`" for label in shape.labels) or "none"
+    weights = f"{card.manifest.parameters:,} weights"
+    return f"Written for the target `{card.manifest.target}`: {layers} layers, {weights}, labels {labels}.\n"
+
+
+def _use(card: Card) -> str:
+    dynamic = "dynamic" in card.manifest.int8.values()
+    return _USE.format(
+        limits=_limits(card.shape),
         why="its int8 scales are taken per call." if dynamic else "that is what it was made fast for.",
-        code=_code(manifest, shape, task, names),
-        files="".join(f"| `{name}` | {what} |\n" for name, what in _FILES.items() if name in files),
+        code=_code(card),
     )
 
 
-def _task_name(shape: ModelShape, task: Task | None) -> str:
-    if shape.output is not None:
-        return shape.output.task
-    return "hidden states" if task is None else task.name
+def _holds(card: Card) -> str:
+    files = "".join(f"| `{name}` | {what} |\n" for name, what in _FILES.items() if name in card.files)
+    return _HOLDS.format(files=files)
 
 
-def _code(manifest: Manifest, shape: ModelShape, task: Task | None, names: str) -> str:
+# In the order of the page; one that has nothing to say of a bundle gives an empty text.
+SECTIONS: Final[tuple[Callable[[Card], str], ...]] = (_use, _holds)
+
+
+def _code(card: Card) -> str:
+    shape, task = card.shape, card.task
     if shape.output is not None:
         return _WRITING
+    names = _NAMES if shape.labels else ""
     reading = "print(logits.shape)" if task is None else task.reading
     arrays = _of_texts(shape, task, names) if shape.image is None else _of_images(shape.image, names)
-    return arrays + _ANSWER.format(model=manifest.model, reading=reading)
+    return arrays + _ANSWER.format(model=card.manifest.model, reading=reading)
 
 
 def _limits(shape: ModelShape) -> str:

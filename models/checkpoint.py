@@ -30,6 +30,7 @@ from models.hugging_face import PROJECTION, WEIGHTS_FILE, position_tables, read_
 from models.imaging import PROCESSOR_FILE
 from models.kinds import Biases, Int8Form
 from models.network import Network
+from models.provenance import PAGE
 from models.reading import Reader, load_reader, tokenizer_of
 from models.sentence_transformers import (
     MODULES_FILE,
@@ -262,7 +263,7 @@ def _fetch(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     patterns = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "tokenizer_config.json"]
-    patterns += [GENERATION_CONFIG]
+    patterns += [GENERATION_CONFIG, PAGE]
     patterns += [
         PROCESSOR_FILE,
         MODULES_FILE,

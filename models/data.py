@@ -130,7 +130,7 @@ def read_columns(wanted: Wanted, split: str | None) -> tuple[Columns, pa.Table, 
     path = Path(wanted.source).expanduser()
     if path.exists():
         found = _from_file(path, wanted)
-    elif _looks_like_path(wanted.source):
+    elif looks_like_path(wanted.source):
         raise BadInput("there is no such file", where=wanted.source, fix=_close_files(path))
     else:
         found = _from_hub(wanted, split or "train")
@@ -139,7 +139,8 @@ def read_columns(wanted: Wanted, split: str | None) -> tuple[Columns, pa.Table, 
     return found
 
 
-def _looks_like_path(source: str) -> bool:
+def looks_like_path(source: str) -> bool:
+    """Return whether a source is meant to be a file here, and no data set of the hub."""
     suffixes = {suffix.lower() for suffix in Path(source).suffixes}
     known = {".gz", ".tar", ".tgz", ".txt", ".xz", ".zip", *_READERS}
     return bool(suffixes & known) or source.startswith((".", "/", "~")) or _HUB_NAME.fullmatch(source) is None

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -73,25 +73,41 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Return the JSON value in a file.
+def read_json(path: Path, *, strict: bool = False) -> Any:
+    """Return the JSON value in a file. A `strict` reading refuses what readers differ on: a key that an object has
+    twice, and NaN.
 
     Raises:
         BadFile: the file is missing, too large, or not JSON.
     """
+    rules: dict[str, Any] = {"object_pairs_hook": _without_repeats, "parse_constant": _no_number} if strict else {}
     try:
+        if path.exists() and not path.is_file():
+            raise BadFile("is no file", where=str(path))
         if path.stat().st_size > MAX_JSON_BYTES:
             raise BadFile(f"larger than {MAX_JSON_BYTES // 2**20} MB, which no file of this kind is", where=str(path))
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), **rules)
     except FileNotFoundError:
         raise BadFile("there is no such file", where=str(path)) from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: broken JSON or UTF-8, or a number of too many digits
         raise BadFile(f"not valid JSON ({error})", where=str(path)) from None
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file; anything else in it is a BadFile."""
-    value = read_json(path)
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice in an object")
+    return found
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is not a number")
+
+
+def read_object(path: Path, *, strict: bool = False) -> dict[str, Any]:
+    """Return the JSON object in a file, read as `read_json` reads; anything else in it is a BadFile."""
+    value = read_json(path, strict=strict)
     if not isinstance(value, dict):
         raise BadFile("holds a JSON value that is not an object", where=str(path))
     return value
@@ -162,7 +178,7 @@ def digest_files(root: Path) -> dict[str, tuple[str, int]]:
     return {file.relative_to(root).as_posix(): (sha256_file(file), file.stat().st_size) for file in files}
 
 
-def check_files(root: Path, expected: Mapping[str, tuple[str, int]]) -> None:
+def check_files(root: Path, expected: Mapping[str, tuple[str, int]], *, fix: str = "Make the artifact again.") -> None:
     """Compare the files below `root` with their recorded (sha256, bytes).
 
     Raises:
@@ -178,4 +194,45 @@ def check_files(root: Path, expected: Mapping[str, tuple[str, int]]) -> None:
         elif sha256_file(path) != digest:
             problems.append(f"{name} does not match its recorded digest")
     if problems:
-        raise BadFile("; ".join(problems), where=str(root), fix="Make the artifact again.")
+        raise BadFile("; ".join(problems), where=str(root), fix=fix)
+
+
+def check_no_links(root: Path, names: Collection[str]) -> None:
+    """Check that the files of these relative names lie below `root` themselves.
+
+    Raises:
+        BadFile: a name is unsafe, or it or a folder on its way is a link; all links are named.
+    """
+    ways = {place for name in names for place in (inside(root, name), *inside(root, name).parents)}
+    found = sorted(place.relative_to(root).as_posix() for place in ways if root in place.parents and place.is_symlink())
+    if found:
+        raise BadFile(
+            f"links that may lead elsewhere: {', '.join(found)}",
+            where=str(root),
+            fix="Copy the files themselves in their place (`cp -RL`).",
+        )
+
+
+def check_no_others(root: Path, known: Collection[str]) -> None:
+    """Check that nothing lies below `root` besides the known files and the folders that hold them.
+
+    Raises:
+        BadFile: there is another file or folder, a link, or what is no file; the first of them are named.
+    """
+    folders = {parent.as_posix() for name in known for parent in PurePosixPath(name).parents}
+    problems = []
+    for place, below, names in os.walk(root):
+        for name in (*below, *names):
+            path = Path(place, name)
+            told = path.relative_to(root).as_posix()
+            if path.is_symlink():
+                problems.append(f"{told} is a link")
+            elif told not in (folders if name in below else known):
+                problems.append(f"{told} is not listed")
+            elif name in names and not path.is_file():
+                problems.append(f"{told} is no file")
+        below[:] = [name for name in below if Path(place, name).relative_to(root).as_posix() in folders]
+    if problems:
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        fix = "Remove it: nothing else belongs here."
+        raise BadFile("; ".join(sorted(problems)[:5]) + more, where=str(root), fix=fix)

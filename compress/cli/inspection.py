@@ -40,22 +40,60 @@ def evaluate_command(model: Model, *, look: dict[str, Any]) -> None:
 
 @app.command("bench", epilog="Example: `compress bench runs/sst2/bundle --teacher DIR --data dev.tsv --threads 2`")
 @with_settings(look=Look)
-def bench_command(model: Model, *, look: dict[str, Any]) -> None:
+def bench_command(
+    model: Model,
+    *,
+    device_report: Annotated[
+        bool,
+        typer.Option("--device-report", help="Instead: one JSON of what a bundle is and costs on this device."),
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File for the device report; standard output if left out.")
+    ] = None,
+    look: dict[str, Any],
+) -> None:
     """Time ONNX Runtime at batch 1 on the data's real lengths, beside the teacher (or itself, as a control)."""
+    from models.errors import BadInput
+
+    if device_report:
+        _tell_of_device(Path(model), out, look)
+        return
+    if out is not None:
+        raise BadInput("only a device report is written to a file", where="--out", fix="Add --device-report.")
     from compress.inspecting import bench_model
 
     _measure(bench_model, model, look)
 
 
+def _tell_of_device(bundle: Path, out: Path | None, look: dict[str, Any]) -> None:
+    from compress.cli.render import LiveProgress
+    from compress.device import device_report
+    from models.errors import BadInput
+    from models.files import write_text
+
+    foreign = set(look) - {"threads", "rounds", "json"}
+    if foreign:
+        where = f"--{min(foreign).replace('_', '-')}"
+        raise BadInput("a device report is made of the bundle alone", where=where, fix="Leave it out.")
+    settings = Look.model_validate(look)
+    with LiveProgress(quiet=settings.json_output) as progress:
+        report = device_report(bundle, threads=settings.threads, passes=settings.rounds, progress=progress)
+    text = report.model_dump_json(indent=1)
+    if out is None:
+        typer.echo(text)
+        return
+    write_text(out, text + "\n")
+    if settings.json_output:
+        typer.echo(text)
+
+
 @app.command("verify", epilog="Example: `compress verify runs/sst2/bundle`")
 def verify_command(bundle: BundleArgument, *, as_json: Json = False) -> None:
-    """Check a bundle: every file's digest, the graph, its inputs and outputs, and the golden outputs here."""
-    from dataclasses import asdict
-
+    """Check a bundle: every file's digest, the graph, its inputs and outputs, the golden outputs here, and the time."""
     from compress.cli.render import print_facts
-    from export.verify import verify_bundle
+    from compress.device import verify_here
 
-    facts = {"bundle": str(bundle), "verified": True, **asdict(verify_bundle(bundle))}
+    facts = verify_here(bundle)
     if as_json:
         _print(facts)
     else:
@@ -130,16 +168,23 @@ def _write(bundle: Path, texts: list[str], asked: Written, *, as_json: bool) -> 
         typer.echo("\n".join(said))
 
 
-@app.command("report", epilog="Example: `compress report runs/sst2`")
+@app.command("report", epilog="Example: `compress report runs/sst2 --add-device phone.json`")
 def report_command(
-    run: Annotated[Path, typer.Argument(help="Directory of a run.", show_default=False)], *, as_json: Json = False
+    run: Annotated[Path, typer.Argument(help="Directory of a run.", show_default=False)],
+    *,
+    add_device: Annotated[
+        list[Path] | None,
+        typer.Option("--add-device", help="Device report of the run's bundle, to be kept with the run; repeatable."),
+    ] = None,
+    as_json: Json = False,
 ) -> None:
-    """Write report.html and report.json of a run again from what was measured."""
+    """Write report.html and report.json of a run again from what was measured, here and on devices."""
     from compress.cli.render import print_summary
     from compress.ledger import Ledger
-    from compress.report.files import write_report
+    from compress.report.files import add_devices, write_report
 
     result = Ledger(run).result()
+    add_devices(run, add_device or [])
     text = write_report(result, run)
     if as_json:
         typer.echo(text)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from models.checkpoint import Checkpoint
 from models.errors import BadInput, nearest
 from models.kinds import TABLES, Int8Form
 from models.layers.packed import pack_rows, pack_rows_in_two_bits
-from models.layers.quantized import ACTIVATION_LEVELS, quantize_weight
+from models.layers.quantized import ACTIVATION_LEVELS, WEIGHT_LIMIT, quantize_weight
 from models.network import Network
 from models.shape import ModelShape
 
@@ -103,11 +104,14 @@ def quantize(
     forms: Mapping[str, Int8Form],
     ranges: Mapping[str, Range] | None = None,
     four_bits: Mapping[str, Tensor] | None = None,
+    *,
+    limit: int = WEIGHT_LIMIT,
 ) -> Checkpoint:
     """Return the checkpoint with these modules in int8; `ranges` holds what each STATIC module reads.
 
     Weights are symmetric with one scale per output channel, tables have one per row. The linear layers that
-    `four_bits` holds the curvature of use 16 of the 256 levels, -8..7.
+    `four_bits` holds the curvature of use 16 of the 256 levels, -8..7; whatever else is multiplied with activations
+    uses those from -`limit` to `limit`.
 
     Raises:
         BadInput: a STATIC module has no range.
@@ -125,8 +129,18 @@ def quantize(
             found = round_to_four_bits(weights[weight], weights[bias], curvatures[path])
             weights[weight], weights[scale], weights[bias] = found
         else:
-            weights[weight], weights[scale] = ROUNDED.get(form, quantize_weight)(weights[weight])
+            weights[weight], weights[scale] = _rounding(checkpoint.shape, path, form, limit)(weights[weight])
         if form is Int8Form.STATIC:
             weights[f"{path}.input_scale"] = torch.tensor(given[path].scale, dtype=torch.float32)
             weights[f"{path}.input_zero_point"] = torch.tensor(given[path].zero_point, dtype=torch.uint8)
     return replace(checkpoint, shape=checkpoint.shape.with_int8(dict(forms)), weights=weights)
+
+
+def _rounding(shape: ModelShape, path: str, form: Int8Form, limit: int) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Return what rounds the weights of a module; a table that is only looked up in uses all levels."""
+    if form in ROUNDED:
+        return ROUNDED[form]
+    own = shape.decoder is not None and shape.decoder.vocab_size is not None
+    written = f"decoder.{WORDS}" if own else WORDS
+    multiplied = form not in TABLES or (shape.output is not None and path == written)
+    return partial(quantize_weight, limit=limit if multiplied else WEIGHT_LIMIT)

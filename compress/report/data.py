@@ -7,11 +7,13 @@ raising `REPORT_FORMAT`. Shares are between 0 and 1, times in ms or s, sizes in 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
+from compress.device_record import DeviceReport
 from compress.gates import gain_interval
 from compress.record import (
     DataRecord,
@@ -172,6 +174,9 @@ class Report(Record):
     computed: list[str] = Field(description="stages computed by the call that made this; the others were finished")
     chosen: str | None = Field(description="name of the point that a search chose; null for a run")
     notes: list[str] = Field(description="why a search ended where it did; empty for a run")
+    devices: list[DeviceReport] = Field(
+        description="what devices told of the bundle, as `compress bench` wrote it there"
+    )
 
     @property
     def last(self) -> StageReport:
@@ -184,8 +189,8 @@ class Report(Record):
         return bool(self.notes)
 
 
-def make_report(run: RunResult) -> Report:
-    """Return the report of a run.
+def make_report(run: RunResult, *, devices: Sequence[DeviceReport] = ()) -> Report:
+    """Return the report of a run, with what devices told of its bundle.
 
     Raises:
         BadInput: the run has no stage, or a stage was measured on other examples than the teacher.
@@ -229,6 +234,7 @@ def make_report(run: RunResult) -> Report:
         computed=list(run.computed),
         chosen=run.chosen,
         notes=list(run.notes),
+        devices=list(devices),
     )
 
 

@@ -12,6 +12,7 @@ from compress.report.appendix import appendix
 from compress.report.charts import draw_layers, draw_verdict, verdict_scale
 from compress.report.confusion import NAMED, draw_confusion, largest_mistakes
 from compress.report.data import Accuracy, Report, Span, StageReport
+from compress.report.devices import devices
 from compress.report.journey import draw_journey
 from compress.report.markup import Markup, el, escaped, join
 from compress.report.tables import Cell, section, table
@@ -25,7 +26,7 @@ def render_html(report: Report) -> str:
     """Return the whole page: inline style and drawings, light and dark, for screens of 360 px and up, and for paper."""
     folder = resources.files("compress.report")
     template = Template((folder / "page.html").read_text(encoding="utf-8"))
-    parts = (_header, _stages, _journey, _verdicts, _layers, _confusion, appendix)
+    parts = (_header, _stages, devices, _journey, _verdicts, _layers, _confusion, appendix)
     return template.substitute(
         title=escaped(f"{report.name}: compression report"),
         style=(folder / "style.css").read_text(encoding="utf-8"),

@@ -16,6 +16,7 @@ from compress.settings import QuantizeSettings
 from compress.stage import Context, Output, Stage
 from models.checkpoint import Checkpoint
 from models.kinds import TABLES, Int8Form
+from models.layers.quantized import REDUCED_LIMIT, WEIGHT_LIMIT
 
 STEP = 2  # layers that a milder attempt leaves in float besides
 
@@ -56,7 +57,8 @@ def run(parent: Checkpoint, settings: QuantizeSettings, context: Context) -> Out
             seed=context.seed,
             progress=context.progress,
         )
-    product = quantize(model, forms, ranges, curvatures)
+    limit = REDUCED_LIMIT if settings.reduced_range else WEIGHT_LIMIT
+    product = quantize(model, forms, ranges, curvatures, limit=limit)
     table, examples = [], 0
     if settings.sensitivity and forms:
         data = context.train.drawn(settings.calibration_examples, seed=context.seed)

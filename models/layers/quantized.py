@@ -15,16 +15,18 @@ from models.kinds import Int8Form
 
 ACTIVATION_LEVELS = 255  # uint8
 WEIGHT_LIMIT = 127  # symmetric int8: -128 is never used
+# x86 without VNNI sums the products of two neighbours in 16 bits: two of 255 * 64 always have room there.
+REDUCED_LIMIT = 64
 
 
-def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Return int8 weights and one scale per row: (out, in) -> int8 (out, in), float32 (out,).
+def quantize_weight(weight: Tensor, *, limit: int = WEIGHT_LIMIT) -> tuple[Tensor, Tensor]:
+    """Return int8 weights of up to `limit` and one scale per row: (out, in) -> int8 (out, in), float32 (out,).
 
     Symmetric, so that the runtime needs no zero point; an all-zero row gets scale 1.
     """
-    limit = weight.detach().float().abs().amax(dim=1)
-    scale = torch.where(limit > 0, limit / WEIGHT_LIMIT, torch.ones_like(limit))
-    quantized = torch.round(weight.detach().float() / scale[:, None]).clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT)
+    largest = weight.detach().float().abs().amax(dim=1)
+    scale = torch.where(largest > 0, largest / limit, torch.ones_like(largest))
+    quantized = torch.round(weight.detach().float() / scale[:, None]).clamp(-limit, limit)
     return quantized.to(torch.int8), scale
 
 

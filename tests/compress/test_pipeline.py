@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,6 +88,12 @@ def test_a_run_makes_every_stage_and_a_bundle_that_verifies(finished: Finished) 
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert [step["stage"] for step in manifest["lineage"]] == ["teacher", "distill", "prune", "quantize", "export"]
     assert manifest["measurements"]["bundle"]["estimate"] == result.stages[-1].validation.estimate
+    page = (bundle / "README.md").read_text()
+    assert "How it was compressed" in page
+    assert "model-index" in page
+    # Whoever gets it learns nothing of the folders that it was made in.
+    folders = {str(Path(finished.plain["teacher"]).parent), str(finished.folder), tempfile.gettempdir()}
+    assert not [name for name in folders if name in page or name in (bundle / "manifest.json").read_text()]
     # The bundle answers as the quantized model that was judged before it.
     assert result.stages[-1].validation.predictions == result.stages[-2].validation.predictions
 

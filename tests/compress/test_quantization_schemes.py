@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from support.examples import random_rows, tiny_checkpoint, tiny_context
+from support.examples import random_rows, tiny_checkpoint, tiny_context, writing_checkpoint
 from support.pruning import plan_of
 from torch import nn
 
@@ -94,6 +94,22 @@ def test_the_word_table_may_be_in_few_bits(
     found = sensitivities(checkpoint, quantized, random_rows(40, labels=0), TextClassification())
     costs = {one.name: one.mse for one in found}
     assert costs["embeddings.word"] > 10 * costs["embeddings.position"]
+
+
+@pytest.mark.parametrize(
+    ("name", "written"), [("bert", None), ("gpt2", "embeddings.word"), ("marian", "decoder.embeddings.word")]
+)
+def test_in_a_reduced_range_only_what_is_multiplied_has_fewer_levels(
+    name: str, written: str | None, tmp_path: Path
+) -> None:
+    checkpoint = tiny_checkpoint() if written is None else writing_checkpoint(name)
+    context = tiny_context(tmp_path, checkpoint, train=random_rows(8))
+    settings = QuantizeSettings(reduced_range=True, sensitivity=False)
+    product = QUANTIZE.run(checkpoint, settings, context).product
+    highest = {path: int(product.weights[f"{path}.weight"].abs().max()) for path in product.shape.int8_forms}
+    multiplied = {*linear_paths(checkpoint.shape), *([] if written is None else [written])}
+    assert {highest[path] for path in multiplied} == {64}
+    assert {highest[path] for path in set(highest) - multiplied} == {127}
 
 
 def test_weights_in_4_bits_have_16_levels_and_the_same_form(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.devices import device_report
 from support.real import ROOT
 from support.runs import details_of, make_run, with_trim
 from support.web_page import Page, strays
@@ -79,6 +80,7 @@ def as_json(run: RunResult) -> Any:
 
 def test_every_key_is_documented_and_every_documented_key_is_there() -> None:
     keys = keys_of(as_json(with_trim(make_run()))) | keys_of(as_json(failed_run()))
+    keys |= keys_of(json.loads(make_report(make_run(), devices=[device_report()]).model_dump_json()))
     assert keys - documented() == set(), "docs/report.md does not say what these are"
     assert documented() - keys == set(), "docs/report.md promises these"
 

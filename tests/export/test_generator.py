@@ -84,6 +84,7 @@ def test_it_holds_its_graphs_and_how_it_writes(translator: Path) -> None:
     assert {path.name for path in translator.iterdir()} == {
         *("README.md", "config.json", "golden.json", "manifest.json", "tokenizer.json", "tokenizer_config.json"),
         *("decoder_model_merged.onnx", "encoder_model.onnx", "generation.json", "generation_config.json"),
+        "verify.mjs",
     }
     manifest = Bundle.open(translator).manifest
     assert (manifest.model, manifest.encoder) == ("decoder_model_merged.onnx", "encoder_model.onnx")

@@ -124,6 +124,16 @@ def test_the_worker_answers_line_by_line(models: tuple[Path, Path], tmp_path: Pa
     assert [len(line["ns"]) for line in passes] == [2, 2]
 
 
+def test_what_a_model_costs_alone(models: tuple[Path, Path]) -> None:
+    found = latency.profile(models[1], TEXTS, passes=3)
+    assert [len(times) for times in found.times_ms] == [3] * len(TEXTS)
+    assert min(min(times) for times in found.times_ms) > 0
+    assert found.load_ms > 0
+    if sys.platform == "linux":  # a Python with the runtime, and not what the tests hold
+        assert found.before_bytes is not None and found.peak_bytes is not None
+        assert 10e6 < found.before_bytes <= found.peak_bytes < 400e6
+
+
 def test_the_worker_does_not_load_torch() -> None:
     code = "import sys, export.latency_worker; print(sorted({'torch', 'onnx', 'transformers'} & set(sys.modules)))"
     path = json.dumps(sys.path)

@@ -335,6 +335,7 @@ def test_a_hub_name_fetches_config_tokenizer_and_safetensors_only(
     ((name, options),) = calls
     assert name == "some-org/some-model"
     assert set(options["allow_patterns"]) == {
+        "README.md",
         "config.json",
         "generation_config.json",
         "*.safetensors",

@@ -12,6 +12,8 @@ from torch import nn
 
 from models.kinds import Int8Form
 from models.layers.quantized import (
+    REDUCED_LIMIT,
+    WEIGHT_LIMIT,
     FakeQuantizedLinear,
     QuantizedEmbedding,
     QuantizedLinear,
@@ -53,6 +55,24 @@ def test_integer_products_are_exact(seed: int, count: int, width: int, out: int,
     found = integer_matmul(torch.from_numpy(levels).float(), torch.tensor(float(zero)), torch.from_numpy(weight))
     assert found.dtype == torch.int32
     np.testing.assert_array_equal(found.numpy(), (levels - zero) @ weight.astype(np.int64).T)
+
+
+def in_16_bits(levels: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return the products (rows, out) as x86 without VNNI sums them: two neighbours at a time, in saturating int16."""
+    pairs = levels[:, None, :].astype(np.int64) * weight.astype(np.int64)
+    pairs = pairs.reshape(*pairs.shape[:2], -1, 2).sum(axis=-1)
+    return np.clip(pairs, -(2**15), 2**15 - 1).sum(axis=-1)
+
+
+@pytest.mark.parametrize(("limit", "fits"), [(REDUCED_LIMIT, True), (WEIGHT_LIMIT, False)])
+def test_weights_in_7_bits_have_room_in_16(limit: int, fits: bool) -> None:
+    weight, scale = quantize_weight(torch.tensor([[3.0, 3.0, -3.0, -3.0], [1.0, -2.0, 2.0, 0.5]]), limit=limit)
+    assert int(weight.abs().max()) == limit
+    torch.testing.assert_close(scale, torch.tensor([3.0, 2.0]) / limit)
+    levels = np.array([[255, 255, 255, 255], [255, 0, 255, 255], [3, 200, 17, 99]])
+    exact = levels @ weight.numpy().astype(np.int64).T
+    assert np.array_equal(in_16_bits(levels, weight.numpy()), exact) == fits
+    assert (2 * 255 * limit < 2**15) == fits
 
 
 @pytest.mark.parametrize("level", [0, 255])
