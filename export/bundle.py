@@ -32,7 +32,7 @@ from export.runtime_steps import WriterSessions, writer_sessions
 from export.session import Floats, open_session, run
 from export.whole_graph import check_weights_inside
 from models.errors import BadFile, BadInput, Mismatch
-from models.family import architecture_of, head_keys, image_keys
+from models.family import head_keys, image_keys
 from models.files import check_no_links, digest_files, inside, read_object, write_bytes, write_json, write_text
 from models.generation_settings import GENERATION_CONFIG, GENERATION_FILE, Generation, written_generation
 from models.progress import Progress, silent
@@ -54,6 +54,7 @@ INT8_TOLERANCE: Final = 5e-2
 INT8_VECTOR_TOLERANCE: Final = 2e-2  # of the numbers of an embedding of length 1, which are small
 CONFIG_FILE: Final = "config.json"
 README_FILE: Final = "README.md"
+_SUFFIX: Final = {"transformers.js_config": {"dtype": "fp32"}}  # files have names without suffix, whatever they hold
 _PACKAGES: Final = ("compress-transformers", "onnx", "onnxruntime", "torch")
 
 
@@ -61,8 +62,8 @@ _PACKAGES: Final = ("compress-transformers", "onnx", "onnxruntime", "torch")
 @dataclass(frozen=True, slots=True)
 class Contents:
     """Everything a bundle is written from; `examples` are inputs for `golden.json`, each a batch of one. `projection`
-    is what `Checkpoint.projection` returns. Of a model that writes, `generation` says how, and `config` is what its
-    family's `config.json` says, if it can.
+    is what `Checkpoint.projection` returns, `config` what `Checkpoint.loader_config` does. Of a model that writes,
+    `generation` says how.
     """
 
     shape: ModelShape
@@ -87,7 +88,7 @@ class Contents:
             parameters=checkpoint.parameters,
             projection=checkpoint.projection(),
             generation=checkpoint.generation,
-            config=None if checkpoint.generation is None else checkpoint.config,
+            config=checkpoint.loader_config,
         )
 
 
@@ -256,8 +257,9 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
     graph, shape = contents.graph, contents.shape
     for name, data in {graph.name: graph.data, **graph.extra}.items():
         write_bytes(inside(directory, name), data)
-    contents.reader.compact().save(directory)
-    write_json(directory / CONFIG_FILE, _config(shape) if contents.config is None else contents.config)
+    contents.reader.shipped(token_types=shape.type_vocab_size > 0).save(directory)
+    config = _config(shape) if contents.config is None else contents.config
+    write_json(directory / CONFIG_FILE, {**config, **_SUFFIX})
     write_modules(directory, shape, contents.projection)
     if contents.generation is not None:
         write_json(directory / GENERATION_FILE, contents.generation.to_json())
@@ -344,10 +346,10 @@ def _task(shape: ModelShape) -> Task | None:
 
 
 def _config(shape: ModelShape) -> dict[str, Any]:
-    """Return what `config.json` says, in the keys of Hugging Face. Sizes that differ by layer are in the manifest."""
+    """Return what `config.json` says where the family's format has no words for the model."""
     return {
         "model_type": shape.family,
-        "architectures": [architecture_of(shape, "")] if shape.labels else [],
+        "architectures": [],
         **_reads(shape),
         "hidden_size": shape.hidden_size,
         "num_hidden_layers": len(shape.layers),
