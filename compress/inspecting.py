@@ -19,6 +19,7 @@ from compress.sources import embedded_table, tree_digest
 from compress.statistics import mcnemar_p, ratio_interval
 from export.bundle import Bundle
 from export.latency import LatencyComparison, compare
+from export.lengths import sizes_at
 from export.providers import shares_of
 from export.target import MOBILE
 from models.checkpoint import local_directory
@@ -82,11 +83,12 @@ def inspect_model(source: str) -> dict[str, Any]:
 
 
 def _providers(bundle: Bundle) -> dict[str, Any]:
-    """Return for each model file what the execution providers of phones would take of it."""
+    """Return for each model file what the execution providers of phones would take of it, at its longest length."""
     manifest = bundle.manifest
     files = [manifest.model, *([] if manifest.encoder is None else [manifest.encoder])]
+    sizes = sizes_at(manifest.lengths[-1]) if manifest.lengths else {}
     return {
-        name: {share.provider.name: share.to_json() for share in shares_of(inside(bundle.directory, name))}
+        name: {share.provider.name: share.to_json() for share in shares_of(inside(bundle.directory, name), sizes)}
         for name in files
     }
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import onnxruntime
 
 from export.card import Card
 from export.golden_writing import writing_gap, written_example
+from export.lengths import Buckets
 from export.manifest import (
     FORMAT,
     GOLDEN_FILE,
@@ -55,6 +56,7 @@ INT8_VECTOR_TOLERANCE: Final = 2e-2  # of the numbers of an embedding of length 
 CONFIG_FILE: Final = "config.json"
 README_FILE: Final = "README.md"
 _SUFFIX: Final = {"transformers.js_config": {"dtype": "fp32"}}  # files have names without suffix, whatever they hold
+Answering: TypeAlias = Callable[[Arrays], Floats]
 _PACKAGES: Final = ("compress-transformers", "onnx", "onnxruntime", "torch")
 
 
@@ -162,6 +164,11 @@ class Bundle:
         return open_session(self.model, threads=1)
 
     @cached_property
+    def buckets(self) -> Buckets:
+        """Return the sessions for texts of the manifest's lengths."""
+        return Buckets(self.model, self.manifest.lengths)
+
+    @cached_property
     def generation(self) -> Generation:
         """Return how the model writes; BadFile where nothing says it."""
         return Generation.from_json(read_object(self.directory / GENERATION_FILE))
@@ -186,7 +193,7 @@ class Bundle:
             BadFile: an example does not fit the model.
         """
         if self.shape.output is None:
-            return [golden_gap(self.session, example) for example in examples]
+            return [max(golden_gap(answer, example) for answer in self._answering(example)) for example in examples]
         sessions = self.writer()
         return [writing_gap(sessions, example, self.generation) for example in examples]
 
@@ -241,7 +248,14 @@ class Bundle:
 
     def _logits(self, inputs: Arrays) -> Floats:
         """Return the logits (answers, labels) of one row."""
-        return run(self.session, inputs).reshape(-1, self.shape.outputs)
+        given = self.buckets.run(inputs) if self.manifest.lengths else run(self.session, inputs)
+        return given.reshape(-1, self.shape.outputs)
+
+    def _answering(self, example: GoldenExample) -> list[Answering]:
+        """Return all that must give an example's outputs: the model, and at each length that holds the text."""
+        tokens = len(example.input_ids)
+        held = [length for length in self.manifest.lengths if length >= tokens]
+        return [partial(run, self.session), *(partial(self.buckets.run_at, length) for length in held)]
 
 
 def write_bundle(directory: Path, contents: Contents) -> Bundle:
@@ -282,6 +296,7 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
         measurements=dict(contents.measurements or {}),
         versions=_versions(),
         encoder=graph.encoder,
+        lengths=list(graph.target.lengths),
     )
     present = {file.name for file in directory.iterdir()} | {MANIFEST_FILE}
     write_text(directory / README_FILE, readme(Card(manifest, shape, _task(shape), present)))
@@ -299,14 +314,14 @@ def port_entries(ports: Sequence[Any]) -> list[PortEntry]:
     ]
 
 
-def golden_gap(session: onnxruntime.InferenceSession, example: GoldenExample) -> float:
-    """Return the largest difference between an example's expected logits and what the session gives.
+def golden_gap(answer: Answering, example: GoldenExample) -> float:
+    """Return the largest difference between an example's expected logits and what is answered.
 
     Raises:
         BadFile: the example's inputs are not whole or not the model's, or it has another number of logits or token types.
     """
     try:
-        logits = run(session, example.arrays()).reshape(-1)
+        logits = answer(example.arrays()).reshape(-1)
     except BadInput as error:
         raise BadFile(f"an example does not fit the model ({error})", where=GOLDEN_FILE) from None
     if len(logits) != len(example.logits):

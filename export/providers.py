@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, final
 
 from export.stored_graph import ONNX_DOMAIN, StoredGraph, StoredNode, StoredValue, stored_graphs
@@ -95,13 +96,14 @@ class Share:
         return {"verdict": self.verdict, "nodes": self.nodes, "taken": self.taken, "parts": self.parts, "left": left}
 
 
-def shares_of(model: Path) -> list[Share]:
-    """Return what each provider would take of a model file, its branches counted with it.
+def shares_of(model: Path, sizes: Mapping[str, int] = MappingProxyType({})) -> list[Share]:
+    """Return what each provider would take of a model file, its branches counted with it, where free axes are fixed to
+    these `sizes`.
 
     Raises:
         BadFile: the runtime does not read the file.
     """
-    graphs = stored_graphs(model)
+    graphs = stored_graphs(model, sizes)
     return [_share(provider, graphs) for provider in providers()]
 
 

@@ -60,8 +60,9 @@ class StoredGraph:
     constants: frozenset[str]
 
 
-def stored_graphs(model: Path) -> list[StoredGraph]:
-    """Return the graph of a model file, and behind it those of its branches.
+def stored_graphs(model: Path, sizes: Mapping[str, int]) -> list[StoredGraph]:
+    """Return the graph of a model file, and behind it those of its branches; `sizes` are those of free axes that are
+    fixed when an `.onnx` file is opened.
 
     Raises:
         BadFile: the runtime does not read the file.
@@ -71,12 +72,12 @@ def stored_graphs(model: Path) -> list[StoredGraph]:
         import onnxruntime.tools.ort_format_model  # noqa: F401  (it finds the next one)
         from ort_flatbuffers_py.fbs.InferenceSession import InferenceSession
 
-        data = model.read_bytes() if model.suffix == ".ort" else _as_stored(model)
+        data = model.read_bytes() if model.suffix == ".ort" else _as_stored(model, sizes)
         graph = InferenceSession.GetRootAsInferenceSession(bytearray(data), 0).Model().Graph()
         return list(_graphs(graph, {}, frozenset()))
 
 
-def _as_stored(model: Path) -> bytes:
+def _as_stored(model: Path, sizes: Mapping[str, int]) -> bytes:
     """Return an `.onnx` model in the form of an `.ort` file, as far optimised as the runtime does before it divides."""
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "model.ort"
@@ -85,6 +86,8 @@ def _as_stored(model: Path) -> bytes:
         options.optimized_model_filepath = str(path)
         options.add_session_config_entry("session.save_model_format", "ORT")
         options.log_severity_level = ERRORS_ONLY
+        for name, size in sizes.items():
+            options.add_free_dimension_override_by_name(name, size)
         onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         return path.read_bytes()
 

@@ -76,6 +76,10 @@ def _check_models(bundle: Bundle) -> None:
             check_model(inside(bundle.directory, name))
     _check_ports("input", bundle.manifest.inputs, port_entries(bundle.session.get_inputs()), bundle.model)
     _check_ports("output", bundle.manifest.outputs, port_entries(bundle.session.get_outputs()), bundle.model)
+    for length in bundle.manifest.lengths:
+        found = {port.name: port.shape for port in bundle.buckets.session(length).get_inputs()}
+        if any(axes != [1, length] for axes in found.values()):
+            raise BadFile(f"its inputs are not of {length} tokens where the length is fixed: {found}", where=str(bundle.model))
 
 
 def _check_ports(kind: str, declared: list[PortEntry], found: list[PortEntry], path: Path) -> None:

@@ -94,7 +94,7 @@ def test_every_node_of_a_phones_file_is_counted(form: Int8Form | None, tmp_path:
     network = network if form is None else quantized_network(network, form)
     path = tmp_path / "model.ort"
     path.write_bytes(graph_file(network, MOBILE).data)
-    (graph,) = stored_graphs(path)
+    (graph,) = stored_graphs(path, {})
     shares = shares_of(path)
     assert [share.provider.name for share in shares] == ["NNAPI", "Core ML", "QNN", "XNNPACK"]
     for share in shares:

@@ -21,7 +21,7 @@ from models.kinds import Int8Form, Reads
 from models.network import Network
 from models.shape import HeadShape
 
-TEXTS = ["the cat sat on the mat", "a naïve café owner 🙂 läuft über die Wiese", "Ωμέγα"]
+TEXTS = ["the cat sat on the mat", "naïve café 🙂 über", "Ωμέγα"]
 PAIRS = [["who sat on the mat?", "the cat sat on the mat and the dog beside it"]]
 WORDS = 360
 TOKENS = HeadShape(("O", "B-X", "I-X"), task="token-classification", reads=Reads.EACH)
@@ -64,9 +64,9 @@ def _answering(name: str) -> Checkpoint:
 
 
 def _writing(name: str, teacher: Path) -> Checkpoint:
-    # Optimum sizes the caches of what an encoder gives by the encoder's heads.
-    changes = {"encoder_attention_heads": 2} if name in ("bart", "pegasus") else {}
-    model = writer(name, vocab_size=WORDS, seed=5, **changes)
+    # Optimum takes the caches of both stacks for as many heads, of the width divided by them.
+    changes = {"bart": {"encoder_attention_heads": 2}, "pegasus": {"encoder_attention_heads": 2}, "t5": {"d_kv": 8}}
+    model = writer(name, vocab_size=WORDS, seed=5, **changes.get(name, {}))
     model.save_pretrained(teacher)
     (byte_level if WRITERS[name] == "text2text-generation" else byte_level_bare)().save(teacher)
     checkpoint = Checkpoint.load(teacher)
