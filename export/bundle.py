@@ -279,7 +279,9 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
         write_json(directory / GENERATION_FILE, contents.generation.to_json())
         write_json(directory / GENERATION_CONFIG, written_generation(contents.generation, pad=shape.pad_token_id))
     session = open_session(directory / graph.name, threads=1)
-    golden = Golden(format=FORMAT, tolerance=tolerance_of(shape), examples=_golden_examples(directory, session, contents))
+    golden = Golden(
+        format=FORMAT, tolerance=tolerance_of(shape), examples=_golden_examples(directory, session, contents)
+    )
     write_json(directory / GOLDEN_FILE, golden.model_dump(exclude_defaults=True))
     manifest = Manifest(
         format=FORMAT,

@@ -5,58 +5,61 @@ from __future__ import annotations
 from typing import Final
 
 from export.card import Card
+from export.lengths import BATCH, TIME
 from export.manifest import PortEntry
+from export.target import MOBILE
 
-_ORT: Final = ".ort"
 _PAGE: Final = """\
 ## On a phone
 
 | | name | type | shape |
 |---|---|---|---|
 {ports}
-{reads}
-{buckets}"""
+{about}
+`compress inspect .` says what NNAPI, Core ML, QNN and XNNPACK would take of it.
+"""
 _CODE: Final = """
-Android, in Kotlin, with `com.microsoft.onnxruntime:onnxruntime-android` {runtime} or later:
+Android, in Kotlin, with `com.microsoft.onnxruntime:onnxruntime-android`{runtime}:
 
 ```kotlin
 {kotlin}
 ```
 
-iOS, in Swift, with the pod `onnxruntime-objc` {runtime} or later:
+iOS, in Swift, with the pod `onnxruntime-objc`{runtime}:
 
 ```swift
 {swift}
 ```
 """
 _READS: Final = """\
-The numbers of a text's tokens are what `tokenizer.json` says: it is read by the Hugging Face tokenizers of DJL on Android,
-and by swift-transformers on iOS.
+The numbers of a text's tokens are those of `tokenizer.json`, which DJL's Hugging Face tokenizers read on Android and
+swift-transformers on iOS.
+"""
+_LENGTHS: Final = """\
+Texts are filled up to {lengths} tokens, with zeros that the mask hides. The file holds the weights once; a session fixes
+the axes `{batch}` and `{time}` when it is opened, which Java, C and C++ can ask for; in Swift they stay free.
 """
 _WRITES: Final = """\
-A text is written in a loop of steps: what a step gives as `present.*` the next one reads as `past_key_values.*`, which
-are empty at first (an axis of 0).
-"""
-_BUCKETS: Final = """
-Each file reads texts of one length, with all of the weights in it: take the smallest that holds a text, and fill up with
-zeros, which the mask hides.
+A text is written in steps: what one gives as `present.*` the next one reads as `past_key_values.*`, which are empty at
+first (0 long).
 """
 _KOTLIN: Final = """\
 import ai.onnxruntime.OnnxTensor
 import ai.onnxruntime.OrtEnvironment
-{buffer_import}
+import ai.onnxruntime.OrtSession
+import java.nio.{buffer}
 
-/** `model` returns the bytes of a file of this folder. */
-class Model(private val model: (String) -> ByteArray) : AutoCloseable {{
+/** `model` are the bytes of {file}. */
+class Model(private val model: ByteArray) : AutoCloseable {{
     private val environment = OrtEnvironment.getEnvironment()
 {sessions}
 
-    /** Returns {gives}, row by row{of}. */
+    /** Returns `{output}`, {axes}, in one row. */
     fun run({arguments}): FloatArray {{
-{prepared}
+{inputs}
         try {{
             session.run(inputs).use {{ results ->
-                val values = (results["{output}"].get() as OnnxTensor).floatBuffer
+                val values = (results.get("{output}").get() as OnnxTensor).floatBuffer
                 return FloatArray(values.remaining()).also {{ values.get(it) }}
             }}
         }} finally {{
@@ -66,19 +69,29 @@ class Model(private val model: (String) -> ByteArray) : AutoCloseable {{
 
     override fun close() = {close}
 }}{labels}"""
-_KOTLIN_ONE: Final = '    private val session = environment.createSession(model("{file}"))'
-_KOTLIN_SEVERAL: Final = """\
-    private val files = sortedMapOf({files})
-    private val sessions = files.mapValues {{ (_, file) -> lazy {{ environment.createSession(model(file)) }} }}"""
+_KOTLIN_SESSION: Final = "    private val session = environment.createSession(model, OrtSession.SessionOptions())"
+_KOTLIN_SESSIONS: Final = """\
+    private val sessions = sortedMapOf<Int, Lazy<OrtSession>>().apply {{
+        for (length in listOf({lengths})) put(length, lazy {{ opened(length) }})
+    }}
+
+    private fun opened(length: Int): OrtSession {{
+        val options = OrtSession.SessionOptions()
+        options.setSymbolicDimensionValue("{batch}", 1)
+        options.setSymbolicDimensionValue("{time}", length.toLong())
+        return environment.createSession(model, options)
+    }}"""
 _KOTLIN_TEXT: Final = """\
 {picked}
         val shape = longArrayOf(1, length.toLong())
-        val arrays = mapOf(
+        val inputs = mapOf(
 {arrays}
-        )
-        val inputs = arrays.mapValues {{ (_, values) ->
+        ).mapValues {{ (_, values) ->
             OnnxTensor.createTensor(environment, LongBuffer.wrap(values.copyOf(length)), shape)
         }}"""
+_KOTLIN_PICKED: Final = """\
+        val length = sessions.keys.first {{ it >= ids.size }}
+        val session = sessions.getValue(length).value"""
 _KOTLIN_IMAGE: Final = """\
         val shape = longArrayOf({shape})
         val inputs = mapOf("{name}" to OnnxTensor.createTensor(environment, FloatBuffer.wrap(pixels), shape))"""
@@ -86,51 +99,30 @@ _SWIFT: Final = """\
 import Foundation
 import onnxruntime_objc  // as a Swift package: import OnnxRuntimeBindings
 
-/// `folder` holds the files of this folder.
+/// `path` is that of {file}.
 final class Model {{
     private let environment: ORTEnv
-{sessions}
+    private let session: ORTSession
 
-    /// Returns {gives}, row by row{of}.
+    init(path: String) throws {{
+        environment = try ORTEnv(loggingLevel: .warning)
+        session = try ORTSession(env: environment, modelPath: path, sessionOptions: nil)
+    }}
+
+    /// Returns `{output}`, {axes}, in one row.
     func run({arguments}) throws -> [Float] {{
-{prepared}
+{inputs}
         let outputs = try session.run(withInputs: inputs, outputNames: ["{output}"], runOptions: nil)
         let values = try outputs["{output}"]!.tensorData() as Data
         return values.withUnsafeBytes {{ Array($0.bindMemory(to: Float.self)) }}
     }}
 }}{labels}"""
-_SWIFT_ONE: Final = """\
-    private let session: ORTSession
-
-    init(folder: URL) throws {{
-        environment = try ORTEnv(loggingLevel: .warning)
-        let path = folder.appendingPathComponent("{file}").path
-        session = try ORTSession(env: environment, modelPath: path, sessionOptions: nil)
-    }}"""
-_SWIFT_SEVERAL: Final = """\
-    private let folder: URL
-    private let files = [{files}]
-    private var sessions: [Int: ORTSession] = [:]
-
-    init(folder: URL) throws {{
-        environment = try ORTEnv(loggingLevel: .warning)
-        self.folder = folder
-    }}
-
-    private func session(for length: Int) throws -> ORTSession {{
-        if let open = sessions[length] {{ return open }}
-        let path = folder.appendingPathComponent(files[length]!).path
-        let session = try ORTSession(env: environment, modelPath: path, sessionOptions: nil)
-        sessions[length] = session
-        return session
-    }}"""
 _SWIFT_TEXT: Final = """\
-{picked}
-        let shape: [NSNumber] = [1, NSNumber(value: length)]
+        let length = {length}
         func tensor(_ values: [Int64]) throws -> ORTValue {{
-            let filled = values + Array(repeating: 0, count: length - values.count)
-            let data = filled.withUnsafeBufferPointer {{ NSMutableData(data: Data(buffer: $0)) }}
-            return try ORTValue(tensorData: data, elementType: .int64, shape: shape)
+            let all = values + Array(repeating: 0, count: length - values.count)
+            let data = all.withUnsafeBufferPointer {{ NSMutableData(data: Data(buffer: $0)) }}
+            return try ORTValue(tensorData: data, elementType: .int64, shape: [1, NSNumber(value: length)])
         }}
         let inputs = [
 {arrays}
@@ -138,29 +130,39 @@ _SWIFT_TEXT: Final = """\
 _SWIFT_IMAGE: Final = """\
         let data = pixels.withUnsafeBufferPointer {{ NSMutableData(data: Data(buffer: $0)) }}
         let inputs = ["{name}": try ORTValue(tensorData: data, elementType: .float, shape: [{shape}])]"""
-# Of each input of texts, what it is made of: in Kotlin, and in Swift.
+# What each input of texts is made of, in Kotlin and in Swift; `kinds` are 1 for the tokens of a second text.
 _ARRAYS: Final = {
     "input_ids": ("ids", "ids"),
     "attention_mask": ("LongArray(ids.size) { 1 }", "Array(repeating: 1, count: ids.count)"),
     "token_type_ids": ("kinds", "kinds"),
 }
+_KINDS: Final = "token_type_ids"
 
 
 def on_a_phone(card: Card) -> str:
-    """Return the section of a bundle in `.ort` files; an empty text for others."""
+    """Return the section of a bundle for phones; an empty text for others."""
     manifest = card.manifest
-    if not manifest.model.endswith(_ORT):
+    if manifest.target != MOBILE.name:
         return ""
     ports = [("input", port) for port in manifest.inputs] + [("output", port) for port in manifest.outputs]
-    writes = card.shape.output is not None
-    page = _PAGE.format(
-        ports="".join(f"| {kind} | `{port.name}` | {port.dtype} | {_axes(port)} |\n" for kind, port in ports),
-        reads=_WRITES if writes else _READS if card.shape.image is None else "",
-        buckets=_BUCKETS if manifest.buckets else "",
+    rows = "".join(f"| {kind} | `{port.name}` | {port.dtype} | {_axes(port)} |\n" for kind, port in ports)
+    page = _PAGE.format(ports=rows, about=_about(card)).replace("\n\n\n", "\n\n")
+    if card.shape.output is not None:
+        return page
+    known = manifest.versions.get("onnxruntime")
+    runtime = "" if known is None else f" {known} or later"
+    return page + _CODE.format(runtime=runtime, kotlin=_kotlin(card), swift=_swift(card))
+
+
+def _about(card: Card) -> str:
+    if card.shape.output is not None:
+        return _WRITES
+    lengths = card.manifest.lengths
+    listed = (
+        ", ".join(map(str, lengths[:-1])) + f" or {lengths[-1]}" if len(lengths) > 1 else "".join(map(str, lengths))
     )
-    runtime = manifest.versions.get("onnxruntime", "")
-    code = "" if writes else _CODE.format(runtime=runtime, kotlin=_kotlin(card), swift=_swift(card))
-    return page.rstrip("\n") + "\n" + code
+    filled = _LENGTHS.format(lengths=listed, batch=BATCH, time=TIME) if lengths else ""
+    return (_READS if card.shape.image is None else "") + filled
 
 
 def _axes(port: PortEntry) -> str:
@@ -168,98 +170,74 @@ def _axes(port: PortEntry) -> str:
 
 
 def _kotlin(card: Card) -> str:
-    manifest = card.manifest
-    several = ", ".join(f'{length} to "{file}"' for length, file in manifest.buckets.items())
+    lengths, output = card.manifest.lengths, card.manifest.outputs[0]
+    listed = ", ".join(map(str, lengths))
     return _KOTLIN.format(
-        buffer_import=f"import java.nio.{'LongBuffer' if card.shape.image is None else 'FloatBuffer'}",
-        sessions=_KOTLIN_SEVERAL.format(files=several) if several else _KOTLIN_ONE.format(file=manifest.model),
-        gives=_gives(card),
-        of=_of(card),
-        arguments="pixels: FloatArray" if card.shape.image is not None else _arguments(card, "LongArray", "LongArray(ids.size)"),
-        prepared=_kotlin_inputs(card),
-        output=manifest.outputs[0].name,
-        close="sessions.values.forEach { if (it.isInitialized()) it.value.close() }" if several else "session.close()",
-        labels=_kotlin_labels(card),
+        buffer="LongBuffer" if card.shape.image is None else "FloatBuffer",
+        file=card.manifest.model,
+        sessions=_KOTLIN_SESSIONS.format(lengths=listed, batch=BATCH, time=TIME) if lengths else _KOTLIN_SESSION,
+        output=output.name,
+        axes=_axes(output),
+        arguments=_arguments(card, tokens="LongArray", pixels="FloatArray"),
+        inputs=_kotlin_inputs(card),
+        close="sessions.values.forEach { if (it.isInitialized()) it.value.close() }" if lengths else "session.close()",
+        labels=_labels(card, "val labels = listOf({})", "values.indices.maxByOrNull { values[it] }!!", dollar="\\$"),
     )
 
 
 def _kotlin_inputs(card: Card) -> str:
-    manifest = card.manifest
+    first = card.manifest.inputs[0]
     if card.shape.image is not None:
-        port = manifest.inputs[0]
-        return _KOTLIN_IMAGE.format(name=port.name, shape=", ".join(map(str, [1, *port.shape[1:]])))
-    picked = "        val length = ids.size"
-    if manifest.buckets:
-        picked = "        val length = files.keys.first { it >= ids.size }\n        val session = sessions.getValue(length).value"
-    arrays = (f'            "{port.name}" to {_ARRAYS[port.name][0]},' for port in manifest.inputs)
-    return _KOTLIN_TEXT.format(picked=picked, arrays="\n".join(arrays))
+        return _KOTLIN_IMAGE.format(name=first.name, shape=_sizes(first))
+    picked = _KOTLIN_PICKED.format() if card.manifest.lengths else "        val length = ids.size"
+    rows = (f'            "{port.name}" to {_ARRAYS[port.name][0]},' for port in card.manifest.inputs)
+    return _KOTLIN_TEXT.format(picked=picked, arrays="\n".join(rows))
 
 
 def _swift(card: Card) -> str:
-    manifest = card.manifest
-    several = ", ".join(f'{length}: "{file}"' for length, file in manifest.buckets.items())
+    output = card.manifest.outputs[0]
     return _SWIFT.format(
-        sessions=_SWIFT_SEVERAL.format(files=several) if several else _SWIFT_ONE.format(file=manifest.model),
-        gives=_gives(card),
-        of=_of(card),
-        arguments="pixels: [Float]" if card.shape.image is not None else _arguments(card, "[Int64]", None),
-        prepared=_swift_inputs(card),
-        output=manifest.outputs[0].name,
-        labels=_swift_labels(card),
+        file=card.manifest.model,
+        output=output.name,
+        axes=_axes(output),
+        arguments=_arguments(card, tokens="[Int64]", pixels="[Float]"),
+        inputs=_swift_inputs(card),
+        labels=_labels(card, "let labels = [{}]", "values.firstIndex(of: values.max()!)!", dollar="$"),
     )
 
 
 def _swift_inputs(card: Card) -> str:
-    manifest = card.manifest
+    first, lengths = card.manifest.inputs[0], card.manifest.lengths
     if card.shape.image is not None:
-        port = manifest.inputs[0]
-        return _SWIFT_IMAGE.format(name=port.name, shape=", ".join(map(str, [1, *port.shape[1:]])))
-    picked = "        let length = ids.count"
-    if manifest.buckets:
-        picked = "        let length = files.keys.sorted().first { $0 >= ids.count }!\n        let session = try self.session(for: length)"
-    arrays = (f'            "{port.name}": try tensor({_ARRAYS[port.name][1]}),' for port in manifest.inputs)
-    return _SWIFT_TEXT.format(picked=picked, arrays="\n".join(arrays))
+        return _SWIFT_IMAGE.format(name=first.name, shape=_sizes(first))
+    listed = ", ".join(map(str, lengths))
+    length = f"[{listed}].first {{ $0 >= ids.count }}!" if lengths else "ids.count"
+    rows = (f'            "{port.name}": try tensor({_ARRAYS[port.name][1]}),' for port in card.manifest.inputs)
+    return _SWIFT_TEXT.format(length=length, arrays="\n".join(rows))
 
 
-def _arguments(card: Card, kind: str, default: str | None) -> str:
-    """Return the arguments of a function that reads a text; `kinds` says 1 for the tokens of a second text."""
-    if not any(port.name == "token_type_ids" for port in card.manifest.inputs):
-        return f"ids: {kind}"
-    return f"ids: {kind}, kinds: {kind}" + ("" if default is None else f" = {default}")
+def _arguments(card: Card, *, tokens: str, pixels: str) -> str:
+    if card.shape.image is not None:
+        return f"pixels: {pixels}"
+    kinds = any(port.name == _KINDS for port in card.manifest.inputs)
+    return f"ids: {tokens}, kinds: {tokens}" if kinds else f"ids: {tokens}"
 
 
-def _gives(card: Card) -> str:
-    return f"`{card.manifest.outputs[0].name}`"
+def _sizes(port: PortEntry) -> str:
+    return ", ".join(map(str, [1, *port.shape[1:]]))
 
 
-def _of(card: Card) -> str:
-    return ", a row for each token" if card.shape.head is None or card.shape.answers_tokens else ""
-
-
-def _kotlin_labels(card: Card) -> str:
+def _labels(card: Card, declared: str, likeliest: str, *, dollar: str) -> str:
+    """Return the names of the answers, and how the likeliest of them is found where one is the answer."""
     if not card.shape.labels:
         return ""
-    listed = ", ".join(_quoted(label).replace("$", "\\$") for label in card.shape.labels)
-    told = f"\n\nval labels = listOf({listed})"
-    if _one_of_them(card):
-        told += "\n// val values = Model(read).run(ids); labels[values.indices.maxByOrNull { values[it] }!!]"
-    return told
+    listed = ", ".join(_quoted(label, dollar) for label in card.shape.labels)
+    one = card.task is not None and card.task.metric.classes and not card.shape.answers_tokens
+    told = f"\n// The answer is labels[{likeliest}]" if one else ""
+    return f"\n\n{declared.format(listed)}{told}"
 
 
-def _swift_labels(card: Card) -> str:
-    if not card.shape.labels:
-        return ""
-    listed = ", ".join(map(_quoted, card.shape.labels))
-    told = f"\n\nlet labels = [{listed}]"
-    if _one_of_them(card):
-        told += "\n// let values = try Model(folder: folder).run(ids: ids); labels[values.firstIndex(of: values.max()!)!]"
-    return told
-
-
-def _one_of_them(card: Card) -> bool:
-    return card.task is not None and card.task.metric.classes and not card.shape.answers_tokens
-
-
-def _quoted(label: str) -> str:
-    escaped = label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'
+def _quoted(label: str, dollar: str) -> str:
+    """Return a text as both languages write it, but for `dollar`, which begins an expression in Kotlin."""
+    escapes = {"\\": "\\\\", '"': '\\"', "$": dollar, "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+    return '"' + "".join(escapes.get(character, character) for character in label) + '"'

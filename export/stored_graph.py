@@ -105,9 +105,7 @@ def quiet_tools() -> Iterator[None]:
         sys.path[:] = search_path
 
 
-def _graphs(
-    graph: Any, values: Mapping[str, StoredValue], constants: frozenset[str]
-) -> Iterator[StoredGraph]:
+def _graphs(graph: Any, values: Mapping[str, StoredValue], constants: frozenset[str]) -> Iterator[StoredGraph]:
     """Yield a graph of the file and those of its branches, which also see the values and constants around them."""
     from ort_flatbuffers_py.fbs.AttributeType import AttributeType
 
@@ -145,4 +143,6 @@ def _value(told: Any) -> StoredValue:
         return StoredValue(dtype, None)
     sizes = [shape.Dim(index).Value() for index in range(shape.DimLength())]
     known = [size is not None and size.DimType() == DimensionValueType.VALUE for size in sizes]
-    return StoredValue(dtype, tuple(size.DimValue() if is_known else None for size, is_known in zip(sizes, known, strict=True)))
+    return StoredValue(
+        dtype, tuple(size.DimValue() if is_known else None for size, is_known in zip(sizes, known, strict=True))
+    )

@@ -79,7 +79,9 @@ def _check_models(bundle: Bundle) -> None:
     for length in bundle.manifest.lengths:
         found = {port.name: port.shape for port in bundle.buckets.session(length).get_inputs()}
         if any(axes != [1, length] for axes in found.values()):
-            raise BadFile(f"its inputs are not of {length} tokens where the length is fixed: {found}", where=str(bundle.model))
+            raise BadFile(
+                f"its inputs are not of {length} tokens where the length is fixed: {found}", where=str(bundle.model)
+            )
 
 
 def _check_ports(kind: str, declared: list[PortEntry], found: list[PortEntry], path: Path) -> None:

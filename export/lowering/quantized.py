@@ -82,7 +82,10 @@ def _multiplied_between(emit: Emit, activation: Activation, by: Int8Weight) -> V
     providers of phones know. ONNX Runtime's own makes one integer product of it.
     """
     left = emit.node("DequantizeLinear", *activation, role="dequantized")
-    scale, zero_point = emit.constant(by.scale, "weight_scale"), emit.constant(torch.zeros_like(by.scale, dtype=torch.int8), "weight_zero_point")
+    scale, zero_point = (
+        emit.constant(by.scale, "weight_scale"),
+        emit.constant(torch.zeros_like(by.scale, dtype=torch.int8), "weight_zero_point"),
+    )
     right = emit.node("DequantizeLinear", by.levels, scale, zero_point, role="dequantized_weight", axis=1)
     product = emit.node("MatMul", left, right, role="product")
     return product if by.bias is None else emit.node("Add", product, emit.constant(by.bias, "bias"), role="output")

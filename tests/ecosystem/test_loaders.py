@@ -90,5 +90,7 @@ def test_onnxruntime_web_passes_the_golden_examples(bundles: Bundles, request: p
 @pytest.mark.parametrize("name", BY_TASK)
 def test_nothing_was_changed(name: str, bundles: Bundles) -> None:
     verify_bundle(bundles[name].directory)
-    files = {str(path.relative_to(bundles[name].directory)) for path in bundles[name].directory.rglob("*") if path.is_file()}
+    files = {
+        str(path.relative_to(bundles[name].directory)) for path in bundles[name].directory.rglob("*") if path.is_file()
+    }
     assert files == {*bundles[name].manifest.files, "manifest.json"}

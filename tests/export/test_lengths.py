@@ -106,7 +106,12 @@ def edit(directory: Path, **changes: Any) -> None:
 
 @pytest.mark.parametrize(
     ("lengths", "said"),
-    [([8, 4], "lengths are not numbers that rise"), ([4, 4], "rise"), ([0, 4], "rise"), ([4, 64], "golden|ONNX|refuses")],
+    [
+        ([8, 4], "lengths are not numbers that rise"),
+        ([4, 4], "rise"),
+        ([0, 4], "rise"),
+        ([4, 64], "golden|ONNX|refuses"),
+    ],
 )
 def test_wrong_lengths_in_a_manifest_are_refused(lengths: list[int], said: str, tmp_path: Path) -> None:
     bundle_of(static(), tmp_path)
