@@ -107,8 +107,8 @@ class Bundle:
         """Return the bundle in a directory, its manifest read and nothing else.
 
         Raises:
-            BadFile: there is no valid manifest, the model is not in its list of files, or a file is a link or has a name
-                that leads elsewhere.
+            BadFile: there is no valid manifest, the model is not in its list of files, or a file is a link or has a
+                name that leads elsewhere.
         """
         manifest = read_record(Manifest, directory / MANIFEST_FILE)
         for model in (manifest.model, *([] if manifest.encoder is None else [manifest.encoder])):
@@ -193,7 +193,8 @@ class Bundle:
             BadFile: an example does not fit the model.
         """
         if self.shape.output is None:
-            return [max(golden_gap(answer, example) for answer in self._answering(example)) for example in examples]
+            gaps = ([golden_gap(answer, example) for answer in self._answering(example)] for example in examples)
+            return [float(np.max(each)) for each in gaps]  # NaN if one is
         sessions = self.writer()
         return [writing_gap(sessions, example, self.generation) for example in examples]
 
@@ -320,7 +321,8 @@ def golden_gap(answer: Answering, example: GoldenExample) -> float:
     """Return the largest difference between an example's expected logits and what is answered.
 
     Raises:
-        BadFile: the example's inputs are not whole or not the model's, or it has another number of logits or token types.
+        BadFile: the example's inputs are not whole or not the model's, or it has another number of logits or token
+            types.
     """
     try:
         logits = answer(example.arrays()).reshape(-1)

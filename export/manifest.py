@@ -2,11 +2,11 @@
 
 A bundle is a directory. Its manifest MUST be of FORMAT 1; MUST list every file in the directory but itself, by a
 relative name that stays inside, with its SHA-256 and its size in bytes; MUST name one of these files as the model, and
-where it writes behind an encoder, another as that; MUST give name, element type and dimensions of the model's inputs and
-outputs as the model itself declares them; and every example of `golden.json`, at least one, MUST come out of the model
-within the tolerance written there, and so at every one of its `lengths` that holds the example, at least one each. The
-model MUST hold its weights itself. No file MAY be a link, and none MAY lie there
-that is not listed, hidden ones that a system drops included. No object of these JSON files MAY have a key twice.
+where it writes behind an encoder, another as that; MUST give name, element type and dimensions of the model's inputs
+and outputs as the model itself declares them; and every example of `golden.json`, at least one, MUST come out of the
+model within the tolerance written there, and also at each of its `lengths` that holds the example; each holds one. The
+model MUST hold its weights itself. No file MAY be a link, and none MAY lie there that is not listed, hidden ones that a
+system drops included. No object of these JSON files MAY have a key twice.
 """
 
 from __future__ import annotations

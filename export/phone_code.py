@@ -1,4 +1,4 @@
-"""The part of a bundle's page that is about phones: its inputs and outputs, and code for Android and iOS with their names."""
+"""The part of a bundle's page that is about phones: inputs, outputs, and code for Android and iOS with their names."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ The numbers of a text's tokens are those of `tokenizer.json`, which DJL's Huggin
 swift-transformers on iOS.
 """
 _LENGTHS: Final = """\
-Texts are filled up to {lengths} tokens, with zeros that the mask hides. The file holds the weights once; a session fixes
-the axes `{batch}` and `{time}` when it is opened, which Java, C and C++ can ask for; in Swift they stay free.
+Texts are filled up to {lengths} tokens, with zeros that the mask hides. The file holds the weights once; a session
+fixes the axes `{batch}` and `{time}` when it is opened, which Java, C and C++ can ask for; in Swift they stay free.
 """
 _WRITES: Final = """\
 A text is written in steps: what one gives as `present.*` the next one reads as `past_key_values.*`, which are empty at

@@ -2,8 +2,9 @@
 
 An estimate, from what ONNX Runtime says of itself: its lists for NNAPI and Core ML lie in its Python package
 (`onnxruntime/tools/mobile_helpers`), those for XNNPACK and QNN are taken from its source (`xnnpack/math/matmul.cc`,
-`gemm.cc` and `softmax.cc`, `qnn/builder/op_builder_factory.cc`), and so are the conditions, which its own checker does not
-look at (`nnapi/.../base_op_builder.cc` and `gather_op_builder.cc`, `coreml/.../base_op_builder.cc`, `cast_op_builder.cc`).
+`gemm.cc` and `softmax.cc`, `qnn/builder/op_builder_factory.cc`), and so are the conditions, which its own checker does
+not look at (`nnapi/.../base_op_builder.cc`, `gather_op_builder.cc`; `coreml/.../base_op_builder.cc`,
+`cast_op_builder.cc`).
 """
 
 from __future__ import annotations

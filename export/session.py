@@ -23,8 +23,8 @@ ANSWER = ("logits", "pred_boxes")  # outputs that are one answer together
 def open_session(
     model: Path | bytes, *, threads: int, sizes: Mapping[str, int] = MappingProxyType({})
 ) -> onnxruntime.InferenceSession:
-    """Return a CPU session with the runtime's default options, except for the number of threads; `sizes` fixes free axes
-    by their names.
+    """Return a CPU session with the runtime's default options, except for the number of threads; `sizes` fixes free
+    axes by their names.
 
     Raises:
         BadInput: `threads` is below 1.

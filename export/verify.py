@@ -122,4 +122,7 @@ def _golden(bundle: Bundle) -> Golden:
     if golden.tolerance > allowed:
         what = f"its tolerance is {golden.tolerance:.3g}, and such a model is right within {allowed:.3g}"
         raise BadFile(what, where=path)
+    shortest, lengths = min(len(example.input_ids) for example in golden.examples), bundle.manifest.lengths
+    if lengths and shortest > lengths[0]:
+        raise BadFile(f"no example is as short as {lengths[0]} tokens, so nothing is proven of that length", where=path)
     return golden

@@ -92,8 +92,8 @@ class Checkpoint:
     @property
     def loader_config(self) -> dict[str, Any] | None:
         """Return what `config.json` says beside a graph, for loaders that take classes, labels and the sizes of caches
-        from it: as `config`, and of an encoder that the format cannot say, with the sizes of its first layer. None where
-        the format has no words for it at all.
+        from it: as `config`, and of an encoder that the format cannot say, with the sizes of its first layer. None
+        where the format has no words for it at all.
         """
         family, told = _family(self.shape.family), self.config
         if told is None and self.generation is None and self.shape.layers:

@@ -178,7 +178,9 @@ def digest_files(root: Path) -> dict[str, tuple[str, int]]:
     return {file.relative_to(root).as_posix(): (sha256_file(file), file.stat().st_size) for file in files}
 
 
-def check_files(root: Path, expected: Mapping[str, tuple[str, int]], *, fix: str = "Make the artifact again.") -> None:
+def check_files(
+    root: Path, expected: Mapping[str, tuple[str, int]], *, fix: str = "Make the artifact again."
+) -> None:
     """Compare the files below `root` with their recorded (sha256, bytes).
 
     Raises:
@@ -234,6 +236,4 @@ def check_no_others(root: Path, known: Collection[str]) -> None:
         below[:] = [name for name in below if Path(place, name).relative_to(root).as_posix() in folders]
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise BadFile(
-            "; ".join(sorted(problems)[:5]) + more, where=str(root), fix="Remove it: nothing else belongs here."
-        )
+        raise BadFile("; ".join(sorted(problems)[:5]) + more, where=str(root), fix="Remove it: nothing else belongs here.")

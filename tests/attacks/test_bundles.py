@@ -317,7 +317,9 @@ ALL = [*ON_THE_WAY, *IN_THE_MANIFEST, *FORGED, *((harm, "model.onnx") for harm i
 
 
 @pytest.mark.parametrize(("harm", "told"), ALL, ids=lambda value: getattr(value, "__name__", ""))
-def test_a_harmed_bundle_is_refused(bundle: Path, harm: Harm, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_harmed_bundle_is_refused(
+    bundle: Path, harm: Harm, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     harm(bundle)
     assert code_of("verify", str(bundle)) == 2
     said = capsys.readouterr()

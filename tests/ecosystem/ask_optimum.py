@@ -1,4 +1,4 @@
-"""Answers of Optimum for bundles: a list of {"bundle", "task", "texts"} as JSON in, a list of answers each as JSON out."""
+"""Answers of Optimum for bundles: a list of {"bundle", "task", "texts"} as JSON in, a list of answers each out."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ Each library is installed into a folder of its own that `--peers FOLDER` names, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np

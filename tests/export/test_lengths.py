@@ -132,6 +132,14 @@ def test_a_graph_of_another_length_is_refused(tmp_path: Path) -> None:
         verify_bundle(tmp_path)
 
 
+def test_a_length_that_no_example_proves_is_refused(tmp_path: Path) -> None:
+    network = random_network(tiny_shape())
+    checkpoint = Checkpoint(network.shape, {}, tiny_tokenizing()).of(network)
+    write_bundle(tmp_path, Contents.of(checkpoint, graph_file(network, MOBILE.at_lengths(LENGTHS)), [text(5)]))
+    with pytest.raises(BadFile, match="no example is as short as 4 tokens"):
+        verify_bundle(tmp_path)
+
+
 def test_lengths_are_sorted_and_for_phones() -> None:
     assert ExportSettings(target="mobile", lengths=(16, 8, 16)).lengths == (8, 16)
     with pytest.raises(ValueError, match="lengths are for the target mobile"):

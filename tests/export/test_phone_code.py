@@ -30,7 +30,10 @@ def page(directory: Path, checkpoint: Checkpoint, target: Target = MOBILE) -> st
     return (directory / "README.md").read_text(encoding="utf-8")
 
 
-def checkpoint_of(head: HeadShape | None = HeadShape(("good", "bad")), **changes: object) -> Checkpoint:
+CLASSES = HeadShape(("good", "bad"))
+
+
+def checkpoint_of(head: HeadShape = CLASSES, **changes: object) -> Checkpoint:
     network = random_network(tiny_shape(head=head, **changes))
     return Checkpoint(network.shape, {}, tiny_tokenizing()).of(network)
 

@@ -51,10 +51,8 @@ def write_loadable(name: str, directory: Path) -> Bundle:
     directory.mkdir()
     checkpoint = _writing(name, directory.with_name(f"{name}-teacher")) if name in WRITERS else _answering(name)
     graph = graph_file(checkpoint.network(), CPU)
-    examples = [
-        {key: value for key, value in one.inputs.items()} for one in checkpoint.tokenizing.encode(TEXTS, max_length=24)
-    ]
-    return write_bundle(directory, Contents.of(checkpoint, graph, [examples[row] for row in (0, 1)]))
+    examples = [one.inputs for one in checkpoint.tokenizing.encode(TEXTS[:2], max_length=24)]
+    return write_bundle(directory, Contents.of(checkpoint, graph, examples))
 
 
 def _answering(name: str) -> Checkpoint:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from against_peers.environments import interpreter
 from against_peers.tools import Failed, Tool, last_line
 
