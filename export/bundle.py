@@ -17,6 +17,7 @@ import onnxruntime
 from export.card import Card
 from export.golden_writing import writing_gap, written_example
 from export.lengths import Buckets
+from export.loader_config import loader_config
 from export.manifest import (
     FORMAT,
     GOLDEN_FILE,
@@ -33,7 +34,6 @@ from export.runtime_steps import WriterSessions, writer_sessions
 from export.session import Floats, open_session, run
 from export.whole_graph import check_weights_inside
 from models.errors import BadFile, BadInput, Mismatch
-from models.family import head_keys, image_keys
 from models.files import check_no_links, digest_files, inside, read_object, write_bytes, write_json, write_text
 from models.generation_settings import GENERATION_CONFIG, GENERATION_FILE, Generation, written_generation
 from models.progress import Progress, silent
@@ -55,7 +55,6 @@ INT8_TOLERANCE: Final = 5e-2
 INT8_VECTOR_TOLERANCE: Final = 2e-2  # of the numbers of an embedding of length 1, which are small
 CONFIG_FILE: Final = "config.json"
 README_FILE: Final = "README.md"
-_SUFFIX: Final = {"transformers.js_config": {"dtype": "fp32"}}  # files have names without suffix, whatever they hold
 Answering: TypeAlias = Callable[[Arrays], Floats]
 _PACKAGES: Final = ("compress-transformers", "onnx", "onnxruntime", "torch")
 
@@ -273,8 +272,7 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
     for name, data in {graph.name: graph.data, **graph.extra}.items():
         write_bytes(inside(directory, name), data)
     contents.reader.shipped(token_types=shape.type_vocab_size > 0).save(directory)
-    config = _config(shape) if contents.config is None else contents.config
-    write_json(directory / CONFIG_FILE, {**config, **_SUFFIX})
+    write_json(directory / CONFIG_FILE, loader_config(shape, contents.config))
     write_modules(directory, shape, contents.projection)
     if contents.generation is not None:
         write_json(directory / GENERATION_FILE, contents.generation.to_json())
@@ -362,29 +360,6 @@ def _golden_example(session: onnxruntime.InferenceSession, inputs: Arrays) -> Go
 
 def _task(shape: ModelShape) -> Task | None:
     return None if shape.head is None else task_named(shape.head.task)
-
-
-def _config(shape: ModelShape) -> dict[str, Any]:
-    """Return what `config.json` says where the family's format has no words for the model."""
-    return {
-        "model_type": shape.family,
-        "architectures": [],
-        **_reads(shape),
-        "hidden_size": shape.hidden_size,
-        "num_hidden_layers": len(shape.layers),
-        **(head_keys(shape.head) if shape.head else {}),
-    }
-
-
-def _reads(shape: ModelShape) -> dict[str, Any]:
-    if shape.image is not None:
-        return image_keys(shape.image)
-    return {
-        "vocab_size": shape.vocab_size,
-        "max_position_embeddings": shape.max_positions,
-        "type_vocab_size": shape.type_vocab_size,
-        "pad_token_id": shape.pad_token_id,
-    }
 
 
 def _versions() -> dict[str, str]:
