@@ -89,9 +89,9 @@ def our_answers(bundle: Bundle, task: str) -> list[Any]:
     found = []
     for one in bundle.tokenizing.encode(texts, pairs, max_length=bundle.shape.usable_positions):
         given = {"attention_mask": np.ones((1, len(one.ids)), dtype=np.int64), **one.inputs}
-        names = [port.name for port in bundle.session.get_outputs()]
+        names = [port.name for port in bundle.manifest.outputs]
         wanted = "last_hidden_state" if "last_hidden_state" in names else "logits"
-        ports = {port.name for port in bundle.session.get_inputs()}
-        (values,) = bundle.session.run([wanted], {key: value for key, value in given.items() if key in ports})
+        arrays = {port.name: given[port.name] for port in bundle.manifest.inputs}
+        values = bundle.session.run(None, arrays)[names.index(wanted)]  # of the runtime
         found.append(values[0].tolist())
     return found
