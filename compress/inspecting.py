@@ -19,10 +19,14 @@ from compress.sources import embedded_table, tree_digest
 from compress.statistics import mcnemar_p, ratio_interval
 from export.bundle import Bundle
 from export.latency import LatencyComparison, compare
+from export.lengths import sizes_at
+from export.providers import shares_of
+from export.target import MOBILE
 from models.checkpoint import local_directory
 from models.columns import Wanted
 from models.encoding import encode
 from models.errors import BadInput
+from models.files import inside
 from models.progress import Progress, silent
 from models.shape import LayerShape
 from models.targets import NextTargets, Writes
@@ -73,7 +77,20 @@ def inspect_model(source: str) -> dict[str, Any]:
     if isinstance(probe.product, Bundle):
         facts["target"] = probe.product.manifest.target
         facts["measurements"] = probe.product.manifest.measurements
+        if probe.product.manifest.target == MOBILE.name:
+            facts["providers"] = _providers(probe.product)
     return facts
+
+
+def _providers(bundle: Bundle) -> dict[str, Any]:
+    """Return for each model file what the execution providers of phones would take of it, at its longest length."""
+    manifest = bundle.manifest
+    files = [manifest.model, *([] if manifest.encoder is None else [manifest.encoder])]
+    sizes = sizes_at(manifest.lengths[-1]) if manifest.lengths else {}
+    return {
+        name: {share.provider.name: share.to_json() for share in shares_of(inside(bundle.directory, name), sizes)}
+        for name in files
+    }
 
 
 def _layer(layer: LayerShape) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Weight = Annotated[float, Field(ge=0.0)]
@@ -335,3 +335,19 @@ class ExportSettings(Settings):
 
     target: Literal["cpu", "mobile"] = Field("cpu", description="What the graph is written for.")
     golden: Count = Field(8, description="Texts whose expected outputs travel in the bundle.")
+    lengths: tuple[Count, ...] = Field(
+        (),
+        description="Lengths in tokens that texts are filled up to, such as 16,32,64,128, for execution providers of "
+        "phones that want fixed shapes; with the target mobile.",
+    )
+
+    @field_validator("lengths")
+    @classmethod
+    def _rising(cls, lengths: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(set(lengths)))
+
+    @model_validator(mode="after")
+    def _for_phones(self) -> ExportSettings:
+        if self.lengths and self.target != "mobile":
+            raise ValueError("lengths are for the target mobile")
+        return self

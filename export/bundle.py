@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,8 @@ import onnxruntime
 
 from export.card import Card
 from export.golden_writing import writing_gap, written_example
+from export.lengths import Buckets
+from export.loader_config import loader_config
 from export.manifest import (
     FORMAT,
     GOLDEN_FILE,
@@ -34,7 +36,6 @@ from export.session import Floats, open_session, run
 from export.verifier import VERIFIER_FILE, verifier
 from export.whole_graph import check_weights_inside
 from models.errors import BadFile, BadInput, Mismatch
-from models.family import architecture_of, head_keys, image_keys
 from models.files import check_no_links, digest_files, inside, read_object, write_bytes, write_json, write_text
 from models.generation_settings import GENERATION_CONFIG, GENERATION_FILE, Generation, written_generation
 from models.progress import Progress, silent
@@ -55,6 +56,7 @@ FLOAT_TOLERANCE: Final = 1e-3
 INT8_TOLERANCE: Final = 5e-2
 INT8_VECTOR_TOLERANCE: Final = 2e-2  # of the numbers of an embedding of length 1, which are small
 CONFIG_FILE: Final = "config.json"
+Answering: TypeAlias = Callable[[Arrays], Floats]
 _PACKAGES: Final = ("compress-transformers", "onnx", "onnxruntime", "torch")
 
 
@@ -62,8 +64,8 @@ _PACKAGES: Final = ("compress-transformers", "onnx", "onnxruntime", "torch")
 @dataclass(frozen=True, slots=True)
 class Contents:
     """Everything a bundle is written from; `examples` are inputs for `golden.json`, each a batch of one. `projection`
-    is what `Checkpoint.projection` returns. Of a model that writes, `generation` says how, and `config` is what its
-    family's `config.json` says, if it can.
+    is what `Checkpoint.projection` returns, `config` what `Checkpoint.loader_config` does. Of a model that writes,
+    `generation` says how.
     """
 
     shape: ModelShape
@@ -88,7 +90,7 @@ class Contents:
             parameters=checkpoint.parameters,
             projection=checkpoint.projection(),
             generation=checkpoint.generation,
-            config=None if checkpoint.generation is None else checkpoint.config,
+            config=checkpoint.loader_config,
         )
 
 
@@ -162,6 +164,11 @@ class Bundle:
         return open_session(self.model, threads=1)
 
     @cached_property
+    def buckets(self) -> Buckets:
+        """Return the sessions for texts of the manifest's lengths."""
+        return Buckets(self.model, self.manifest.lengths)
+
+    @cached_property
     def generation(self) -> Generation:
         """Return how the model writes; BadFile where nothing says it."""
         return Generation.from_json(read_object(self.directory / GENERATION_FILE))
@@ -186,7 +193,8 @@ class Bundle:
             BadFile: an example does not fit the model.
         """
         if self.shape.output is None:
-            return [golden_gap(self.session, example) for example in examples]
+            gaps = ([golden_gap(answer, example) for answer in self._answering(example)] for example in examples)
+            return [float(np.max(each)) for each in gaps]  # NaN if one is
         sessions = self.writer()
         return [writing_gap(sessions, example, self.generation) for example in examples]
 
@@ -241,7 +249,14 @@ class Bundle:
 
     def _logits(self, inputs: Arrays) -> Floats:
         """Return the logits (answers, labels) of one row."""
-        return run(self.session, inputs).reshape(-1, self.shape.outputs)
+        given = self.buckets.run(inputs) if self.manifest.lengths else run(self.session, inputs)
+        return given.reshape(-1, self.shape.outputs)
+
+    def _answering(self, example: GoldenExample) -> list[Answering]:
+        """Return all that must give an example's outputs: the model, and at each length that holds the text."""
+        tokens = len(example.input_ids)
+        held = [length for length in self.manifest.lengths if length >= tokens]
+        return [partial(run, self.session), *(partial(self.buckets.run_at, length) for length in held)]
 
 
 def write_bundle(directory: Path, contents: Contents) -> Bundle:
@@ -257,9 +272,9 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
     graph, shape = contents.graph, contents.shape
     for name, data in {graph.name: graph.data, **graph.extra}.items():
         write_bytes(inside(directory, name), data)
-    contents.reader.compact().save(directory)
+    contents.reader.shipped(token_types=shape.type_vocab_size > 0).save(directory)
     write_bytes(directory / VERIFIER_FILE, verifier())
-    write_json(directory / CONFIG_FILE, _config(shape) if contents.config is None else contents.config)
+    write_json(directory / CONFIG_FILE, loader_config(shape, contents.config))
     write_modules(directory, shape, contents.projection)
     if contents.generation is not None:
         write_json(directory / GENERATION_FILE, contents.generation.to_json())
@@ -284,6 +299,7 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
         measurements=dict(contents.measurements or {}),
         versions=_versions(),
         encoder=graph.encoder,
+        lengths=list(graph.target.lengths),
     )
     present = {file.name for file in directory.iterdir()} | {MANIFEST_FILE}
     write_text(directory / README_FILE, readme(Card(manifest, shape, _task(shape), present)))
@@ -301,14 +317,14 @@ def port_entries(ports: Sequence[Any]) -> list[PortEntry]:
     ]
 
 
-def golden_gap(session: onnxruntime.InferenceSession, example: GoldenExample) -> float:
-    """Return the largest difference between an example's expected logits and what the session gives.
+def golden_gap(answer: Answering, example: GoldenExample) -> float:
+    """Return the largest difference between an example's expected logits and what is answered.
 
     Raises:
         BadFile: the example's inputs are not whole or not the model's, or its logits or token types are not as many.
     """
     try:
-        logits = run(session, example.arrays()).reshape(-1)
+        logits = answer(example.arrays()).reshape(-1)
     except BadInput as error:
         raise BadFile(f"an example does not fit the model ({error})", where=GOLDEN_FILE) from None
     if len(logits) != len(example.logits):
@@ -345,29 +361,6 @@ def _golden_example(session: onnxruntime.InferenceSession, inputs: Arrays) -> Go
 
 def _task(shape: ModelShape) -> Task | None:
     return None if shape.head is None else task_named(shape.head.task)
-
-
-def _config(shape: ModelShape) -> dict[str, Any]:
-    """Return what `config.json` says, in the keys of Hugging Face. Sizes that differ by layer are in the manifest."""
-    return {
-        "model_type": shape.family,
-        "architectures": [architecture_of(shape, "")] if shape.labels else [],
-        **_reads(shape),
-        "hidden_size": shape.hidden_size,
-        "num_hidden_layers": len(shape.layers),
-        **(head_keys(shape.head) if shape.head else {}),
-    }
-
-
-def _reads(shape: ModelShape) -> dict[str, Any]:
-    if shape.image is not None:
-        return image_keys(shape.image)
-    return {
-        "vocab_size": shape.vocab_size,
-        "max_position_embeddings": shape.max_positions,
-        "type_vocab_size": shape.type_vocab_size,
-        "pad_token_id": shape.pad_token_id,
-    }
 
 
 def _versions() -> dict[str, str]:

@@ -105,6 +105,17 @@ class Emit:
         (result,) = self.nodes(operator, *inputs, roles=(role,), **attributes)
         return result
 
+    def total(self, *parts: Value, role: str) -> Value:
+        """Return a sum that goes on as a stream, of the operator Sum. Where lengths are fixed it is Add, because the
+        execution providers of phones have no Sum.
+        """
+        if not self.target.lengths:
+            return self.node("Sum", *parts, role=role)
+        first, *others = parts
+        for number, part in enumerate(others):
+            first = self.node("Add", first, part, role=role if number == len(others) - 1 else f"{role}_{number}")
+        return first
+
     def nodes(
         self, operator: str, *inputs: Value | None, roles: tuple[str, ...], **attributes: Attribute
     ) -> tuple[Value, ...]:

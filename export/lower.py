@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import torch
 
@@ -17,8 +18,9 @@ from models.network import Network
 from models.shape import BOX
 
 IDS, MASK, KINDS, PIXELS = "input_ids", "attention_mask", "token_type_ids", "pixel_values"
-LOGITS, BOXES, EMBEDDING, HIDDEN = *ANSWER, "sentence_embedding", "hidden_states"
+LOGITS, BOXES, EMBEDDING = *ANSWER, "sentence_embedding"
 STATES = "last_hidden_state"  # what sentence-transformers pools itself
+SPAN = ("start", "end")  # labels whose logits Optimum and transformers.js read as an output each
 
 
 def input_ports(network: Network) -> list[Port]:
@@ -33,18 +35,20 @@ def input_ports(network: Network) -> list[Port]:
 
 
 def output_ports(network: Network) -> list[Port]:
-    """Return the outputs of the network's graph: logits (batch, labels), logits of tokens (batch, time, labels), logits
-    and boxes (batch, tokens, ...), embeddings (batch, width) and the states (batch, time, hidden) that they were made
-    of or, without a head, hidden states.
+    """Return the outputs of the network's graph: logits (batch, labels), logits of tokens (batch, time, labels), of a
+    span's ends also each by itself (batch, time), logits and boxes (batch, tokens, ...), embeddings (batch, width) and
+    the states (batch, time, hidden) that they were made of or, without a head, these states alone.
     """
     shape = network.shape
     if shape.head is not None and shape.head.boxes:
         each: tuple[str | int, ...] = ("batch", shape.answers or 0)
         return [Port(LOGITS, "float32", (*each, shape.outputs - BOX)), Port(BOXES, "float32", (*each, BOX))]
     places = ("batch",) if shape.head is not None and not shape.answers_tokens else ("batch", "time")
-    name = HIDDEN if shape.head is None else LOGITS if shape.labels else EMBEDDING
-    states = [Port(STATES, "float32", ("batch", "time", shape.hidden_size))] if name == EMBEDDING else []
-    return [Port(name, "float32", (*places, shape.outputs)), *states]
+    name = STATES if shape.head is None else LOGITS if shape.labels else EMBEDDING
+    others = [Port(STATES, "float32", ("batch", "time", shape.hidden_size))] if name == EMBEDDING else []
+    if _answers_spans(network):
+        others = [Port(f"{end}_{LOGITS}", "float32", places) for end in SPAN]
+    return [Port(name, "float32", (*places, shape.outputs)), *others]
 
 
 def lower(network: Network, target: Target) -> onnx.ModelProto:
@@ -63,5 +67,17 @@ def lower(network: Network, target: Target) -> onnx.ModelProto:
         states = states_of(network, emit, mask, *read)
         ports, answers = output_ports(network), answers_of(network, emit, states, mask)
         others = [by_batch(emit, states)] if ports[0].name == EMBEDDING else []
+        if _answers_spans(network):
+            others = [_one_label(emit, answers[0], number, end) for number, end in enumerate(SPAN)]
         outputs = dict(zip(ports, (*answers, *others), strict=True))
     return build(list(inputs.values()), outputs, opset=target.opset, name=network.shape.family)
+
+
+def _answers_spans(network: Network) -> bool:
+    return network.shape.labels == SPAN and network.shape.answers_tokens
+
+
+def _one_label(emit: Emit, logits: Value, number: int, label: str) -> Value:
+    """Return the logits (batch, time) of one label."""
+    index = emit.constant(np.array(number, dtype=np.int64), f"{label}_number")
+    return emit.node("Gather", logits, index, role=f"{label}_{LOGITS}", axis=2)

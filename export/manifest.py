@@ -4,8 +4,9 @@ A bundle is a directory. Its manifest MUST be of FORMAT 1; MUST list every file 
 relative name that stays inside, with its SHA-256 and its size in bytes; MUST name one of these files as the model, and
 where it writes behind an encoder, another as that; MUST give name, element type and dimensions of the model's inputs
 and outputs as the model itself declares them; and every example of `golden.json`, at least one, MUST come out of the
-model within the tolerance written there. The model MUST hold its weights itself. No file may be a link, and none may
-lie there that is not listed, hidden ones that a system drops included. No object of these files may have a key twice.
+model within the tolerance written there, and also at each of its `lengths` that holds the example; each holds one. The
+model MUST hold its weights itself. No file MAY be a link, and none MAY lie there that is not listed, hidden ones that a
+system drops included. No object of these JSON files MAY have a key twice.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class Manifest(_Record):
     """What a bundle is made of and where it comes from.
 
     `int8` gives the form of every quantized module; `shape` every size of the network; `lineage` the steps that led
-    here, first to last; `measurements` what was measured on the way; `versions` the software that wrote it.
+    here, first to last; `measurements` what was measured on the way; `versions` the software that wrote it; `lengths`
+    those that texts are filled up to where a session fixes the model's axes `batch` and `time`.
     """
 
     format: Literal[1]
@@ -71,6 +73,13 @@ class Manifest(_Record):
     measurements: dict[str, Any]
     versions: dict[str, str]
     encoder: str | None = None
+    lengths: list[int] = Field(default=[], max_length=64)
+
+    @model_validator(mode="after")
+    def _rising(self) -> Manifest:
+        if self.lengths != sorted({length for length in self.lengths if length > 0}):
+            raise ValueError("lengths are not numbers that rise from 1 on")
+        return self
 
     @property
     def digest(self) -> str:

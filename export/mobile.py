@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import onnxruntime
 
 from export.session import ERRORS_ONLY
+from export.stored_graph import quiet_tools
 
 OPERATORS_FILE = "required_operators_and_types.config"
 
@@ -38,19 +38,12 @@ def to_ort(models: Mapping[str, bytes]) -> tuple[dict[str, bytes], str]:
 
 
 def _list_operators(models: list[Path], listing: Path) -> None:
-    """Write the configuration of a reduced build that runs the models, and undo what the tool does to its process.
-
-    Its import gives the root logger a handler, its own loggers the lowest level, and sys.path its own folder.
-    """
-    handlers, search_path = list(logging.root.handlers), list(sys.path)
-    try:
+    """Write the configuration of a reduced build that runs the models."""
+    with quiet_tools():
         from onnxruntime.tools.ort_format_model.utils import create_config_from_models
 
         logging.getLogger("ort_format_model.utils").setLevel(logging.WARNING)
         create_config_from_models(models, listing, enable_type_reduction=True)
-    finally:
-        logging.root.handlers[:] = handlers
-        sys.path[:] = search_path
 
 
 def _without_paths(text: str) -> str:

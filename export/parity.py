@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, final
 
@@ -76,19 +77,23 @@ def bound_for(network: Network) -> Bound:
 
 
 def compare(network: Network, model: Path | bytes, batches: Iterable[Arrays], *, threads: int = 1) -> Parity:
-    """Return how far `model` in the runtime is from `network`, on batches of named arrays (batch, ...).
+    """Return how far `model` in the runtime is from `network`; arguments and errors as in `compare_answers`."""
+    return compare_answers(network, partial(run, open_session(model, threads=threads)), batches)
+
+
+def compare_answers(network: Network, answer: Callable[[Arrays], Floats], batches: Iterable[Arrays]) -> Parity:
+    """Return how far what `answer` gives is from `network`, on batches of named arrays (batch, ...).
 
     Int8 networks take one activation scale per example, the runtime one per call: give them batches of one.
 
     Raises:
         BadInput: there is no example.
     """
-    session = open_session(model, threads=threads)
     network.eval()
     native, runtime = [], []
     for batch in batches:
         native.append(native_logits(network, batch))
-        runtime.append(run(session, batch))
+        runtime.append(answer(batch))
     if not native:
         raise BadInput("parity needs at least one example")
     return of_logits(_rows(native), _rows(runtime))

@@ -8,6 +8,8 @@ from typing import Any, Final
 import yaml
 
 from export.card import Card
+from export.loader_code import in_other_libraries
+from export.phone_code import on_a_phone
 from models.imaging import MODES
 from models.shape import ImageShape, ModelShape
 from models.task import Task
@@ -132,7 +134,7 @@ def _holds(card: Card) -> str:
 
 
 # In the order of the page; one that has nothing to say of a bundle gives an empty text.
-SECTIONS: Final[tuple[Callable[[Card], str], ...]] = (_use, _holds)
+SECTIONS: Final[tuple[Callable[[Card], str], ...]] = (_use, in_other_libraries, on_a_phone, _holds)
 
 
 def _code(card: Card) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,11 @@ ERRORS_ONLY = 3
 ANSWER = ("logits", "pred_boxes")  # outputs that are one answer together
 
 
-def open_session(model: Path | bytes, *, threads: int) -> onnxruntime.InferenceSession:
-    """Return a CPU session with the runtime's default options, except for the number of threads.
+def open_session(
+    model: Path | bytes, *, threads: int, sizes: Mapping[str, int] = MappingProxyType({})
+) -> onnxruntime.InferenceSession:
+    """Return a CPU session with the runtime's default options, except for the number of threads; `sizes` fixes free
+    axes by their names.
 
     Raises:
         BadInput: `threads` is below 1.
@@ -32,6 +36,8 @@ def open_session(model: Path | bytes, *, threads: int) -> onnxruntime.InferenceS
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = ERRORS_ONLY
+    for name, size in sizes.items():
+        options.add_free_dimension_override_by_name(name, size)
     where = os.fspath(model) if isinstance(model, Path) else f"a model of {len(model)} bytes"
     if isinstance(model, Path) and not model.is_file():
         raise BadFile("there is no such file", where=where)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final, final
 
@@ -26,18 +26,24 @@ class FileForm(str, Enum):
 class Target:
     """Where a graph will run.
 
-    `opset` 17 is the first with LayerNormalization; every ONNX Runtime since 1.12 runs it.
+    `opset` 17 is the first with LayerNormalization; every ONNX Runtime since 1.12 runs it. `lengths` are those that
+    texts are filled up to, for execution providers that want every axis fixed.
     """
 
     name: str
     operators: Operators
     file_form: FileForm
     opset: int = 17
+    lengths: tuple[int, ...] = ()
 
     @property
     def microsoft(self) -> bool:
         """Return whether operators of the domain com.microsoft may be emitted."""
         return self.operators is Operators.MICROSOFT
+
+    def at_lengths(self, lengths: tuple[int, ...]) -> Target:
+        """Return the target for texts of fixed lengths. The runtime fixes them in an ONNX file alone."""
+        return replace(self, file_form=FileForm.ONNX, lengths=lengths)
 
 
 CPU: Final = Target("cpu", Operators.MICROSOFT, FileForm.ONNX)

@@ -116,6 +116,12 @@ def _check_models(bundle: Bundle) -> None:
             check_model(inside(bundle.directory, name))
     _check_ports("input", bundle.manifest.inputs, port_entries(bundle.session.get_inputs()), bundle.model)
     _check_ports("output", bundle.manifest.outputs, port_entries(bundle.session.get_outputs()), bundle.model)
+    for length in bundle.manifest.lengths:
+        found = {port.name: port.shape for port in bundle.buckets.session(length).get_inputs()}
+        if any(axes != [1, length] for axes in found.values()):
+            raise BadFile(
+                f"its inputs are not of {length} tokens where the length is fixed: {found}", where=str(bundle.model)
+            )
 
 
 def _check_ports(kind: str, declared: list[PortEntry], found: list[PortEntry], path: Path) -> None:
@@ -156,4 +162,7 @@ def _golden(bundle: Bundle) -> Golden:
     if golden.tolerance > allowed:
         what = f"its tolerance is {golden.tolerance:.3g}, and such a model is right within {allowed:.3g}"
         raise BadFile(what, where=path)
+    shortest, lengths = min(len(example.input_ids) for example in golden.examples), bundle.manifest.lengths
+    if lengths and shortest > lengths[0]:
+        raise BadFile(f"no example is as short as {lengths[0]} tokens, so nothing is proven of that length", where=path)
     return golden

@@ -90,6 +90,23 @@ class Checkpoint:
             return None
         return told if self.generation is None else told | token_keys(self.generation)
 
+    @property
+    def loader_config(self) -> dict[str, Any] | None:
+        """Return what `config.json` says beside a graph, for loaders that take classes, labels and the sizes of caches
+        from it: as `config`, and of an encoder that the format cannot say, with the sizes of its first layer. None
+        where the format has no words for it at all.
+        """
+        family, told = _family(self.shape.family), self.config
+        if told is None and self.generation is None and self.shape.layers:
+            try:
+                told = family.config_of(self.shape)
+            except (BadInput, Unsupported):
+                return None
+        if told is None or family.loaded_as is None:
+            return told
+        kind, architecture = family.loaded_as
+        return told | {"model_type": kind, "architectures": [architecture]}
+
     def with_biases(self) -> Checkpoint:
         """Return the same model with a bias of zero in every linear layer of its blocks that has none, for what writes
         into biases.

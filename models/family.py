@@ -32,7 +32,8 @@ class Family:
     `shape_of` raises BadInput for a setting that the network does not have. `prefix` stands before the encoder's names
     when a model with a head or an output is written. `layout_of` says what a config has to say about names, `axes_of`
     gives, by our names, the axes of the weights that have others there than here, and `form_of` which rows are written.
-    `position_tables` are their names of computed positions that the format holds nevertheless.
+    `position_tables` are their names of computed positions that the format holds nevertheless. `loaded_as` is the
+    `model_type` and class of another family, by which transformers.js runs a graph of this one where it lacks it.
     `new_head` gives the form that a head with labels has in the family, for the one that a task asks for and a model of
     this shape.
     """
@@ -48,6 +49,7 @@ class Family:
     new_head: Callable[[HeadShape, ModelShape], HeadShape] = lambda head, shape: head
     form_of: Callable[[ModelShape], str | None] = lambda shape: None
     position_tables: tuple[str, ...] = ()
+    loaded_as: tuple[str, str] | None = None
 
 
 def labels_of(config: Config) -> tuple[str, ...]:
@@ -106,7 +108,7 @@ def head_of(config: Config, *, activation: Activation, dropout: float, token_dro
 
 def architecture_of(shape: ModelShape, name: str) -> str:
     """Return the class of `transformers` that reads a model of this shape, `name` being the family's."""
-    if shape.head is None:
+    if shape.head is None or not shape.head.labels:
         return f"{name}Model"
     other = "ForTokenClassification" if shape.head.tokens else "ForSequenceClassification"
     return name + ARCHITECTURES.get(shape.head.task, other)

@@ -99,7 +99,7 @@ class Imaging:
         except (KeyError, TypeError, ValueError) as error:
             raise BadFile(f"not the settings of an image processor ({error!r})", where=str(path)) from None
 
-    def compact(self) -> Imaging:
+    def shipped(self, *, token_types: bool) -> Imaging:
         """Return the same: it is a handful of numbers."""
         return self
 

@@ -34,8 +34,10 @@ class Reader(Protocol):
     def save(self, directory: Path) -> None:
         """Write its files into an existing directory."""
 
-    def compact(self) -> Reader:
-        """Return the same reader with files as small as they can be."""
+    def shipped(self, *, token_types: bool) -> Reader:
+        """Return the same reader with files as small as they can be, in words that other loaders know; `token_types`
+        says whether the model reads them.
+        """
 
     def problem(self, shape: ModelShape) -> str | None:
         """Return why a network of this shape cannot take what is read, or None."""

@@ -24,6 +24,7 @@ CONFIG_FILE = "tokenizer_config.json"
 # The runtime's objects for a batch are some hundred times larger than its numbers: they live for one chunk only.
 _CHUNK = 1024
 _PAD_NAMES = ("[PAD]", "<pad>")
+_NEW_CLASS = "TokenizersBackend"  # of transformers 5, for whatever has no class of its own
 _BERT_CLASSES = ("BertTokenizer", "BertTokenizerFast", "DistilBertTokenizer", "DistilBertTokenizerFast")
 _BERT_SETTINGS = {
     "do_lower_case": "lowercase",
@@ -90,10 +91,18 @@ class Tokenizing:
             raise BadFile(error.what, where=str(path), fix=error.fix) from error
         return tokenizing
 
-    def compact(self) -> Tokenizing:
-        """Return the same tokenizer with no blanks between the words of its text, which are a third of it."""
+    def shipped(self, *, token_types: bool) -> Tokenizing:
+        """Return the same tokenizer with no blanks between the words of its text, which are a third of it, and with
+        settings that `transformers` 4 and 5 and transformers.js take alike; `token_types` says whether they are read.
+        """
         text = json.dumps(json.loads(self.json), ensure_ascii=False, separators=(",", ":"))
-        return Tokenizing(text, self.config)
+        config = dict(self.config)
+        if config.get("tokenizer_class") in (None, _NEW_CLASS):
+            config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        if isinstance(config.get("extra_special_tokens"), list):  # version 4 has a mapping there
+            config["additional_special_tokens"] = config.pop("extra_special_tokens")
+        names = ["input_ids", *(["token_type_ids"] if token_types else []), "attention_mask"]
+        return Tokenizing(text, config | {"model_input_names": names})
 
     def save(self, directory: Path) -> None:
         """Write `tokenizer.json`, its text unchanged, and `tokenizer_config.json`."""

@@ -14,6 +14,11 @@ settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a folder be named where other libraries are installed, for the tests that load bundles with them."""
+    parser.addoption("--peers", type=Path, metavar="FOLDER", help="where tests/ecosystem installs other libraries")
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> None:
     """Before anything else, what a module's tests share too: on tiny models a second thread only waits."""

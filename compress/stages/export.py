@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
@@ -13,13 +13,16 @@ from compress.settings import ExportSettings
 from compress.stage import Context, Output, Stage
 from export.bundle import Contents, write_bundle
 from export.graph_file import GraphFile, graph_file
-from export.parity import Parity, bound_for, compare
+from export.lengths import Buckets
+from export.parity import Parity, bound_for, compare_answers
 from export.parity_writing import compare_writing, words_bound
 from export.runtime_steps import writer_sessions
 from export.session import Arrays
 from export.target import TARGETS
 from models.checkpoint import Checkpoint
 from models.encoded import Encoded
+from models.errors import BadInput
+from models.kinds import Int8Form
 from models.network import Network
 from models.progress import Progress
 
@@ -47,20 +50,51 @@ def run(parent: Checkpoint, settings: ExportSettings, context: Context) -> Outpu
     """Return the bundle of `parent`.
 
     Raises:
+        BadInput: the model cannot have the lengths that are asked for.
         Mismatch: ONNX Runtime and PyTorch do not agree on the validation examples.
     """
-    network = parent.network()
-    graph = graph_file(network, TARGETS[settings.target])
+    network, target = parent.network(), TARGETS[settings.target]
+    if settings.lengths:
+        _check_lengths(parent, settings.lengths)
+        target = target.at_lengths(settings.lengths)
+    graph = graph_file(network, target)
     data = context.validation
     rows = spread(data, PARITY_EXAMPLES)
     parity = _parity(network, graph, _singles(data, rows, context.progress))
-    contents = Contents.of(parent, graph, [_single(data, row) for row in spread(data, settings.golden)])
+    examples = [_single(data, row) for row in spread(data, settings.golden)]
+    contents = Contents.of(parent, graph, _with_a_short_one(examples, settings.lengths))
     return Output(NewBundle(contents), {"parity": asdict(parity)})
+
+
+def _check_lengths(parent: Checkpoint, lengths: Sequence[int]) -> None:
+    shape = parent.shape
+    if shape.output is not None or shape.image is not None:
+        what = "a model that writes or reads images has no texts to fill up"
+        raise BadInput(what, where="export.lengths", fix="Leave it out.")
+    if lengths[-1] > shape.usable_positions:
+        raise BadInput(
+            f"a length of {lengths[-1]} tokens is beyond the {shape.usable_positions} that the model has positions for",
+            where="export.lengths",
+            fix=f"Give lengths up to {shape.usable_positions}.",
+        )
+    if any(form is Int8Form.DYNAMIC for _, form in shape.int8):
+        raise BadInput(
+            "its int8 scales are taken of a whole call, and so of what fills a text up",
+            where="export.lengths",
+            fix="Quantize with quantize.activations: static, or leave the lengths out.",
+        )
+
+
+def _with_a_short_one(examples: list[Arrays], lengths: Sequence[int]) -> list[Arrays]:
+    """Return the examples with one that every length holds: where they have none, the first cut to the shortest."""
+    if not lengths or not examples or any(one["input_ids"].shape[1] <= lengths[0] for one in examples):
+        return examples
+    return [*examples, {name: value[:, : lengths[0]] for name, value in examples[0].items()}]
 
 
 def _parity(network: Network, graph: GraphFile, examples: Iterator[Arrays]) -> Parity:
     if network.shape.output is None:
-        parity = compare(network, graph.data, examples)
+        parity = compare_answers(network, Buckets(graph.data, graph.target.lengths).run, examples)
         parity.check(bound_for(network))
         return parity
     encoder = None if graph.encoder is None else graph.extra[graph.encoder]

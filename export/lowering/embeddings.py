@@ -85,7 +85,7 @@ def _times(emit: Emit, value: Value, scale: float, *, role: str) -> Value:
 
 def _finished(module: Embeddings, emit: Emit, parts: Sequence[Value]) -> Value:
     """Return the sum, normalised and projected."""
-    summed = parts[0] if len(parts) == 1 else emit.node("Sum", *parts, role="sum")
+    summed = parts[0] if len(parts) == 1 else emit.total(*parts, role="sum")
     normed = summed if module.norm is None else emit.child(module, "norm", summed)
     return normed if module.projection is None else emit.child(module, "projection", normed)
 

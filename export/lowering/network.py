@@ -51,7 +51,7 @@ def _stream(module: Block, emit: Emit, after: str, kept: Value, written: Value |
         part = emit.at(after)
         kept = part.node("Mul", kept, part.constant(norm.weight, "weight"), role="kept")
         norm = None
-    summed = kept if written is None else emit.node("Sum", kept, written, role=role)
+    summed = kept if written is None else emit.total(kept, written, role=role)
     return summed if norm is None else emit.child(module, after, summed)
 
 

@@ -71,7 +71,24 @@ def quantized_words(table: QuantizedEmbedding, emit: Emit, hidden: Value, bias: 
 
 
 def _product(module: QuantizedLinear, emit: Emit, activation: Activation) -> Value:
-    return _multiplied(emit, activation, Int8Weight(_weight(module, emit), module.weight_scale, module.bias))
+    weight = Int8Weight(_weight(module, emit), module.weight_scale, module.bias)
+    if module.form is Int8Form.STATIC and not emit.target.microsoft:
+        return _multiplied_between(emit, activation, weight)
+    return _multiplied(emit, activation, weight)
+
+
+def _multiplied_between(emit: Emit, activation: Activation, by: Int8Weight) -> Value:
+    """Return a product in float between what turns levels into floats (QDQ): the form of int8 that the execution
+    providers of phones know. ONNX Runtime's own makes one integer product of it.
+    """
+    left = emit.node("DequantizeLinear", *activation, role="dequantized")
+    scale, zero_point = (
+        emit.constant(by.scale, "weight_scale"),
+        emit.constant(torch.zeros_like(by.scale, dtype=torch.int8), "weight_zero_point"),
+    )
+    right = emit.node("DequantizeLinear", by.levels, scale, zero_point, role="dequantized_weight", axis=1)
+    product = emit.node("MatMul", left, right, role="product")
+    return product if by.bias is None else emit.node("Add", product, emit.constant(by.bias, "bias"), role="output")
 
 
 def _multiplied(emit: Emit, activation: Activation, by: Int8Weight) -> Value:

@@ -45,4 +45,5 @@ PEGASUS = Family(
     prefix="model.",
     # transformers takes them for new and untrained where a file lacks them.
     position_tables=("model.encoder.embed_positions.weight", "model.decoder.embed_positions.weight"),
+    loaded_as=("mbart", "MBartForConditionalGeneration"),
 )

@@ -100,4 +100,5 @@ def test_tests_mirror_the_packages() -> None:
         "real",
         "support",
         "docs",
+        "ecosystem",
     }

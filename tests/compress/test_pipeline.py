@@ -309,7 +309,7 @@ def test_a_trimmed_model_reads_everything_with_its_own_tokenizer(trimming: dict[
     assert all(long >= short for long, short in zip(own, theirs, strict=True))
     # The bundle answers texts as the checkpoint that was judged before it, by the tokenizer it carries.
     bundle = Bundle.open(tmp_path / "runs" / "tiny" / "bundle")
-    assert bundle.tokenizing == Checkpoint.load(tmp_path / "runs" / "tiny" / "3-trim").tokenizing
+    assert bundle.tokenizing.json == Checkpoint.load(tmp_path / "runs" / "tiny" / "3-trim").tokenizing.json
     rows = [json.loads(line)["text"] for line in Path(trimming["data"]["validation"]).read_text().splitlines()]
     answers = [bundle.shape.labels.index(one.values["label"]) for one in bundle.predict(rows)]
     assert answers == exported.validation.predictions == quantized.validation.predictions

@@ -400,7 +400,7 @@ def test_inputs_and_outputs_are_declared() -> None:
     assert ports(SHAPES["distilbert"]) == ["input_ids 7 batch time", "attention_mask 7 batch time", "logits 1 batch 2"]
     assert ports(SHAPES["head of tokens"])[-1] == "logits 1 batch time 3"
     assert ports(SHAPES["image, colour"]) == ["pixel_values 1 batch 3 10 15", "logits 1 batch 3"]
-    assert ports(SHAPES["no head"])[-1] == "hidden_states 1 batch time 32"
+    assert ports(SHAPES["no head"])[-1] == "last_hidden_state 1 batch time 32"
 
 
 def test_the_same_network_gives_the_same_bytes() -> None:
