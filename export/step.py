@@ -42,8 +42,12 @@ class Step(NamedTuple):
     cross: Kept | None
 
 
-def lower_step(module: Block, emit: Emit, hidden: Value, reach: Reach, past: Kept, memory: Memory | None) -> Step:
-    """Return the step of a causal layer for new tokens `hidden` (batch, new, hidden)."""
+def lower_step(
+    module: Block, emit: Emit, hidden: Value, reach: Reach, past: Kept, memory: Memory | Kept | None
+) -> Step:
+    """Return the step of a causal layer for new tokens `hidden` (batch, new, hidden). Of an encoder's states, `memory`
+    is all that a graph of one step is given, or what `remembered` made of them.
+    """
     inner = _normed(module, emit, hidden, "attention_norm") if module.pre_norm else hidden
     attended, own = _attended(module.attention, emit.at("attention"), inner, reach, past)
     hidden = _summed(module, emit, hidden, attended, "attention_norm", role="attended")
@@ -54,6 +58,15 @@ def lower_step(module: Block, emit: Emit, hidden: Value, reach: Reach, past: Kep
         hidden = _summed(module, emit, hidden, crossed, "cross_norm", role="crossed")
     inner = _normed(module, emit, hidden, "ffn_norm") if module.pre_norm else hidden
     return Step(_summed(module, emit, hidden, emit.child(module, "ffn", inner), "ffn_norm", role="fed"), own, kept)
+
+
+def remembered(module: CrossAttention, emit: Emit, states: Value) -> Kept:
+    """Return keys and values of an encoder's states (batch, source, hidden)."""
+    split = emit.integers([0, 0, module.heads, module.head_size], "by_head")
+    read = zip(("key", "value"), emit.children(module, ("key", "value"), states), strict=True)
+    return Kept(
+        *(_by_head(emit, emit.node("Reshape", part, split, role=f"{name}_heads"), name) for name, part in read)
+    )
 
 
 def _normed(module: Block, emit: Emit, hidden: Value, name: str) -> Value:
@@ -248,12 +261,12 @@ def _joined(module: Attention | CrossAttention, emit: Emit, by_head: Value) -> V
 
 
 def _crossed(
-    module: CrossAttention, emit: Emit, hidden: Value, reach: Reach, memory: Memory | None
+    module: CrossAttention, emit: Emit, hidden: Value, reach: Reach, memory: Memory | Kept | None
 ) -> tuple[Value, Kept | None]:
     """Return what new tokens gather of an encoder's states, (batch, new, hidden), and the keys and values of these.
 
-    They are computed in one branch, and in the other those of before are read where they lie; there, what is given out
-    is empty, and nobody reads it.
+    Where they are not remembered they are computed in one branch, and in the other those of before are read where they
+    lie; there, what is given out is empty, and nobody reads it.
     """
     if module.heads == 0 or memory is None:
         return emit.alone(module, "output"), None
@@ -263,10 +276,10 @@ def _crossed(
     split = emit.integers([0, 0, module.heads, module.head_size], "by_head")
     asked = emit.node("Reshape", emit.child(module, "query", hidden), split, role="query_heads")
     query = _by_head(emit, asked, "query")
-    key, value = (
-        _by_head(emit, emit.node("Reshape", part, split, role=f"{name}_heads"), name)
-        for name, part in zip(("key", "value"), emit.children(module, ("key", "value"), memory.states), strict=True)
-    )
+    if isinstance(memory, Kept):
+        gathered = _gathered(module, emit, query, memory, reach.source)
+        return emit.child(module, "output", _joined(module, emit, gathered)), None
+    key, value = remembered(module, emit, memory.states)
     context, *kept = emit.either(
         memory.cached,
         [_gathered(module, emit, query, memory.past, reach.source), *_unread(module, emit)],
@@ -278,10 +291,13 @@ def _crossed(
 
 
 def _crossed_at_once(
-    module: CrossAttention, emit: Emit, hidden: Value, reach: Reach, memory: Memory
-) -> tuple[Value, Kept]:
-    """Return what `_crossed` does before the output projection, by one operator in each branch."""
+    module: CrossAttention, emit: Emit, hidden: Value, reach: Reach, memory: Memory | Kept
+) -> tuple[Value, Kept | None]:
+    """Return what `_crossed` does before the output projection, by one operator, or one in each branch."""
     query = emit.child(module, "query", hidden)
+    if isinstance(memory, Kept):
+        (alone,) = _multi_head(module, emit, query, *memory, None, reach.source_tokens, roles=("context",))
+        return alone, None
     read = emit.children(module, ("key", "value"), memory.states)
     mask, roles = reach.source_tokens, ("context", "present_key", "present_value")
     context, *kept = emit.either(

@@ -1,0 +1,195 @@
+"""From a network that writes to one ONNX model that writes whole texts, for devices that cannot call a step themselves.
+
+An encoder, and the keys and values of its states, stand before a loop of the standard's. A round of the loop is the
+step of a writer, and the choice of words of `models.generation` and `models.beams`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+import torch
+
+from export.caches import IDS, MASK, MOST, SCORES, SEQUENCES, cache_ports
+from export.chosen_words import Beams, Choice
+from export.emit import Emit
+from export.lower_writing import encoded_states, lower_tokens
+from export.lowering import GROUPS, LOWERINGS
+from export.reach import Reach
+from export.step import Kept, Step, remembered
+from export.target import Target
+from export.values import Carried, Port, Value, build
+from models.block import Block
+from models.errors import Unsupported
+from models.generation import check_ends, check_words, starts
+from models.generation_settings import Generation
+from models.network import Network
+
+PART = "search"
+
+
+def lower_search(network: Network, settings: Generation, target: Target) -> onnx.ModelProto:
+    """Return the checked ONNX model that writes behind one source, `input_ids` (1, source) with its `attention_mask`,
+    or without an encoder behind a prompt, `input_ids` (1, prompt): `sequences` (beams, time), the best first, with the
+    token that ends a text and padding behind it. Of several beams it gives the `scores` (beams,) too.
+
+    All else is fixed as the settings say, but for `max_tokens`, an input that has their number by default.
+
+    Raises:
+        Unsupported: a module has no ONNX form, the network writes nothing, or a setting is for no graph.
+        BadInput: the settings are not for this network.
+    """
+    check_search(network, settings)
+    emit = Emit(target, LOWERINGS, GROUPS)
+    most = Value(Port(MOST, "int64", (), default=settings.max_tokens))
+    with torch.no_grad():
+        if network.decoder is None:
+            ids = Value(Port(IDS, "int64", (1, "prompt")))
+            inputs, begun = [ids, most], _after_prompt(network, ids)
+        else:
+            ids, mask = (Value(Port(name, "int64", (1, "source"))) for name in (IDS, MASK))
+            inputs, begun = [ids, mask, most], _behind(network, emit, ids, mask, settings)
+        one = _round(network, emit, begun)
+        search, shape = emit.at(PART), network.shape
+        room = _room(network, search, ids, most)
+        choice = Choice(search, settings, words=shape.written_words, pad=shape.pad_token_id, number=one.number, room=room)
+        outputs = (_greedy if settings.beams == 1 else _beams)(search, one, begun, choice)
+    return build(inputs, outputs, opset=target.opset, name=f"{network.shape.family}-search")
+
+
+def check_search(network: Network, settings: Generation) -> None:
+    """Raise as `lower_search` where a network writes nothing, or not by these settings, or no graph does."""
+    shape = network.shape
+    if not shape.writing_layers:
+        raise Unsupported("the model has no layer that writes", where=f"a {shape.family} model")
+    refused = {
+        "do_sample": settings.sampling is not None,
+        "no_repeat_ngram_size": settings.no_repeat > 0,
+        "repetition_penalty": settings.repetition_penalty != 1.0,
+    }
+    if any(refused.values()):
+        raise Unsupported(
+            f"a search in the graph with {', '.join(name for name, asked in refused.items() if asked)}",
+            where="generation_config.json",
+            fix="Take it out of the file, or leave the search to the device (export.search: host).",
+        )
+    check_ends(settings)
+    check_words(shape.written_words, settings)
+    if shape.decoder is not None:
+        starts(settings, 1)
+
+
+class _Begun(NamedTuple):
+    """What the first round is given, `tokens` (rows, new), and what every round reads of an encoder: for each layer
+    keys and values, and their `mask` (rows, source).
+    """
+
+    tokens: Value
+    rows: int | str
+    mask: Value | None
+    memories: list[Kept | None]
+
+
+def _after_prompt(network: Network, ids: Value) -> _Begun:
+    """Return what begins with a prompt, which is read once, for all beams."""
+    return _Begun(ids, "rows", None, [None] * len(network.layers))
+
+
+def _behind(network: Network, emit: Emit, ids: Value, mask: Value, settings: Generation) -> _Begun:
+    """Return what begins behind an encoder, the same for every beam."""
+    assert network.decoder is not None
+    states, beams = encoded_states(network, emit, mask, ids), settings.beams
+    memories: list[Kept | None] = []
+    for index, block in enumerate(network.decoder.layers):
+        assert isinstance(block, Block) and block.cross is not None
+        part, memory = emit.at(f"decoder.layers.{index}.cross"), None
+        if block.cross.heads:
+            each = zip(("key", "value"), remembered(block.cross, part, states), strict=True)
+            memory = Kept(*(_for_each(part, kept, (beams, 1, 1, 1), name) for name, kept in each))
+        memories.append(memory)
+    search = emit.at(PART)
+    start = search.constant(np.full((beams, 1), starts(settings, 1)[0][0], dtype=np.int64), "start")
+    return _Begun(start, beams, _for_each(search, mask, (beams, 1), "mask"), memories)
+
+
+def _for_each(emit: Emit, value: Value, rows: tuple[int, ...], role: str) -> Value:
+    """Return the one row of a value for every beam."""
+    return value if rows[0] == 1 else emit.node("Expand", value, emit.integers(rows, "rows"), role=f"{role}_for_each")
+
+
+class _Round(NamedTuple):
+    """What a round is given, and what the network makes of it: `caches` are the first, the given and the made."""
+
+    number: Value
+    tokens: Value
+    logits: Value
+    caches: list[Carried]
+
+
+def _round(network: Network, emit: Emit, begun: _Begun) -> _Round:
+    """Return a round of the loop up to the logits (rows, 1, words)."""
+    number, search = Value(Port("round", "int64", ())), emit.at(PART)
+    tokens = Value(Port("tokens", "int64", (begun.rows, "new")))
+    past, first = list[Kept](), list[Value]()
+    for layer, ports in enumerate(cache_ports(network.shape)):
+        some = {f"{layer}_{name}": port for name, port in (("key", ports.key), ("value", ports.value))}
+        past.append(
+            Kept(
+                *(
+                    Value(Port(f"past_{name}", "float32", (begun.rows, port.heads, "past", port.head_size)))
+                    for name, port in some.items()
+                )
+            )
+        )
+        rows = begun.rows if isinstance(begun.rows, int) else 1
+        nothing = (np.zeros((rows, port.heads, 0, port.head_size), dtype=np.float32) for port in some.values())
+        first += [search.constant(zeros, "nothing_kept") for zeros in nothing]
+    time = search.node("Shape", past[0].key, role="time", start=2, end=3)
+    reach = Reach(network.shape, search, tokens, time, mask=None, source_mask=begun.mask, places=None)
+    # Of a prompt the last token's logits alone are read; behind an encoder one token is new.
+    kept = search.constant(np.array(1, dtype=np.int64), "one") if network.decoder is None else None
+    logits, steps = lower_tokens(network, emit, tokens, reach, list(zip(past, begun.memories, strict=True)), kept)
+    parts = zip(first, (one for kept in past for one in kept), (one for step in steps for one in step.own), strict=True)
+    return _Round(number, tokens, logits, [Carried(*part) for part in parts])
+
+
+def _greedy(emit: Emit, one: _Round, begun: _Begun, choice: Choice) -> dict[Port, Value]:
+    """Return what the graph gives that takes the likeliest word in every round."""
+    written = Value(Port("written", "int64", (1, "time")))
+    token, text, going = choice.likeliest(one.logits, written)
+    nothing = emit.constant(np.zeros((1, 0), dtype=np.int64), "nothing_written")
+    carried = [Carried(nothing, written, text), Carried(begun.tokens, one.tokens, token), *one.caches]
+    last, *_ = emit.loop(choice.room, going, carried, number=one.number, role="last")
+    return {Port(SEQUENCES, "int64", (1, "time")): last}
+
+
+def _beams(emit: Emit, one: _Round, begun: _Begun, choice: Choice) -> dict[Port, Value]:
+    """Return what the graph gives that searches by beams, whose caches change places with them."""
+    beams = choice.settings.beams
+    axes = {"written": ("int64", "time"), "scores": ("float32", 1, 1), "ended": ("int64", "time"), "marks": ("float32",)}
+    before = Beams(*(Value(Port(name, kind, (beams, *others))) for name, (kind, *others) in axes.items()))
+    grown = choice.grown(one.logits, before)
+    order = grown.order
+    if begun.rows != beams:  # the first round has one row, which every beam continues
+        factor = emit.constant(np.array(beams, dtype=np.int64), "beams")
+        order = emit.node("Min", order, emit.node("Mul", one.number, factor, role="rows"), role="continued_rows")
+    carried = [Carried(*part) for part in zip(choice.begun(), before, grown.beams, strict=True)]
+    carried.append(Carried(begun.tokens, one.tokens, grown.tokens))
+    carried += [
+        Carried(first, given, emit.node("Gather", made, order, role="continued", axis=0))
+        for first, given, made in one.caches
+    ]
+    last = emit.loop(choice.room, grown.going, carried, number=one.number, role="last")
+    texts, scores = choice.finished(Beams(*last[: len(before)]))
+    return {Port(SEQUENCES, "int64", (beams, "time")): texts, Port(SCORES, "float32", (beams,)): scores}
+
+
+def _room(network: Network, emit: Emit, ids: Value, most: Value) -> Value:
+    """Return how many words may be written."""
+    longest = emit.constant(np.array(network.shape.usable_positions, dtype=np.int64), "positions")
+    before = emit.constant(np.array(1, dtype=np.int64), "one")
+    if network.decoder is None:
+        before = emit.node("Squeeze", emit.node("Shape", ids, role="prompt", start=1, end=2), role="prompt_length")
+    return emit.node("Min", most, emit.node("Sub", longest, before, role="left"), role="room")
