@@ -13,12 +13,12 @@ import onnx
 import torch
 
 from export.caches import IDS, MASK, MOST, SCORES, SEQUENCES, cache_ports
-from export.chosen_words import Beams, Choice
+from export.chosen_words import Choice, Round
 from export.emit import Emit
 from export.lower_writing import encoded_states, lower_tokens
 from export.lowering import GROUPS, LOWERINGS
 from export.reach import Reach
-from export.step import Kept, Step, remembered
+from export.step import Kept, remembered
 from export.target import Target
 from export.values import Carried, Port, Value, build
 from models.block import Block
@@ -51,12 +51,15 @@ def lower_search(network: Network, settings: Generation, target: Target) -> onnx
         else:
             ids, mask = (Value(Port(name, "int64", (1, "source"))) for name in (IDS, MASK))
             inputs, begun = [ids, mask, most], _behind(network, emit, ids, mask, settings)
-        one = _round(network, emit, begun)
+        one = _round_of(network, emit, begun)
         search, shape = emit.at(PART), network.shape
         room = _room(network, search, ids, most)
-        choice = Choice(search, settings, words=shape.written_words, pad=shape.pad_token_id, number=one.number, room=room)
-        outputs = (_greedy if settings.beams == 1 else _beams)(search, one, begun, choice)
-    return build(inputs, outputs, opset=target.opset, name=f"{network.shape.family}-search")
+        choice = Choice(search, settings, words=shape.written_words, pad=shape.pad_token_id, room=room)
+        found = choice.greedy(one) if settings.beams == 1 else choice.searched(one)
+    ports = (Port(SEQUENCES, "int64", (settings.beams, "time")), Port(SCORES, "float32", (settings.beams,)))
+    return build(
+        inputs, dict(zip(ports, found, strict=False)), opset=target.opset, name=f"{network.shape.family}-search"
+    )
 
 
 def check_search(network: Network, settings: Generation) -> None:
@@ -103,9 +106,9 @@ def _behind(network: Network, emit: Emit, ids: Value, mask: Value, settings: Gen
     states, beams = encoded_states(network, emit, mask, ids), settings.beams
     memories: list[Kept | None] = []
     for index, block in enumerate(network.decoder.layers):
-        assert isinstance(block, Block) and block.cross is not None
+        assert isinstance(block, Block)
         part, memory = emit.at(f"decoder.layers.{index}.cross"), None
-        if block.cross.heads:
+        if block.cross is not None and block.cross.heads:
             each = zip(("key", "value"), remembered(block.cross, part, states), strict=True)
             memory = Kept(*(_for_each(part, kept, (beams, 1, 1, 1), name) for name, kept in each))
         memories.append(memory)
@@ -119,16 +122,7 @@ def _for_each(emit: Emit, value: Value, rows: tuple[int, ...], role: str) -> Val
     return value if rows[0] == 1 else emit.node("Expand", value, emit.integers(rows, "rows"), role=f"{role}_for_each")
 
 
-class _Round(NamedTuple):
-    """What a round is given, and what the network makes of it: `caches` are the first, the given and the made."""
-
-    number: Value
-    tokens: Value
-    logits: Value
-    caches: list[Carried]
-
-
-def _round(network: Network, emit: Emit, begun: _Begun) -> _Round:
+def _round_of(network: Network, emit: Emit, begun: _Begun) -> Round:
     """Return a round of the loop up to the logits (rows, 1, words)."""
     number, search = Value(Port("round", "int64", ())), emit.at(PART)
     tokens = Value(Port("tokens", "int64", (begun.rows, "new")))
@@ -152,38 +146,7 @@ def _round(network: Network, emit: Emit, begun: _Begun) -> _Round:
     kept = search.constant(np.array(1, dtype=np.int64), "one") if network.decoder is None else None
     logits, steps = lower_tokens(network, emit, tokens, reach, list(zip(past, begun.memories, strict=True)), kept)
     parts = zip(first, (one for kept in past for one in kept), (one for step in steps for one in step.own), strict=True)
-    return _Round(number, tokens, logits, [Carried(*part) for part in parts])
-
-
-def _greedy(emit: Emit, one: _Round, begun: _Begun, choice: Choice) -> dict[Port, Value]:
-    """Return what the graph gives that takes the likeliest word in every round."""
-    written = Value(Port("written", "int64", (1, "time")))
-    token, text, going = choice.likeliest(one.logits, written)
-    nothing = emit.constant(np.zeros((1, 0), dtype=np.int64), "nothing_written")
-    carried = [Carried(nothing, written, text), Carried(begun.tokens, one.tokens, token), *one.caches]
-    last, *_ = emit.loop(choice.room, going, carried, number=one.number, role="last")
-    return {Port(SEQUENCES, "int64", (1, "time")): last}
-
-
-def _beams(emit: Emit, one: _Round, begun: _Begun, choice: Choice) -> dict[Port, Value]:
-    """Return what the graph gives that searches by beams, whose caches change places with them."""
-    beams = choice.settings.beams
-    axes = {"written": ("int64", "time"), "scores": ("float32", 1, 1), "ended": ("int64", "time"), "marks": ("float32",)}
-    before = Beams(*(Value(Port(name, kind, (beams, *others))) for name, (kind, *others) in axes.items()))
-    grown = choice.grown(one.logits, before)
-    order = grown.order
-    if begun.rows != beams:  # the first round has one row, which every beam continues
-        factor = emit.constant(np.array(beams, dtype=np.int64), "beams")
-        order = emit.node("Min", order, emit.node("Mul", one.number, factor, role="rows"), role="continued_rows")
-    carried = [Carried(*part) for part in zip(choice.begun(), before, grown.beams, strict=True)]
-    carried.append(Carried(begun.tokens, one.tokens, grown.tokens))
-    carried += [
-        Carried(first, given, emit.node("Gather", made, order, role="continued", axis=0))
-        for first, given, made in one.caches
-    ]
-    last = emit.loop(choice.room, grown.going, carried, number=one.number, role="last")
-    texts, scores = choice.finished(Beams(*last[: len(before)]))
-    return {Port(SEQUENCES, "int64", (beams, "time")): texts, Port(SCORES, "float32", (beams,)): scores}
+    return Round(number, begun.rows, begun.tokens, tokens, logits, [Carried(*part) for part in parts])
 
 
 def _room(network: Network, emit: Emit, ids: Value, most: Value) -> Value:

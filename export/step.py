@@ -64,9 +64,7 @@ def remembered(module: CrossAttention, emit: Emit, states: Value) -> Kept:
     """Return keys and values of an encoder's states (batch, source, hidden)."""
     split = emit.integers([0, 0, module.heads, module.head_size], "by_head")
     read = zip(("key", "value"), emit.children(module, ("key", "value"), states), strict=True)
-    return Kept(
-        *(_by_head(emit, emit.node("Reshape", part, split, role=f"{name}_heads"), name) for name, part in read)
-    )
+    return Kept(*(_by_head(emit, emit.node("Reshape", part, split, role=f"{name}_heads"), name) for name, part in read))
 
 
 def _normed(module: Block, emit: Emit, hidden: Value, name: str) -> Value:

@@ -23,6 +23,9 @@ def text_writer(directory: Path, *, threads: int) -> Callable[[Mapping[str, Any]
         BadFile, BadInput: as the bundle raises.
     """
     bundle = Bundle.open(directory)
+    if bundle.searches:
+        search = bundle.search(threads=threads)
+        return lambda arrays: search.write(arrays[INPUT][0].tolist(), max_tokens=search.settings.max_tokens)
     sessions, how = bundle.writer(threads=threads), replace(bundle.generation, sampling=None)
 
     def behind(arrays: Mapping[str, Any]) -> object:
