@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import torch
 
-from export.caches import IDS, MASK, MOST, SCORES, SEQUENCES, cache_ports
+from export.caches import IDS, MASK, MOST, SCORES, SEQUENCES, LayerPorts, cache_ports
 from export.chosen_words import Choice, Round
 from export.emit import Emit
 from export.lower_writing import encoded_states, lower_tokens
@@ -124,29 +124,28 @@ def _for_each(emit: Emit, value: Value, rows: tuple[int, ...], role: str) -> Val
 
 def _round_of(network: Network, emit: Emit, begun: _Begun) -> Round:
     """Return a round of the loop up to the logits (rows, 1, words)."""
-    number, search = Value(Port("round", "int64", ())), emit.at(PART)
-    tokens = Value(Port("tokens", "int64", (begun.rows, "new")))
-    past, first = list[Kept](), list[Value]()
-    for layer, ports in enumerate(cache_ports(network.shape)):
-        some = {f"{layer}_{name}": port for name, port in (("key", ports.key), ("value", ports.value))}
-        past.append(
-            Kept(
-                *(
-                    Value(Port(f"past_{name}", "float32", (begun.rows, port.heads, "past", port.head_size)))
-                    for name, port in some.items()
-                )
-            )
-        )
-        rows = begun.rows if isinstance(begun.rows, int) else 1
-        nothing = (np.zeros((rows, port.heads, 0, port.head_size), dtype=np.float32) for port in some.values())
-        first += [search.constant(zeros, "nothing_kept") for zeros in nothing]
+    number, search, behind = Value(Port("round", "int64", ())), emit.at(PART), network.decoder is not None
+    tokens = Value(Port("tokens", "int64", (begun.rows, 1 if behind else "new")))
+    layers = cache_ports(network.shape)
+    past = [_past(index, ports, begun.rows) for index, ports in enumerate(layers)]
+    # Behind an encoder one token is new, whose place is the round's number; of a prompt the last has logits alone.
+    places = search.node("Unsqueeze", number, search.integers([0, 1], "axes"), role="places") if behind else None
+    kept = None if behind else search.constant(np.array(1, dtype=np.int64), "one")
     time = search.node("Shape", past[0].key, role="time", start=2, end=3)
-    reach = Reach(network.shape, search, tokens, time, mask=None, source_mask=begun.mask, places=None)
-    # Of a prompt the last token's logits alone are read; behind an encoder one token is new.
-    kept = search.constant(np.array(1, dtype=np.int64), "one") if network.decoder is None else None
+    reach = Reach(network.shape, search, tokens, time, mask=None, source_mask=begun.mask, places=places, alone=behind)
     logits, steps = lower_tokens(network, emit, tokens, reach, list(zip(past, begun.memories, strict=True)), kept)
-    parts = zip(first, (one for kept in past for one in kept), (one for step in steps for one in step.own), strict=True)
-    return Round(number, begun.rows, begun.tokens, tokens, logits, [Carried(*part) for part in parts])
+    caches = []
+    for ports, given, step in zip(layers, past, steps, strict=True):
+        axes = (begun.rows if isinstance(begun.rows, int) else 1, ports.key.heads, 0, ports.key.head_size)
+        nothing = search.constant(np.zeros(axes, dtype=np.float32), "nothing_kept")
+        caches += [Carried(nothing, *both) for both in zip(given, step.own, strict=True)]
+    return Round(number, begun.rows, begun.tokens, tokens, logits, caches)
+
+
+def _past(layer: int, ports: LayerPorts, rows: int | str) -> Kept:
+    """Return what a round is given of a layer's keys and values."""
+    axes = (rows, ports.key.heads, "past", ports.key.head_size)
+    return Kept(*(Value(Port(f"past_{layer}_{name}", "float32", axes)) for name in ("key", "value")))
 
 
 def _room(network: Network, emit: Emit, ids: Value, most: Value) -> Value:

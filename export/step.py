@@ -189,14 +189,16 @@ def _turned_flat(module: Attention, emit: Emit, flat: Value, turn: tuple[Value, 
     return emit.node("Reshape", heads, joined, role=f"{name}_turned_flat")
 
 
-def _added(module: Attention, emit: Emit, reach: Reach) -> Value:
-    """Return what is added to scores (batch, heads, new, all), or by groups with one more axis behind the heads."""
+def _added(module: Attention, emit: Emit, reach: Reach) -> Value | None:
+    """Return what is added to scores (batch, heads, new, all), if anything, or by groups with one more axis behind the
+    heads.
+    """
     each = module.heads // module.key_heads
     mask = reach.mask if each == 1 else reach.wide_mask
     if module.relative is None:
         return mask
     bias = _bias(module.relative, emit.at("relative"), reach.distances(), (module.key_heads, each))
-    return emit.node("Add", bias, mask, role="added")
+    return bias if mask is None else emit.node("Add", bias, mask, role="added")
 
 
 def _bias(module: DistanceBias, emit: Emit, distances: Value, groups: tuple[int, int]) -> Value:
@@ -221,7 +223,8 @@ def _in_groups(module: Attention, emit: Emit, query: Value, own: Kept, reach: Re
     turned = emit.node("Transpose", split, role="by_group", perm=[0, 2, 3, 1, 4])
     rows = emit.node("Reshape", turned, emit.integers([0, 0, -1, size], "rows"), role="query_rows")
     scores = emit.node("Reshape", _scores(module, emit, rows, own.key), reach.by_reader(each), role="by_reader")
-    masked = emit.node("Add", scores, _added(module, emit, reach), role="masked_scores")
+    added = _added(module, emit, reach)
+    masked = scores if added is None else emit.node("Add", scores, added, role="masked_scores")
     shares = emit.node("Softmax", masked, role="shares", axis=-1)
     flat = emit.node("Reshape", shares, reach.by_group, role="shares_by_group")
     context = emit.node("MatMul", flat, own.value, role="context_by_group")  # (batch, heads of keys, each * new, size)
