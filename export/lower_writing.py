@@ -60,7 +60,7 @@ def lower_encoder(network: Network, target: Target) -> onnx.ModelProto:
 
 
 def encoded_states(network: Network, emit: Emit, mask: Value, ids: Value) -> Value:
-    """Return the states (batch, source, hidden) of what an encoder reads, `ids` and their `mask`, both (batch, source)."""
+    """Return an encoder's states (batch, source, hidden) of `ids` and their `mask`, both (batch, source)."""
     return by_batch(emit, states_of(network, emit, mask, ids))
 
 
