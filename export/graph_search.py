@@ -44,8 +44,9 @@ class GraphSearch:
 
     def check(self, settings: Generation) -> None:
         """Raise BadInput for settings that ask for other texts than the graph writes: it may write less alone."""
-        names = [name for name, value in self.settings.to_json().items() if settings.to_json()[name] != value]
-        others = [name for name in names if name != "max_tokens"]
+        asked = settings.to_json()
+        names = [name for name, value in self.settings.to_json().items() if asked[name] != value]
+        others = [name for name in names if name not in ("max_tokens", "bos")]
         if others:
             raise BadInput(
                 f"the search is in the graph, which has its own {', '.join(others)}", where="bundle", fix=FIX

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.examples import tiny_tokenizing
+from support.examples import random_written, tiny_tokenizing
 from support.networks import random_network
 from support.writing_shapes import SHAPES
 
@@ -20,12 +20,14 @@ from compress.cli import main
 from export.bundle import Bundle, Contents, write_bundle
 from export.generator import Generator
 from export.graph_file import graph_file, search_file
+from export.outputs import outputs_of
 from export.target import CPU, TARGETS
 from export.timed_writing import text_writer
 from export.verify import verify_bundle
 from models.errors import BadFile, BadInput, Mismatch
 from models.files import sha256_file
 from models.generation_settings import Generation, Sampling
+from models.targets import Writes
 
 TEXTS = ["w5 w9 w14 w3", "w30", "w7 w7 w12 w45 w8"]
 HOW = {
@@ -133,11 +135,21 @@ def test_a_phone_s_reduced_build_has_a_loop(tmp_path: Path, sealed: dict[str, Pa
     assert Generator.open(tmp_path).write(TEXTS) == Generator.open(sealed["bart"]).write(TEXTS)
 
 
+def test_it_is_judged_by_what_it_writes(tmp_path: Path, sealed: dict[str, Path]) -> None:
+    data = random_written(6, behind=True)
+    found = outputs_of(Bundle.open(sealed["bart"]), data, Writes.BEHIND_SOURCE)
+    host = write_bundle(tmp_path, contents("bart", on_host=True))
+    np.testing.assert_array_equal(found, outputs_of(host, data, Writes.BEHIND_SOURCE))
+    with pytest.raises(BadInput, match="takes no steps"):
+        outputs_of(Bundle.open(sealed["llama"]), random_written(2, behind=False), Writes.ON)
+
+
 def test_a_whole_text_is_timed(sealed: dict[str, Path]) -> None:
     write = text_writer(sealed["bart"], threads=1)
     (best, *_) = write({"input_ids": np.array([[5, 9, 14, 3]])})
-    sessions = Bundle.open(sealed["bart"]).search()
-    assert best == sessions.write([5, 9, 14, 3], max_tokens=8)[0]
+    assert best == Bundle.open(sealed["bart"]).search().write([5, 9, 14, 3], max_tokens=8)[0]
+    (half,) = text_writer(sealed["llama"], threads=1)({"input_ids": np.array([[5, 9, 14, 3, 7]])})
+    assert half == Bundle.open(sealed["llama"]).search().write([5, 9, 14], max_tokens=2)[0]
 
 
 def test_the_readme_writes_without_the_package(bundle: Path) -> None:
