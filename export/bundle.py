@@ -15,7 +15,8 @@ import numpy.typing as npt
 import onnxruntime
 
 from export.card import Card
-from export.golden_writing import writing_gap, written_example
+from export.golden_writing import searched_example, searching_gap, writing_gap, written_example
+from export.graph_search import FIX, GraphSearch, searches
 from export.lengths import Buckets
 from export.loader_config import loader_config
 from export.manifest import (
@@ -173,6 +174,15 @@ class Bundle:
         """Return how the model writes; BadFile where nothing says it."""
         return Generation.from_json(read_object(self.directory / GENERATION_FILE))
 
+    @property
+    def searches(self) -> bool:
+        """Return whether the model writes whole texts by itself, its search being in its graph."""
+        return searches({port.name for port in self.manifest.outputs})
+
+    def search(self, *, threads: int = 1) -> GraphSearch:
+        """Return the search in the graph; BadFile where the runtime does not read it."""
+        return GraphSearch.open(self.shape, self.generation, self.model, threads=threads)
+
     def writer(self, *, threads: int = 1) -> WriterSessions:
         """Return what the model writes with.
 
@@ -182,6 +192,8 @@ class Bundle:
         """
         if self.shape.output is None:
             raise BadInput("the model writes nothing", where=str(self.directory), fix="Use `Bundle.predict`.")
+        if self.searches:
+            raise BadInput("the search is in the graph, which takes no steps", where=str(self.directory), fix=FIX)
         if (self.manifest.encoder is None) != (self.shape.decoder is None):
             raise BadFile("the encoder and the model's shape do not fit together", where=str(self.directory))
         return writer_sessions(self.shape, self.model, self.encoder, threads=threads)
@@ -195,6 +207,9 @@ class Bundle:
         if self.shape.output is None:
             gaps = ([golden_gap(answer, example) for answer in self._answering(example)] for example in examples)
             return [float(np.max(each)) for each in gaps]  # NaN if one is
+        if self.searches:
+            search = self.search()
+            return [searching_gap(search, example) for example in examples]
         sessions = self.writer()
         return [writing_gap(sessions, example, self.generation) for example in examples]
 
@@ -344,10 +359,13 @@ def _golden_examples(directory: Path, session: onnxruntime.InferenceSession, con
         return [_golden_example(session, example) for example in contents.examples]
     if contents.generation is None:
         raise BadInput("nothing says how the model writes", where=f"a {shape.family} model")
+    sources = [example["input_ids"][0].tolist() for example in contents.examples]
+    if searches({port.name for port in session.get_outputs()}):
+        search = GraphSearch(shape, contents.generation, session)
+        return [searched_example(search, source) for source in sources]
     sessions = writer_sessions(
         shape, directory / contents.graph.name, None if encoder is None else directory / encoder, threads=1
     )
-    sources = [example["input_ids"][0].tolist() for example in contents.examples]
     return [written_example(sessions, source, contents.generation) for source in sources]
 
 

@@ -15,6 +15,10 @@ CACHED: Final = "use_cache_branch"
 KEPT: Final = "num_logits_to_keep"  # the last of so many new tokens have logits; 0 and by default: all
 LOGITS: Final = "logits"
 ENCODED: Final = "last_hidden_state"
+# Of a graph that searches by itself.
+MOST: Final = "max_tokens"
+SEQUENCES: Final = "sequences"
+SCORES: Final = "scores"
 
 
 @final

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from export import values
 from export.target import Target
-from export.values import MICROSOFT, Array, Attribute, Value
+from export.values import MICROSOFT, Array, Attribute, Carried, Value
 from models.errors import Unsupported
 
 # A lowering takes its module, its emitter and the module's inputs, and returns the module's output, or several.
@@ -144,6 +144,12 @@ class Emit:
     ) -> tuple[Value, ...]:
         """Return what one of two branches gives, as `values.either`."""
         return values.either(condition, then, otherwise, outside=outside, roles=roles, path=self.path)
+
+    def loop(
+        self, most: Value, going: Value, carried: Sequence[Carried], *, number: Value, role: str
+    ) -> tuple[Value, ...]:
+        """Return what the last round of a loop hands on, as `values.loop`."""
+        return values.loop(most, going, carried, number=number, role=role, path=self.path)
 
     def alone(self, module: nn.Module, name: str) -> Value:
         """Return what the linear submodule called `name` adds where no input of it is left: its bias, or zeros."""

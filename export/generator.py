@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, final
 
 from export.bundle import Bundle
+from export.graph_search import FIX, GraphSearch
 from export.runtime_steps import RuntimeSteps, WriterSessions
 from models.errors import BadInput
 from models.generation import generate, starts, stream
@@ -23,10 +24,11 @@ class Generator:
     """A model that writes, ready to run. Needs ONNX Runtime and tokenizers, not PyTorch.
 
     Behind an encoder it reads a text and writes its answer; without one it goes on from a text, and what it gives is
-    what comes behind that. `settings` are those the model came with; a call may have its own.
+    what comes behind that. `settings` are those the model came with; a call may have its own, or where the search is in
+    the graph another `max_tokens`.
     """
 
-    sessions: WriterSessions
+    sessions: WriterSessions | GraphSearch
     tokenizing: Tokenizing
     settings: Generation
 
@@ -39,7 +41,8 @@ class Generator:
             BadInput: its model writes nothing.
         """
         bundle = Bundle.open(directory)
-        return Generator(bundle.writer(threads=threads), bundle.tokenizing, bundle.generation)
+        sessions = bundle.search(threads=threads) if bundle.searches else bundle.writer(threads=threads)
+        return Generator(sessions, bundle.tokenizing, bundle.generation)
 
     def write(
         self, texts: Sequence[str], settings: Generation | None = None, *, seed: int = 0, batch: int = 1
@@ -53,10 +56,13 @@ class Generator:
         """
         how = self._checked(settings)
         ids = self._read(texts)
+        if isinstance(self.sessions, GraphSearch):
+            best = [self.sessions.write(one, max_tokens=how.max_tokens)[0] for one in ids]
+            return [self._said(one, text.tokens) for one, text in zip(ids, best, strict=True)]
         written: list[str] = []
         for start in range(0, len(ids), batch):
             some = ids[start : start + batch]
-            steps, prompts = self._begun(some, how)
+            steps, prompts = self._begun(self.sessions, some, how)
             found = generate(steps, prompts, how, seed=seed + start)
             written += [self._said(prompt, best[0].tokens) for prompt, best in zip(prompts, found, strict=True)]
         return written
@@ -69,8 +75,10 @@ class Generator:
             BadInput: as `write` raises, or for several beams, of which none is known before the end.
         """
         how = self._checked(settings)
-        steps, prompts = self._begun(self._read([text]), how)
-        spell = self.tokenizing.speller(() if self.sessions.encoder is not None else prompts[0])
+        if isinstance(self.sessions, GraphSearch):
+            raise BadInput("the search is in the graph, which gives whole texts", where="stream", fix=FIX)
+        steps, prompts = self._begun(self.sessions, self._read([text]), how)
+        spell = self.tokenizing.speller(prompts[0] if self.sessions.shape.decoder is None else ())
         for (token,) in stream(steps, prompts, how, seed=seed):
             piece = "" if token is None or token in how.end else spell(token)
             if piece:
@@ -79,13 +87,15 @@ class Generator:
     def _read(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self.tokenizing.encode(texts, max_length=UNCUT)]
 
-    def _begun(self, ids: list[list[int]], settings: Generation) -> tuple[RuntimeSteps, list[list[int]]]:
-        if self.sessions.encoder is None:
-            return RuntimeSteps(self.sessions), ids
-        return RuntimeSteps(self.sessions, ids), starts(settings, len(ids))
+    def _begun(
+        self, sessions: WriterSessions, ids: list[list[int]], settings: Generation
+    ) -> tuple[RuntimeSteps, list[list[int]]]:
+        if sessions.encoder is None:
+            return RuntimeSteps(sessions), ids
+        return RuntimeSteps(sessions, ids), starts(settings, len(ids))
 
     def _said(self, prompt: Sequence[int], tokens: Sequence[int]) -> str:
-        if self.sessions.encoder is not None:
+        if self.sessions.shape.decoder is not None:
             return self.tokenizing.decoded([tokens])[0]
         # A tokenizer may leave out the blank before the first word of a text, which here stands behind others.
         before = self.tokenizing.decoded([prompt])[0]
@@ -96,6 +106,8 @@ class Generator:
         beyond = [token for token in how.end if token > self.tokenizing.highest_id]
         if beyond:
             raise BadInput(f"the tokenizer has no token {beyond[0]}, which would end a text", where="generation")
+        if isinstance(self.sessions, GraphSearch):
+            self.sessions.check(how)
         return how
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 
+from export.graph_search import GraphSearch
 from export.manifest import GOLDEN_FILE, GoldenExample
 from export.runtime_steps import RuntimeSteps, WriterSessions
 from models.errors import BadFile, BadInput, Mismatch
@@ -57,6 +58,37 @@ def writing_gap(sessions: WriterSessions, example: GoldenExample, settings: Gene
         if number < len(example.written):
             logits = steps.advance(np.array([token], dtype=np.int64), np.zeros(1, dtype=np.int64))
     return worst
+
+
+def searched_example(search: GraphSearch, ids: list[int]) -> GoldenExample:
+    """Return the example of a source, or of a text to go on from: the best text that the graph finds, and its score
+    where it has one.
+
+    Raises:
+        Mismatch: a score is not finite.
+    """
+    texts, scores = search.run(ids, max_tokens=min(GOLDEN_TOKENS, search.settings.max_tokens))
+    marks = [] if scores is None else [float(scores[0])]
+    if not np.isfinite(marks).all():
+        raise Mismatch(f"the model gives a score that is not finite behind {ids[:8]}...", where="golden examples")
+    return GoldenExample(input_ids=ids, written=texts[0].tolist(), logits=marks)
+
+
+def searching_gap(search: GraphSearch, example: GoldenExample) -> float:
+    """Return how far the graph is from an example: the difference of the scores, and infinitely far with another text.
+
+    Raises:
+        BadFile: the example does not fit the model.
+    """
+    try:
+        found = searched_example(search, example.input_ids)
+    except BadInput as error:
+        raise BadFile(f"an example does not fit the model ({error})", where=GOLDEN_FILE) from None
+    if len(found.logits) != len(example.logits):
+        raise BadFile("an example's scores do not fit the model", where=GOLDEN_FILE)
+    if found.written != example.written:
+        return float("inf")
+    return max((abs(one - other) for one, other in zip(found.logits, example.logits, strict=True)), default=0.0)
 
 
 def _begun(sessions: WriterSessions, ids: list[int], settings: Generation) -> tuple[RuntimeSteps, Scores]:

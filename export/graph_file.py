@@ -12,7 +12,9 @@ import onnx
 from export.lower import lower
 from export.lower_writing import lower_encoder, lower_writer
 from export.mobile import OPERATORS_FILE, to_ort
+from export.search_in_graph import lower_search
 from export.target import FileForm, Target
+from models.generation_settings import Generation
 from models.network import Network
 
 ONNX_FILE: Final = "model.onnx"
@@ -39,7 +41,21 @@ def graph_file(network: Network, target: Target) -> GraphFile:
     Raises:
         Unsupported: a module has no ONNX form.
     """
-    graphs = {name: graph.SerializeToString() for name, graph in _graphs(network, target).items()}
+    return _stored(_graphs(network, target), target)
+
+
+def search_file(network: Network, settings: Generation, target: Target) -> GraphFile:
+    """Return the one file of a network that writes whole texts, as these settings say: the search is in its graph.
+
+    Raises:
+        Unsupported: a module has no ONNX form, the network writes nothing, or a setting is for no graph.
+        BadInput: the settings are not for this network.
+    """
+    return _stored({ONNX_FILE: lower_search(network, settings, target)}, target)
+
+
+def _stored(models: Mapping[str, onnx.ModelProto], target: Target) -> GraphFile:
+    graphs = {name: graph.SerializeToString() for name, graph in models.items()}
     extra: dict[str, bytes] = {}
     if target.file_form is FileForm.ORT:
         graphs, operators = to_ort({f"{Path(name).stem}.ort": data for name, data in graphs.items()})

@@ -6,6 +6,8 @@ those of Optimum and transformers.js.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 import torch
@@ -29,7 +31,7 @@ from export.lowering.embeddings import scaled_states, written_embeddings
 from export.lowering.network import by_batch, states_of
 from export.lowering.quantized import quantized_words
 from export.reach import Reach
-from export.step import Kept, Memory, lower_step
+from export.step import Kept, Memory, Step, lower_step
 from export.target import Target
 from export.values import Port, Value, build
 from models.block import Block
@@ -52,9 +54,14 @@ def lower_encoder(network: Network, target: Target) -> onnx.ModelProto:
     ids, mask = (Value(Port(name, "int64", ("batch", "source"))) for name in (IDS, MASK))
     emit = Emit(target, LOWERINGS, GROUPS)
     with torch.no_grad():
-        states = by_batch(emit, states_of(network, emit, mask, ids))
+        states = encoded_states(network, emit, mask, ids)
     encoded = Port(ENCODED, "float32", ("batch", "source", network.shape.hidden_size))
     return build([ids, mask], {encoded: states}, opset=target.opset, name=f"{network.shape.family}-encoder")
+
+
+def encoded_states(network: Network, emit: Emit, mask: Value, ids: Value) -> Value:
+    """Return an encoder's states (batch, source, hidden) of `ids` and their `mask`, both (batch, source)."""
+    return by_batch(emit, states_of(network, emit, mask, ids))
 
 
 def lower_writer(network: Network, target: Target) -> onnx.ModelProto:
@@ -112,31 +119,47 @@ def _outputs(network: Network, emit: Emit, given: dict[str, Value]) -> dict[Port
         source_mask=given.get(SOURCE_MASK),
         places=given.get(PLACES),
     )
-    table = "embeddings.word" if _reads_first_table(network) else "decoder.embeddings.word"
-    stack = emit if network.decoder is None else emit.at("decoder")
-    part = network if network.decoder is None else network.decoder
-    assert isinstance(part.embeddings, Embeddings)
-    hidden = written_embeddings(part.embeddings, stack.at("embeddings"), emit.child(network, table, given[IDS]), reach)
-    outputs: dict[Port, Value] = {}
-    for index, (block, ports) in enumerate(zip(part.layers, layers, strict=True)):
-        before = Kept(given[ports.key.past], given[ports.value.past])
-        assert isinstance(block, Block)
+    read: list[tuple[Kept, Memory | None]] = []
+    for ports in layers:
         memory = None
         if ports.cross_key is not None and ports.cross_value is not None:
             crossing = Kept(given[ports.cross_key.past], given[ports.cross_value.past])
             memory = Memory(given[STATES], given[CACHED], crossing)
-        step = lower_step(block, stack.at(f"layers.{index}"), hidden, reach, before, memory)
-        hidden = step.hidden
-        kept = (*step.own, *(step.cross or ()))
-        outputs |= {
-            _present(port): value
-            for port, value in zip((port for port in ports if port is not None), kept, strict=True)
-        }
-    hidden = _last(emit, hidden, given[KEPT])
+        read.append((Kept(given[ports.key.past], given[ports.value.past]), memory))
+    logits, steps = lower_tokens(network, emit, given[IDS], reach, read, given[KEPT])
+    outputs = {Port(LOGITS, "float32", ("batch", "kept", shape.written_words)): logits}
+    for ports, step in zip(layers, steps, strict=True):
+        named = [_present(port) for port in ports if port is not None]
+        outputs |= dict(zip(named, (*step.own, *(step.cross or ())), strict=True))
+    return outputs
+
+
+def lower_tokens(
+    network: Network,
+    emit: Emit,
+    ids: Value,
+    reach: Reach,
+    read: Sequence[tuple[Kept, Memory | Kept | None]],
+    kept: Value | None,
+) -> tuple[Value, list[Step]]:
+    """Return the logits (batch, kept, words) of the word behind the last `kept` (a number) of new tokens `ids` (batch,
+    new), or behind every one, and the step of each layer, which reads what was kept of the tokens before and of an
+    encoder's states.
+    """
+    table = "embeddings.word" if _reads_first_table(network) else "decoder.embeddings.word"
+    stack = emit if network.decoder is None else emit.at("decoder")
+    part = network if network.decoder is None else network.decoder
+    assert isinstance(part.embeddings, Embeddings)
+    hidden = written_embeddings(part.embeddings, stack.at("embeddings"), emit.child(network, table, ids), reach)
+    steps: list[Step] = []
+    for index, (block, (past, memory)) in enumerate(zip(part.layers, read, strict=True)):
+        assert isinstance(block, Block)
+        steps.append(lower_step(block, stack.at(f"layers.{index}"), hidden, reach, past, memory))
+        hidden = steps[-1].hidden
+    hidden = hidden if kept is None else _last(emit, hidden, kept)
     if part.final_norm is not None:
         hidden = stack.child(part, "final_norm", hidden)
-    logits = _words(network, emit, hidden, table)
-    return {Port(LOGITS, "float32", ("batch", "kept", shape.written_words)): logits, **outputs}
+    return _words(network, emit, hidden, table), steps
 
 
 def _reads_first_table(network: Network) -> bool:

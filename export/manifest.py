@@ -120,7 +120,8 @@ class PackedArray(_Record):
 
 class GoldenExample(_Record):
     """One text as numbers, or the normalised pixels of an image, and the logits that the model gives for it; or what is
-    `written` for a text, each token the likeliest, and the logit of each.
+    `written` for a text, each token the likeliest, and the logit of each; of a graph that searches the best text, and
+    its score where there is one.
     """
 
     input_ids: list[int] = []

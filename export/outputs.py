@@ -11,7 +11,7 @@ import numpy.typing as npt
 from export.bundle import Bundle
 from export.runtime_steps import RuntimeSteps
 from models.encoded import Encoded
-from models.evaluation import written_in_steps
+from models.evaluation import text_rows, written_in_steps
 from models.progress import Progress, silent
 from models.targets import Writes
 
@@ -28,7 +28,19 @@ def outputs_of(bundle: Bundle, data: Encoded, writes: Writes, *, progress: Progr
         return bundle.logits(data, progress=progress)
     if writes is Writes.ON:
         return _token_costs(bundle, data, progress)
+    if bundle.searches:
+        return _found(bundle, data, progress)
     return written_in_steps(partial(RuntimeSteps, bundle.writer()), data, bundle.generation, progress=progress)
+
+
+def _found(bundle: Bundle, data: Encoded, progress: Progress) -> npt.NDArray[np.int32]:
+    """Return int32 (rows, longest), what `models.evaluation.written_in_steps` returns, of a graph that searches."""
+    search, tick, texts = bundle.search(), progress("write"), list[tuple[int, ...]]()
+    for row in range(len(data)):
+        best, *_ = search.write(data.written.source_of(row), max_tokens=search.settings.max_tokens)
+        texts.append(best.tokens)
+        tick(row + 1, len(data))
+    return text_rows(texts)
 
 
 def _token_costs(bundle: Bundle, data: Encoded, progress: Progress) -> npt.NDArray[np.float64]:

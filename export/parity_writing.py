@@ -8,16 +8,19 @@ from typing import Final
 import numpy as np
 import torch
 
+from export.graph_search import GraphSearch
 from export.parity import Bound, Parity
 from export.runtime_steps import RuntimeSteps, WriterSessions
 from export.session import Arrays, Floats
-from models.errors import BadInput
+from models.errors import BadInput, Mismatch
+from models.generation import generate, starts
 from models.network import Network
 
 SHOWN: Final = 8  # logits of the worst token
 # A word has a logit of its own among thousands, and int8 rounds every product on the way to it.
 FLOAT_WORDS_BOUND: Final = Bound(max_abs=1e-3, p95_abs=1e-3, same_top=0.995)
 INT8_WORDS_BOUND: Final = Bound(max_abs=float("inf"), p95_abs=0.5, same_top=0.98)
+SAME_TEXTS: Final = 0.95  # the runtime fuses both graphs its own way; in int8 a rounding may then fall the other way
 
 
 def words_bound(network: Network) -> Bound:
@@ -54,6 +57,34 @@ def compare_writing(network: Network, sessions: WriterSessions, batches: Iterabl
         worst_native=tuple(float(value) for value in worst[1]),
         worst_runtime=tuple(float(value) for value in worst[2]),
     )
+
+
+def same_texts(search: GraphSearch, sessions: WriterSessions, batches: Iterable[Arrays]) -> float:
+    """Return the share of texts, each a batch of one, behind which a graph that searches finds what is found by steps
+    of the graphs that `compare_writing` compares.
+
+    Raises:
+        BadInput: there is no example.
+        Mismatch: it is too small.
+    """
+    same, how = list[bool](), search.settings
+    for batch in batches:
+        read = batch["input_ids"][0].tolist()
+        behind = sessions.encoder is not None
+        steps = RuntimeSteps(sessions, [read] if behind else None)
+        if not behind:
+            read = read[: (len(read) + 1) // 2]  # it goes on from there
+        (best, *_), *_ = generate(steps, starts(how, 1) if behind else [read], how)
+        same.append(search.write(read, max_tokens=how.max_tokens)[0].tokens == best.tokens)
+    if not same:
+        raise BadInput("parity needs at least one example")
+    share = float(np.mean(same))
+    if share < SAME_TEXTS:
+        raise Mismatch(
+            f"{share:.1%} of texts are the same, wanted {SAME_TEXTS:.0%}",
+            where=f"the search in the graph and by steps on {len(same)} examples",
+        )
+    return share
 
 
 def _native(network: Network, batch: Arrays) -> Floats:

@@ -18,7 +18,8 @@ class Reach:
 
     `mask` (batch, all), where there is one, holds 1 for tokens and 0 for padding of those written and to be written;
     `source_mask` (batch, source) that of an encoder's states. `places` (batch, new), where given, are the numbers of
-    the new tokens, else they count what was written.
+    the new tokens, else they count what was written. With `alone` one token is new in every call, and reads all that
+    was written: there is no mask then.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class Reach:
         mask: Value | None,
         source_mask: Value | None,
         places: Value | None,
+        alone: bool = False,
     ) -> None:
         self.shape, self.emit = shape, emit
         self.new = emit.node("Shape", ids, role="new", start=1, end=2)
@@ -44,8 +46,8 @@ class Reach:
         self.apart = emit.node("Sub", across, down, role="apart")  # (new, all), negative before the reader
         self.lowest = emit.constant(np.array(np.finfo(np.float32).min / 2, dtype=np.float32), "lowest")
         self.nothing = emit.constant(np.array(0, dtype=np.float32), "nothing")
-        self.mask = self._causal(mask)
-        self.wide_mask = self._axes(self.mask, 1, role="mask_by_group")
+        self.mask = None if alone else self._causal(mask)
+        self.wide_mask = None if self.mask is None else self._axes(self.mask, 1, role="mask_by_group")
         self.source = None if source_mask is None else self._absent(source_mask, "source_mask")
         # As ONNX Runtime's own attention takes them.
         self.written = None if mask is None else emit.node("Cast", mask, role="written_tokens", to=TensorProto.INT32)

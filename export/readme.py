@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import yaml
 
+from export.caches import SEQUENCES
 from export.card import Card
 from export.loader_code import in_other_libraries
 from export.phone_code import on_a_phone
@@ -45,6 +46,19 @@ generator = Generator.open(Path("."))
 print(generator.write(["What do you make of this?"])[0])
 for piece in generator.stream("And of this?"):  # with one beam
     print(piece, end="")"""
+_SEARCHING: Final = """\
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+tokenizer = Tokenizer.from_file("tokenizer.json")
+tokenizer.no_padding()
+tokenizer.no_truncation()
+ids = np.array([tokenizer.encode("What do you make of this?").ids], dtype=np.int64)
+arrays = {{"input_ids": ids, "attention_mask": np.ones_like(ids)}}  # and, to write less, "max_tokens": np.array(20)
+session = onnxruntime.InferenceSession("{model}", providers=["CPUExecutionProvider"])
+(texts,) = session.run(["{texts}"], {{port.name: arrays[port.name] for port in session.get_inputs()}})
+print(tokenizer.decode(texts[0].tolist()))  # the best one; the tokens that end and pad it are left out"""
 _NAMES: Final = '\nlabels = json.load(open("config.json", encoding="utf-8"))["id2label"]'
 _FILES: Final = {
     "model.onnx": "the graph and its weights",
@@ -140,7 +154,8 @@ SECTIONS: Final[tuple[Callable[[Card], str], ...]] = (_use, in_other_libraries, 
 def _code(card: Card) -> str:
     shape, task = card.shape, card.task
     if shape.output is not None:
-        return _WRITING
+        searches = SEQUENCES in {port.name for port in card.manifest.outputs}
+        return _SEARCHING.format(model=card.manifest.model, texts=SEQUENCES) if searches else _WRITING
     names = _NAMES if shape.labels else ""
     reading = "print(logits.shape)" if task is None else task.reading
     arrays = _of_texts(shape, task, names) if shape.image is None else _of_images(shape.image, names)

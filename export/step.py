@@ -42,8 +42,12 @@ class Step(NamedTuple):
     cross: Kept | None
 
 
-def lower_step(module: Block, emit: Emit, hidden: Value, reach: Reach, past: Kept, memory: Memory | None) -> Step:
-    """Return the step of a causal layer for new tokens `hidden` (batch, new, hidden)."""
+def lower_step(
+    module: Block, emit: Emit, hidden: Value, reach: Reach, past: Kept, memory: Memory | Kept | None
+) -> Step:
+    """Return the step of a causal layer for new tokens `hidden` (batch, new, hidden). Of an encoder's states, `memory`
+    is all that a graph of one step is given, or what `remembered` made of them.
+    """
     inner = _normed(module, emit, hidden, "attention_norm") if module.pre_norm else hidden
     attended, own = _attended(module.attention, emit.at("attention"), inner, reach, past)
     hidden = _summed(module, emit, hidden, attended, "attention_norm", role="attended")
@@ -54,6 +58,13 @@ def lower_step(module: Block, emit: Emit, hidden: Value, reach: Reach, past: Kep
         hidden = _summed(module, emit, hidden, crossed, "cross_norm", role="crossed")
     inner = _normed(module, emit, hidden, "ffn_norm") if module.pre_norm else hidden
     return Step(_summed(module, emit, hidden, emit.child(module, "ffn", inner), "ffn_norm", role="fed"), own, kept)
+
+
+def remembered(module: CrossAttention, emit: Emit, states: Value) -> Kept:
+    """Return keys and values of an encoder's states (batch, source, hidden)."""
+    split = emit.integers([0, 0, module.heads, module.head_size], "by_head")
+    read = zip(("key", "value"), emit.children(module, ("key", "value"), states), strict=True)
+    return Kept(*(_by_head(emit, emit.node("Reshape", part, split, role=f"{name}_heads"), name) for name, part in read))
 
 
 def _normed(module: Block, emit: Emit, hidden: Value, name: str) -> Value:
@@ -178,14 +189,16 @@ def _turned_flat(module: Attention, emit: Emit, flat: Value, turn: tuple[Value, 
     return emit.node("Reshape", heads, joined, role=f"{name}_turned_flat")
 
 
-def _added(module: Attention, emit: Emit, reach: Reach) -> Value:
-    """Return what is added to scores (batch, heads, new, all), or by groups with one more axis behind the heads."""
+def _added(module: Attention, emit: Emit, reach: Reach) -> Value | None:
+    """Return what is added to scores (batch, heads, new, all), if anything, or by groups with one more axis behind the
+    heads.
+    """
     each = module.heads // module.key_heads
     mask = reach.mask if each == 1 else reach.wide_mask
     if module.relative is None:
         return mask
     bias = _bias(module.relative, emit.at("relative"), reach.distances(), (module.key_heads, each))
-    return emit.node("Add", bias, mask, role="added")
+    return bias if mask is None else emit.node("Add", bias, mask, role="added")
 
 
 def _bias(module: DistanceBias, emit: Emit, distances: Value, groups: tuple[int, int]) -> Value:
@@ -210,7 +223,8 @@ def _in_groups(module: Attention, emit: Emit, query: Value, own: Kept, reach: Re
     turned = emit.node("Transpose", split, role="by_group", perm=[0, 2, 3, 1, 4])
     rows = emit.node("Reshape", turned, emit.integers([0, 0, -1, size], "rows"), role="query_rows")
     scores = emit.node("Reshape", _scores(module, emit, rows, own.key), reach.by_reader(each), role="by_reader")
-    masked = emit.node("Add", scores, _added(module, emit, reach), role="masked_scores")
+    added = _added(module, emit, reach)
+    masked = scores if added is None else emit.node("Add", scores, added, role="masked_scores")
     shares = emit.node("Softmax", masked, role="shares", axis=-1)
     flat = emit.node("Reshape", shares, reach.by_group, role="shares_by_group")
     context = emit.node("MatMul", flat, own.value, role="context_by_group")  # (batch, heads of keys, each * new, size)
@@ -248,12 +262,12 @@ def _joined(module: Attention | CrossAttention, emit: Emit, by_head: Value) -> V
 
 
 def _crossed(
-    module: CrossAttention, emit: Emit, hidden: Value, reach: Reach, memory: Memory | None
+    module: CrossAttention, emit: Emit, hidden: Value, reach: Reach, memory: Memory | Kept | None
 ) -> tuple[Value, Kept | None]:
     """Return what new tokens gather of an encoder's states, (batch, new, hidden), and the keys and values of these.
 
-    They are computed in one branch, and in the other those of before are read where they lie; there, what is given out
-    is empty, and nobody reads it.
+    Where they are not remembered they are computed in one branch, and in the other those of before are read where they
+    lie; there, what is given out is empty, and nobody reads it.
     """
     if module.heads == 0 or memory is None:
         return emit.alone(module, "output"), None
@@ -263,10 +277,10 @@ def _crossed(
     split = emit.integers([0, 0, module.heads, module.head_size], "by_head")
     asked = emit.node("Reshape", emit.child(module, "query", hidden), split, role="query_heads")
     query = _by_head(emit, asked, "query")
-    key, value = (
-        _by_head(emit, emit.node("Reshape", part, split, role=f"{name}_heads"), name)
-        for name, part in zip(("key", "value"), emit.children(module, ("key", "value"), memory.states), strict=True)
-    )
+    if isinstance(memory, Kept):
+        gathered = _gathered(module, emit, query, memory, reach.source)
+        return emit.child(module, "output", _joined(module, emit, gathered)), None
+    key, value = remembered(module, emit, memory.states)
     context, *kept = emit.either(
         memory.cached,
         [_gathered(module, emit, query, memory.past, reach.source), *_unread(module, emit)],
@@ -278,10 +292,13 @@ def _crossed(
 
 
 def _crossed_at_once(
-    module: CrossAttention, emit: Emit, hidden: Value, reach: Reach, memory: Memory
-) -> tuple[Value, Kept]:
-    """Return what `_crossed` does before the output projection, by one operator in each branch."""
+    module: CrossAttention, emit: Emit, hidden: Value, reach: Reach, memory: Memory | Kept
+) -> tuple[Value, Kept | None]:
+    """Return what `_crossed` does before the output projection, by one operator, or one in each branch."""
     query = emit.child(module, "query", hidden)
+    if isinstance(memory, Kept):
+        (alone,) = _multi_head(module, emit, query, *memory, None, reach.source_tokens, roles=("context",))
+        return alone, None
     read = emit.children(module, ("key", "value"), memory.states)
     mask, roles = reach.source_tokens, ("context", "present_key", "present_value")
     context, *kept = emit.either(

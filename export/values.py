@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import onnx
@@ -55,11 +55,25 @@ class Constant:
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
+class Inner:
+    """A graph in a node: what it is given, and what it gives, each with its numpy dtype."""
+
+    gives: tuple[tuple[str, Value], ...]
+    takes: tuple[Port, ...] = ()
+
+    @property
+    def outputs(self) -> list[Value]:
+        """Return the values that it gives."""
+        return [value for _, value in self.gives]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
 class Node:
     """One operator call; `line` is the Python line that made it.
 
-    An operator that chooses has `branches`: attribute -> what the graph in it gives, float32. What they need is
-    computed in the branch alone, except for the values `outside`.
+    An operator that chooses or repeats has `branches`: attribute -> the graph in it. What they need is computed in the
+    branch alone, except for the values `outside`.
     """
 
     operator: str
@@ -69,7 +83,7 @@ class Node:
     roles: tuple[str, ...]
     path: str
     line: str
-    branches: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    branches: Mapping[str, Inner] = field(default_factory=dict)
     outside: tuple[Value, ...] = ()
 
     @property
@@ -123,9 +137,50 @@ def either(
     """Return what one of two branches gives, float32, one for every role. Each is the output of a node of the branch's
     own; what both need, and what is needed elsewhere, is named as `outside`.
     """
-    branches = {"then_branch": tuple(then), "else_branch": tuple(otherwise)}
+    parts = {"then_branch": then, "else_branch": otherwise}
+    branches = {name: Inner(tuple(("float32", value) for value in values)) for name, values in parts.items()}
     made = Node("If", "", (condition,), {}, roles, path, _calling_line(), branches, tuple(outside))
     return tuple(Value(made, index) for index in range(len(roles)))
+
+
+class Carried(NamedTuple):
+    """What one round of a loop hands to the next: what the first round is given, the port by which a round is given it,
+    and what the round makes of it, by a node of its own.
+    """
+
+    first: Value
+    given: Value
+    made: Value
+
+
+def loop(
+    most: Value, going: Value, carried: Sequence[Carried], *, number: Value, role: str, path: str
+) -> tuple[Value, ...]:
+    """Return what the last round of a loop hands on. There are `most` rounds (a number), or fewer where a round finds
+    `going` to be false; a round is given its `number` from 0 on by that port.
+
+    A value that needs nothing of what a round is given is computed once, before the loop.
+    """
+    takes = [value.origin for value in (number, *(one.given for one in carried))]
+    ports = [port for port in takes if isinstance(port, Port)]
+    before = Port("going_before", "bool", ())
+    made = [("bool", going), *((port.dtype, one.made) for port, one in zip(ports[1:], carried, strict=True))]
+    body = Inner(tuple(made), (ports[0], before, *ports[1:]))
+    roles = tuple(f"{role}_{port.name}" for port in ports[1:])
+    inputs = (most, None, *(one.first for one in carried))
+    node = Node("Loop", "", inputs, {}, roles, path, _calling_line(), {"body": body}, _unmoved(body))
+    return tuple(Value(node, index) for index in range(len(roles)))
+
+
+def _unmoved(body: Inner) -> tuple[Value, ...]:
+    """Return the values that the nodes of a body read and that need nothing of what it is given."""
+    moved = {id(port) for port in body.takes}
+    read: dict[tuple[int, int], Value] = {}
+    for origin in _ordered(body.outputs, {}):
+        if isinstance(origin, Node) and any(id(value.origin) in moved for value in origin.needs):
+            moved.add(id(origin))
+            read |= {(id(value.origin), value.index): value for value in origin.needs}
+    return tuple(value for value in read.values() if isinstance(value.origin, Node) and id(value.origin) not in moved)
 
 
 def _calling_line() -> str:
@@ -197,7 +252,7 @@ class _Writing:
                 known[id(origin), 0] = _store(origin, self.names, self.stored, self.weights)
                 continue
             label = self.names.free(origin.path, f"{origin.roles[0]}:{origin.operator}")
-            branches = {name: self.branch(label, values, known) for name, values in origin.branches.items()}
+            branches = {name: self.branch(label, inner, known) for name, inner in origin.branches.items()}
             for index, role in enumerate(origin.roles):
                 known[id(origin), index] = results.get((id(origin), index)) or self.names.free(origin.path, role)
             self.lines[label] = origin.line
@@ -205,13 +260,17 @@ class _Writing:
             nodes.append(_node_proto(origin, label, known, branches))
         return nodes
 
-    def branch(self, label: str, outputs: Sequence[Value], known: _Known) -> onnx.GraphProto:
+    def branch(self, label: str, inner: Inner, known: _Known) -> onnx.GraphProto:
         """Return the graph of a branch, which may read what is known outside."""
-        inner = dict(known)
-        nodes = self.nodes(outputs, inner, {})
-        names = [inner[id(value.origin), value.index] for value in outputs]
-        gives = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
-        return helper.make_graph(nodes, self.names.free("", f"{label}/branch"), [], gives)
+        names = {id(port): self.names.free("", f"{label}/{port.name}") for port in inner.takes}
+        within = {**known, **{(port, 0): name for port, name in names.items()}}
+        nodes = self.nodes(inner.outputs, within, {})
+        takes = [_info(replace(port, name=names[id(port)])) for port in inner.takes]
+        gives = [
+            helper.make_tensor_value_info(within[id(value.origin), value.index], _element(dtype), None)
+            for dtype, value in inner.gives
+        ]
+        return helper.make_graph(nodes, self.names.free("", f"{label}/branch"), takes, gives)
 
 
 def build(inputs: Sequence[Value], outputs: Mapping[Port, Value], *, opset: int, name: str) -> onnx.ModelProto:
@@ -263,8 +322,11 @@ def _node_proto(
 
 
 def _info(value: Port) -> onnx.ValueInfoProto:
-    element = helper.np_dtype_to_tensor_dtype(np.dtype(value.dtype))
-    return helper.make_tensor_value_info(value.name, element, list(value.dims))
+    return helper.make_tensor_value_info(value.name, _element(value.dtype), list(value.dims))
+
+
+def _element(dtype: str) -> int:
+    return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
 
 
 def _checked(model: onnx.ModelProto, lines: Mapping[str, str]) -> onnx.ModelProto:

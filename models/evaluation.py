@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -162,7 +162,12 @@ def written_in_steps(
             texts[row] = found[0].tokens
         done += len(rows)
         tick(done, len(data))
-    written = np.full((len(data), max((len(text) for text in texts), default=0)), BEHIND, dtype=np.int32)
+    return text_rows(texts)
+
+
+def text_rows(texts: Sequence[Sequence[int]]) -> npt.NDArray[np.int32]:
+    """Return texts as int32 (rows, longest), with BEHIND behind the end."""
+    written = np.full((len(texts), max((len(text) for text in texts), default=0)), BEHIND, dtype=np.int32)
     for line, text in zip(written, texts, strict=True):
         line[: len(text)] = text
     return written

@@ -53,7 +53,7 @@ def generate(steps: Steps, prompts: Prompts, settings: Generation, *, seed: int 
         return [[_hypothesis(text, settings)] for text in texts]
     rooms = _rooms(steps, prompts, settings)
     logits = steps.begin(prompts)
-    _check_words(logits.shape[1], settings)
+    check_words(logits.shape[1], settings)
     return beam_search(logits, prompts, rooms, settings, steps.advance)
 
 
@@ -72,7 +72,7 @@ def stream(steps: Steps, prompts: Prompts, settings: Generation, *, seed: int = 
     written = [list(prompt) for prompt in prompts]
     live = np.arange(len(prompts))
     logits = steps.begin(prompts)
-    _check_words(logits.shape[1], settings)
+    check_words(logits.shape[1], settings)
     step = 0
     while len(live):
         said = [written[place] for place in live]
@@ -122,12 +122,7 @@ def check_sources(sources: Prompts, *, longest: int, words: int) -> None:
 
 def _rooms(steps: Steps, prompts: Prompts, settings: Generation) -> list[int]:
     """Return how many tokens may be written for each prompt."""
-    if not settings.end and settings.min_tokens != settings.max_tokens:
-        raise BadInput(
-            "no token ends a text",
-            where="generation",
-            fix="Name the stop tokens, or ask for a number of tokens: as few as many.",
-        )
+    check_ends(settings)
     rooms = []
     for number, prompt in enumerate(prompts, start=1):
         if not len(prompt):
@@ -144,7 +139,18 @@ def _rooms(steps: Steps, prompts: Prompts, settings: Generation) -> list[int]:
     return rooms
 
 
-def _check_words(words: int, settings: Generation) -> None:
+def check_ends(settings: Generation) -> None:
+    """Raise BadInput where nothing ends a text."""
+    if not settings.end and settings.min_tokens != settings.max_tokens:
+        raise BadInput(
+            "no token ends a text",
+            where="generation",
+            fix="Name the stop tokens, or ask for a number of tokens: as few as many.",
+        )
+
+
+def check_words(words: int, settings: Generation) -> None:
+    """Raise BadInput for settings that are not for a model of so many words."""
     if settings.beams > words:
         raise BadInput(f"{settings.beams} beams are more than the {words} words", where="generation")
     beyond = sorted({token for token in settings.tokens if token >= words and token != settings.bos})

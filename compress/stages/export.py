@@ -12,21 +12,25 @@ import numpy as np
 from compress.settings import ExportSettings
 from compress.stage import Context, Output, Stage
 from export.bundle import Contents, write_bundle
-from export.graph_file import GraphFile, graph_file
+from export.graph_file import GraphFile, graph_file, search_file
+from export.graph_search import GraphSearch
 from export.lengths import Buckets
 from export.parity import Parity, bound_for, compare_answers
-from export.parity_writing import compare_writing, words_bound
-from export.runtime_steps import writer_sessions
+from export.parity_writing import compare_writing, same_texts, words_bound
+from export.runtime_steps import WriterSessions, writer_sessions
 from export.session import Arrays
-from export.target import TARGETS
+from export.target import TARGETS, Target
 from models.checkpoint import Checkpoint
 from models.encoded import Encoded
-from models.errors import BadInput
+from models.errors import BadInput, Unsupported
 from models.kinds import Int8Form
 from models.network import Network
 from models.progress import Progress
+from models.targets import Writes
 
 PARITY_EXAMPLES = 256
+SEARCH_EXAMPLES = 64  # each is written twice, to its end
+SEARCH = "export.search: graph"
 
 
 @final
@@ -52,18 +56,36 @@ def run(parent: Checkpoint, settings: ExportSettings, context: Context) -> Outpu
     Raises:
         BadInput: the model cannot have the lengths that are asked for.
         Mismatch: ONNX Runtime and PyTorch do not agree on the validation examples.
+        Unsupported, BadInput: the search is to be in the graph, and no graph searches so.
     """
     network, target = parent.network(), TARGETS[settings.target]
     if settings.lengths:
         _check_lengths(parent, settings.lengths)
         target = target.at_lengths(settings.lengths)
+    whole = _search_file(parent, network, target, context) if settings.search == "graph" else None
     graph = graph_file(network, target)
-    data = context.validation
-    rows = spread(data, PARITY_EXAMPLES)
-    parity = _parity(network, graph, _singles(data, rows, context.progress))
-    examples = [_single(data, row) for row in spread(data, settings.golden)]
-    contents = Contents.of(parent, graph, _with_a_short_one(examples, settings.lengths))
-    return Output(NewBundle(contents), {"parity": asdict(parity)})
+    data, tick = context.validation, context.progress
+    parity = _parity(network, graph, _singles(data, spread(data, PARITY_EXAMPLES), tick))
+    details: dict[str, Any] = {"parity": asdict(parity)}
+    if whole is not None and parent.generation is not None:
+        search = GraphSearch.open(parent.shape, parent.generation, whole.data, threads=1)
+        examples = _singles(data, spread(data, SEARCH_EXAMPLES), tick)
+        details["same_texts"] = same_texts(search, _sessions(network, graph), examples)
+    golden = _with_a_short_one([_single(data, row) for row in spread(data, settings.golden)], settings.lengths)
+    return Output(NewBundle(Contents.of(parent, whole or graph, golden)), details)
+
+
+def _search_file(parent: Checkpoint, network: Network, target: Target, context: Context) -> GraphFile:
+    """Return the one file of a model that searches in its graph."""
+    if parent.generation is None:
+        raise BadInput("the model writes nothing, so nothing is searched", where=SEARCH, fix="Leave it out.")
+    if context.task.writes is Writes.ON:
+        raise Unsupported(
+            f"{context.task.name} is judged by what every word costs, which a graph that searches does not tell",
+            where=SEARCH,
+            fix="Leave the search to the host; `export.graph_file.search_file` makes the file without judging it.",
+        )
+    return search_file(network, parent.generation, target)
 
 
 def _check_lengths(parent: Checkpoint, lengths: Sequence[int]) -> None:
@@ -97,10 +119,14 @@ def _parity(network: Network, graph: GraphFile, examples: Iterator[Arrays]) -> P
         parity = compare_answers(network, Buckets(graph.data, graph.target.lengths).run, examples)
         parity.check(bound_for(network))
         return parity
-    encoder = None if graph.encoder is None else graph.extra[graph.encoder]
-    parity = compare_writing(network, writer_sessions(network.shape, graph.data, encoder, threads=1), examples)
+    parity = compare_writing(network, _sessions(network, graph), examples)
     parity.check(words_bound(network))
     return parity
+
+
+def _sessions(network: Network, graph: GraphFile) -> WriterSessions:
+    encoder = None if graph.encoder is None else graph.extra[graph.encoder]
+    return writer_sessions(network.shape, graph.data, encoder, threads=1)
 
 
 def milder(settings: ExportSettings, details: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.examples import random_rows, tiny_checkpoint, tiny_context, tiny_tokenizing
+from support.examples import random_rows, random_written, tiny_checkpoint, tiny_context, tiny_tokenizing
 from support.networks import quantized_network, random_network
 from support.writing_shapes import SHAPES
 
@@ -17,9 +17,13 @@ from compress.stages import EXPORT
 from export.generator import Generator
 from export.verify import verify_bundle
 from models.checkpoint import Checkpoint
+from models.errors import BadInput, Unsupported
 from models.generation_settings import Generation, Sampling
 from models.kinds import Int8Form
 from models.network import Network
+from models.task import Task
+from models.tasks import task_named
+from models.tasks.text_classification import TextClassification
 
 SHAPE = replace(SHAPES["gpt2"], family="gpt2")
 
@@ -83,3 +87,35 @@ def test_a_bundle_that_answers_is_not_told_how_to_write(tmp_path: Path, capsys: 
         main(["predict", str(tmp_path / "bundle"), "w3 w4", "--top-k", "3"])
     assert stop.value.code == 2
     assert "writes nothing" in (message := capsys.readouterr().err) and "--top-k" in message
+
+
+def test_a_search_in_the_graph_is_one_file(tmp_path: Path) -> None:
+    network: Network = random_network(replace(SHAPES["bart"], family="bart"), seed=3)
+    how = Generation(start=1, end=(12, 2), max_tokens=5, beams=2)
+    checkpoint = Checkpoint(network.shape, {}, tiny_tokenizing(), how).of(network)
+    context = tiny_context(tmp_path, checkpoint, validation=random_written(6, behind=True))
+    made = EXPORT.run(checkpoint, ExportSettings(golden=2, search="graph"), context)
+    assert made.details["same_texts"] == 1.0
+    assert made.details["parity"]["max_abs"] < 1e-4
+    (tmp_path / "bundle").mkdir()
+    made.product.save(tmp_path / "bundle")
+    assert verify_bundle(tmp_path / "bundle").examples == 2
+
+
+def test_a_search_that_cannot_be_in_the_graph_is_refused(tmp_path: Path) -> None:
+    network: Network = random_network(SHAPE)
+    asked = ExportSettings(golden=2, search="graph")
+
+    def refused(how: Generation | None, task: Task) -> str:
+        checkpoint = Checkpoint(network.shape, {}, tiny_tokenizing(), how).of(network)
+        context = tiny_context(tmp_path, checkpoint, validation=random_rows(6))
+        with pytest.raises((BadInput, Unsupported)) as error:
+            EXPORT.run(checkpoint, asked, replace(context, task=task))
+        return str(error.value)
+
+    how, task = Generation(end=(2,), max_tokens=5), TextClassification()
+    assert "nothing is searched" in refused(None, task)
+    assert "with do_sample, repetition_penalty" in refused(
+        replace(how, sampling=Sampling(), repetition_penalty=1.5), task
+    )
+    assert "what every word costs" in refused(how, task_named("text-generation"))

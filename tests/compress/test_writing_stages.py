@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from compress.architectures import WRITERS, new_network
+from compress.cli import main
 from compress.cli.options import Look
 from compress.frontier import search
 from compress.inspecting import bench_model, evaluate_model, inspect_model
@@ -187,6 +188,23 @@ def test_commands_look_at_a_bundle_that_writes(translator: Done) -> None:
         write_starter(out, teacher=teacher, train="a", validation="b", name="x", cache=cache)
     report = json.loads(write_report(translator.result, translator.directory))
     assert report["stages"][-1]["latency"]["p50_ms"] > 0
+
+
+def test_a_search_in_the_graph_is_judged_as_one_on_the_host(translator: Done, tmp_path: Path) -> None:
+    directory, data = translator.directory, translator.recipe.data
+    words = ["--task", "translation", "--teacher", str(directory / "0-train"), "--validation", str(data.validation)]
+    words += ["--label", "up", "--max-length", "24", "--search", "graph", "--golden", "2", "--json"]
+    with pytest.raises(SystemExit) as stop:
+        main(["export", str(directory / "4-quantize"), *words, "--out", str(tmp_path / "out")])
+    assert stop.value.code == 0
+    bundle = tmp_path / "out"
+    assert {file.name for file in bundle.iterdir() if file.suffix == ".onnx"} == {"model.onnx"}
+    record = json.loads((bundle / "artifact.json").read_text())
+    assert record["details"]["same_texts"] > 0.95
+    assert verify_bundle(bundle).examples == 2
+    facts = evaluate_model(str(bundle), translator.look)
+    assert facts["estimate"] == pytest.approx(translator.result.last.validation.estimate, abs=0.02)
+    assert bench_model(str(bundle), translator.look)["speedup"]["estimate"] > 0
 
 
 def test_a_vocabulary_is_trimmed_to_what_is_read_and_written(translator: Done, tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ import pytest
 
 from export.emit import Emit
 from export.lowering import GROUPS, LOWERINGS
+from export.session import open_session
 from export.target import CPU
-from export.values import Port, Value, build, scope
+from export.values import Carried, Port, Value, build, scope
 from models.errors import Unsupported
 
 X = Port("x", "float32", ("batch", 2))
@@ -83,3 +84,30 @@ def test_a_deep_graph_needs_no_deep_stack() -> None:
     for _ in range(3000):
         value = emit.node("Relu", value, role="r")
     assert len(build([x], {Y: value}, opset=17, name="g").graph.node) == 3000
+
+
+def test_a_loop_hands_on_what_its_rounds_make() -> None:
+    most, start, emit = Value(Port("most", "int64", ())), Value(Port("start", "float32", (1,))), emitter("loop")
+    number = Value(Port("round", "int64", ()))
+    total, written = Value(Port("total", "float32", (1,))), Value(Port("written", "float32", ("time",)))
+    double = emit.node("Add", start, start, role="double")  # the same in every round
+    more = emit.node("Add", total, double, role="more")
+    longer = emit.node("Concat", written, more, role="longer", axis=0)
+    limit = emit.constant(np.array(10, dtype=np.float32), "limit")
+    small = emit.node("Less", emit.node("Squeeze", more, role="one"), limit, role="small")
+    nothing = emit.constant(np.zeros(0, dtype=np.float32), "nothing")
+    carried = [Carried(start, total, more), Carried(nothing, written, longer)]
+    _, every = emit.loop(most, small, carried, number=number, role="last")
+    model = build([most, start], {Port("every", "float32", ("time",)): every}, opset=17, name="g")
+    assert [node.op_type for node in model.graph.node] == ["Add", "Loop"]
+    (body,) = [attribute.g for attribute in model.graph.node[1].attribute]
+    assert sorted(node.op_type for node in body.node) == ["Add", "Concat", "Less", "Squeeze"]
+    session = open_session(model.SerializeToString(), threads=1)
+
+    def run(most: int) -> list[float]:
+        found = session.run(None, {"most": np.array(most), "start": np.ones(1, dtype=np.float32)})[0]
+        return [float(value) for value in found]
+
+    assert run(2) == [3.0, 5.0]
+    assert run(99) == [3.0, 5.0, 7.0, 9.0, 11.0]
+    assert run(0) == []

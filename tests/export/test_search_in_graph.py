@@ -1,0 +1,143 @@
+"""Whole searches in a graph beside the same search around the network, or around the graph of a step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from support.networks import quantized_network, random_network
+from support.writing_shapes import SHAPES
+
+from export.lower_writing import lower_encoder, lower_writer
+from export.runtime_steps import RuntimeSteps, writer_sessions
+from export.search_in_graph import lower_search
+from export.session import open_session
+from export.target import CPU, MOBILE, TARGETS, Target
+from models.beams import Hypothesis
+from models.errors import BadInput, Unsupported
+from models.generation import Steps, generate, starts
+from models.generation_settings import Ending, Generation, Sampling
+from models.kinds import Int8Form
+from models.native_steps import NativeSteps
+from models.network import Network
+
+TEXTS = ([5, 9, 14, 3], [30], [7, 7, 12, 45, 8, 21])
+# Ends that the tiny networks do write.
+ENDS = (12, 48, 2)
+HOW = Generation(start=1, end=ENDS, max_tokens=7, min_tokens=2)
+targets = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+
+
+def searched(network: Network, how: Generation, target: Target, **given: int) -> list[list[Hypothesis]]:
+    """Return what the graph writes for every text."""
+    session = open_session(lower_search(network, how, target).SerializeToString(), threads=1)
+    ports = {port.name for port in session.get_inputs()}
+    found = []
+    for text in TEXTS:
+        ids = np.array([text])
+        known: dict[str, Any] = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        arrays = {name: value for name, value in known.items() if name in ports}
+        arrays |= {name: np.array(value) for name, value in given.items()}
+        tokens, *scores = session.run(None, arrays)
+        marks = scores[0].tolist() if scores else [None]
+        found.append([read(text, how, mark) for text, mark in zip(tokens.tolist(), marks, strict=True)])
+    return found
+
+
+def read(text: list[int], how: Generation, score: float | None) -> Hypothesis:
+    end = next((place for place, token in enumerate(text) if token in how.end), len(text))
+    return Hypothesis(tuple(text[:end]), end < len(text), score)
+
+
+def expected(network: Network, how: Generation, begun: Any = None) -> list[list[Hypothesis]]:
+    """Return what the search finds around the network, or around steps that are `begun` otherwise."""
+    found = []
+    for text in TEXTS:
+        behind = network.decoder is not None
+        sources = [list(text)] if behind else None
+        steps: Steps = NativeSteps(network, sources) if begun is None else begun(sources)
+        found += generate(steps, starts(how, 1) if behind else [list(text)], how)
+    return found
+
+
+def assert_same(found: list[list[Hypothesis]], wanted: list[list[Hypothesis]]) -> None:
+    for texts, others in zip(found, wanted, strict=True):
+        assert [text[:2] for text in texts] == [text[:2] for text in others]
+        for text, other in zip(texts, others, strict=True):
+            assert text.score == (None if other.score is None else pytest.approx(other.score, abs=1e-4))
+
+
+@targets
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("name", SHAPES)
+def test_it_writes_what_the_network_writes(name: str, beams: int, target: Target) -> None:
+    network = random_network(SHAPES[name], seed=3)
+    ends = tuple(token for token in ENDS if token < network.shape.written_words)
+    how = replace(HOW, beams=beams, end=ends)
+    assert_same(searched(network, how, target), expected(network, how))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"beams": 4, "ending": Ending.NEVER, "length_penalty": 2.0},
+        {"beams": 2, "ending": Ending.FULL, "length_penalty": 0.0, "forced_first": 9, "forced_last": 2},
+        {"beams": 2, "end": (), "min_tokens": 7, "banned": (12, 48), "renormalize": True},
+        {"max_tokens": 99, "min_tokens": 99, "beams": 2},
+    ],
+)
+@pytest.mark.parametrize("name", ["bart", "gpt2"])
+def test_it_writes_by_the_settings(name: str, changes: dict[str, Any]) -> None:
+    network, how = random_network(SHAPES[name], seed=4), replace(HOW, **changes)
+    assert_same(searched(network, how, CPU), expected(network, how))
+
+
+@targets
+@pytest.mark.parametrize("name", ["bart, pruned", "t5", "llama"])
+def test_in_int8_it_writes_what_the_steps_write(name: str, target: Target) -> None:
+    network = quantized_network(random_network(SHAPES[name], seed=3), Int8Form.DYNAMIC)
+    how = replace(HOW, beams=2)
+    writer = lower_writer(network, target).SerializeToString()
+    encoder = None if network.decoder is None else lower_encoder(network, target).SerializeToString()
+    sessions = writer_sessions(network.shape, writer, encoder, threads=1)
+    found = searched(network, how, target)
+    assert_same(found, expected(network, how, lambda sources: RuntimeSteps(sessions, sources)))
+    assert len({texts[0].tokens for texts in found}) > 1
+
+
+def test_a_caller_may_want_less() -> None:
+    network, how = random_network(SHAPES["bart"], seed=3), replace(HOW, beams=2, end=(2,))
+    assert_same(searched(network, how, CPU, max_tokens=3), expected(network, replace(how, max_tokens=3)))
+
+
+def test_nothing_is_chosen_in_a_round_and_an_encoder_is_read_once() -> None:
+    model = lower_search(random_network(SHAPES["bart"]), replace(HOW, beams=2), CPU)
+    (loop,) = [node for node in model.graph.node if node.op_type == "Loop"]
+    (body,) = [attribute.g for attribute in loop.attribute if attribute.name == "body"]
+    assert {node.op_type for node in body.node} & {"If", "Loop", "Expand"} == set()
+    assert not body.initializer
+    attention = [node for node in body.node if node.op_type == "MultiHeadAttention"]
+    assert len(attention) == 4  # of two layers, their own and to the encoder
+    assert [port.name for port in model.graph.input] == ["input_ids", "attention_mask", "max_tokens"]
+    assert [port.name for port in model.graph.output] == ["sequences", "scores"]
+
+
+def test_what_no_graph_does_is_refused() -> None:
+    network = random_network(SHAPES["bart"])
+    for changes, name in (
+        ({"sampling": Sampling()}, "do_sample"),
+        ({"no_repeat": 3}, "no_repeat_ngram_size"),
+        ({"repetition_penalty": 1.2}, "repetition_penalty"),
+    ):
+        with pytest.raises(Unsupported, match=f"with {name}"):
+            lower_search(network, replace(HOW, **changes), MOBILE)
+    for changes, message in (
+        ({"start": None}, "starts with"),
+        ({"end": ()}, "no token ends a text"),
+        ({"end": (99,)}, r"not the tokens \[99\]"),
+        ({"beams": 51}, "51 beams"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            lower_search(network, replace(HOW, **changes), MOBILE)
