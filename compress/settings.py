@@ -328,5 +328,7 @@ class QuantizeSettings(Settings):
 class ExportSettings(Settings):
     """Write the ONNX bundle."""
 
-    target: Literal["cpu", "mobile"] = Field("cpu", description="What the graph is written for.")
+    target: Literal["cpu", "mobile", "web"] = Field(
+        "cpu", description="What the bundle is written for; web adds a page that runs it in a browser."
+    )
     golden: Count = Field(8, description="Texts whose expected outputs travel in the bundle.")

@@ -26,6 +26,7 @@ from export.manifest import (
     PortEntry,
     read_record,
 )
+from export.page import is_of_page
 from export.readme import readme
 from export.runtime_steps import WriterSessions, writer_sessions
 from export.session import Floats, open_session, run
@@ -60,7 +61,7 @@ _PACKAGES: Final = ("compress-transformers", "onnx", "onnxruntime", "torch")
 class Contents:
     """Everything a bundle is written from; `examples` are inputs for `golden.json`, each a batch of one. `projection`
     is what `Checkpoint.projection` returns. Of a model that writes, `generation` says how, and `config` is what its
-    family's `config.json` says, if it can.
+    family's `config.json` says, if it can. `page` are the files of a page for browsers.
     """
 
     shape: ModelShape
@@ -73,6 +74,7 @@ class Contents:
     projection: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     generation: Generation | None = None
     config: Mapping[str, Any] | None = None
+    page: Mapping[str, bytes] = field(default_factory=dict)
 
     @staticmethod
     def of(checkpoint: Checkpoint, graph: GraphFile, examples: Sequence[Arrays]) -> Contents:
@@ -119,8 +121,8 @@ class Bundle:
 
     @property
     def bytes(self) -> int:
-        """Return the size of all files on disk, the manifest included."""
-        listed = sum(entry.bytes for entry in self.manifest.files.values())
+        """Return the size of all files on disk, the manifest included; a page and its runtime are not the model's."""
+        listed = sum(entry.bytes for name, entry in self.manifest.files.items() if not is_of_page(name))
         return listed + (self.directory / MANIFEST_FILE).stat().st_size
 
     @property
@@ -240,7 +242,7 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
     if any(directory.iterdir()):
         raise BadInput("a bundle is written into an empty directory", where=str(directory))
     graph, shape = contents.graph, contents.shape
-    for name, data in {graph.name: graph.data, **graph.extra}.items():
+    for name, data in {graph.name: graph.data, **graph.extra, **contents.page}.items():
         write_bytes(inside(directory, name), data)
     contents.reader.compact().save(directory)
     write_json(directory / CONFIG_FILE, _config(shape) if contents.config is None else contents.config)

@@ -26,13 +26,15 @@ class FileForm(str, Enum):
 class Target:
     """Where a graph will run.
 
-    `opset` 17 is the first with LayerNormalization; every ONNX Runtime since 1.12 runs it.
+    `opset` 17 is the first with LayerNormalization; every ONNX Runtime since 1.12 runs it. With `page` a bundle holds a
+    page that runs it in a browser.
     """
 
     name: str
     operators: Operators
     file_form: FileForm
     opset: int = 17
+    page: bool = False
 
     @property
     def microsoft(self) -> bool:
@@ -42,4 +44,5 @@ class Target:
 
 CPU: Final = Target("cpu", Operators.MICROSOFT, FileForm.ONNX)
 MOBILE: Final = Target("mobile", Operators.STANDARD, FileForm.ORT)
-TARGETS: Final = {target.name: target for target in (CPU, MOBILE)}
+WEB: Final = Target("web", Operators.MICROSOFT, FileForm.ONNX, page=True)  # the WebAssembly build has them all
+TARGETS: Final = {target.name: target for target in (CPU, MOBILE, WEB)}

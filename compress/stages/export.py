@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -13,6 +13,7 @@ from compress.settings import ExportSettings
 from compress.stage import Context, Output, Stage
 from export.bundle import Contents, write_bundle
 from export.graph_file import GraphFile, graph_file
+from export.page import Given, Page, make_page
 from export.parity import Parity, bound_for, compare
 from export.parity_writing import compare_writing, words_bound
 from export.runtime_steps import writer_sessions
@@ -47,15 +48,35 @@ def run(parent: Checkpoint, settings: ExportSettings, context: Context) -> Outpu
     """Return the bundle of `parent`.
 
     Raises:
-        Mismatch: ONNX Runtime and PyTorch do not agree on the validation examples.
+        BadInput: no page for browsers can be made, and one is asked for.
+        Mismatch: ONNX Runtime and PyTorch do not agree on the validation examples, or a page reads them otherwise.
     """
-    network = parent.network()
-    graph = graph_file(network, TARGETS[settings.target])
+    network, target = parent.network(), TARGETS[settings.target]
+    page = _page(parent, settings, context) if target.page else None
+    graph = graph_file(network, target)
     data = context.validation
     rows = spread(data, PARITY_EXAMPLES)
     parity = _parity(network, graph, _singles(data, rows, context.progress))
     contents = Contents.of(parent, graph, [_single(data, row) for row in spread(data, settings.golden)])
-    return Output(NewBundle(contents), {"parity": asdict(parity)})
+    details: dict[str, Any] = {"parity": asdict(parity)}
+    if page is not None:
+        contents = replace(contents, page=page.files)
+        details["page"] = {"texts": page.texts, "read_otherwise": list(page.otherwise)}
+    return Output(NewBundle(contents), details)
+
+
+def _page(parent: Checkpoint, settings: ExportSettings, context: Context) -> Page:
+    """Return the page for browsers, which reads the texts of golden examples first."""
+    data = context.validation
+    rows = [*spread(data, settings.golden), *spread(data, PARITY_EXAMPLES)]
+    examples = dict.fromkeys(int(data.examples[row]) if len(data.examples) else row for row in rows)
+    table, given = data.table, []
+    if table is not None:
+        pairs = table.pairs or [None] * len(table)
+        given = [Given(table.texts[number], pairs[number]) for number in examples]
+    return make_page(
+        parent.shape, parent.reader, context.task, given=given, shown=settings.golden, cache=context.cache
+    )
 
 
 def _parity(network: Network, graph: GraphFile, examples: Iterator[Arrays]) -> Parity:
