@@ -4,6 +4,8 @@
 import { ByteLevelPreTokenizer, Tokenizer } from "./tokenizers.min.mjs";
 
 const BLANKS = /^[\p{White_Space}\x1c-\x1f]+/u; // what Python takes for blank
+const WORD = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}"; // what Rust takes for part of a word
+const WORDS = new RegExp(`[${WORD}]+|[^${WORD}\\p{White_Space}]+`, "gu");
 const bytesOf = new ByteLevelPreTokenizer({ add_prefix_space: false, use_regex: false });
 
 // `told` is what page.json says of reading: templates of special tokens, the longest text, where it is cut, and how many
@@ -16,10 +18,11 @@ export class Reader {
       this.tokenizer.normalizer = (text) => bertNormalized(text, tokenizer.normalizer);
     }
     if (tokenizer.pre_tokenizer?.type === "Whitespace") {
-      this.tokenizer.pre_tokenizer = (text) => text.match(/[\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}]+|[^\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\s]+/gu) ?? [];
+      this.tokenizer.pre_tokenizer = (text) => text.match(WORDS) ?? [];
     }
     const kinds = [tokenizer.pre_tokenizer, ...(tokenizer.pre_tokenizer?.pretokenizers ?? [])];
     this.byBytes = kinds.some((one) => one?.type === "ByteLevel");
+    this.split = kinds.some((one) => one?.type === "Metaspace" && one.split !== false);
     this.continues = tokenizer.model.continuing_subword_prefix ?? "";
   }
 
@@ -58,7 +61,7 @@ export class Reader {
       } else if (section.length) {
         const origins = placed ? this.#origins(section, start) : null;
         const normalized = tokenizer.normalizer === null ? section : tokenizer.normalizer(section);
-        const words = tokenizer.pre_tokenizer === null ? [normalized] : tokenizer.pre_tokenizer(normalized, { section_index: index });
+        const words = this.#words(normalized, index);
         for (const word of words) {
           const tokens = tokenizer.model([word]);
           const spans = placed ? this.#spans(word, tokens, origins, text) : [];
@@ -76,44 +79,67 @@ export class Reader {
     return model.tokens_to_ids.get(token) ?? model.unk_token_id;
   }
 
-  // Returns every character that the tokenizer sees of a section, blanks left out, and where it came from in the text.
+  #words(normalized, section_index) {
+    const { pre_tokenizer } = this.tokenizer;
+    const words = pre_tokenizer === null ? [normalized] : pre_tokenizer(normalized, { section_index });
+    return this.split ? words.flatMap((word) => word.match(/\u2581[^\u2581]*|[^\u2581]+/gu) ?? []) : words;
+  }
+
+  // Returns the characters of what a tokenizer has made of a text, all blanks as one kind.
+  #characters(seen) {
+    return [...(this.byBytes ? seen : seen.replace(/[\p{White_Space}\u2581]/gu, " "))];
+  }
+
+  // Returns every character that the tokenizer sees of a section, and where it came from in the text. Marks are seen with
+  // the character before them where a normalizer makes one of both.
   #origins(section, start) {
     const { normalizer } = this.tokenizer;
+    const seenOf = (part) => {
+      const seen = normalizer === null ? part : normalizer(part);
+      return this.#characters(this.byBytes ? bytesOf.pre_tokenize_text(seen).join("") : seen);
+    };
     const found = [];
     let at = start;
-    for (const character of section) {
-      const seen = normalizer === null ? character : normalizer(character);
-      const shown = this.byBytes ? bytesOf.pre_tokenize_text(seen).join("") : seen.replace(/[\s\u2581]/gu, "");
-      for (const one of shown) found.push([one, at, at + character.length]);
-      at += character.length;
+    for (const [group] of section.matchAll(/\P{M}\p{M}*|\p{M}+/gu)) {
+      const whole = seenOf(group);
+      const parts = [...group].map((part) => [part.length, seenOf(part)]);
+      const shown = (characters) => characters.filter((one) => one !== " ").join("");
+      const apart = shown(parts.flatMap(([, seen]) => seen)) === shown(whole);
+      for (const [number, [length, seen]] of parts.entries()) {
+        for (const one of apart ? seen : number ? [] : whole) found.push([one, at, at + length]);
+        at += length;
+      }
     }
     return { found, next: 0 };
   }
 
-  // Returns the span of every token of a word, the next one of those whose characters are in `origins`.
+  // Returns the origins of a word's characters, the next ones: blanks that no word holds are passed over, and one that was
+  // put before a word stands where the word begins; as a byte it has no width.
+  #placed(word, origins) {
+    const blank = this.byBytes ? "\u0120" : " ";
+    return this.#characters(word).map((one) => {
+      while (!this.byBytes && one !== blank && origins.found[origins.next]?.[0] === blank) origins.next += 1;
+      const origin = origins.found[origins.next];
+      if (origin?.[0] === one) origins.next += 1;
+      else if (one !== blank || origin === undefined) throw new Error(`no place for ${JSON.stringify(word)}`);
+      else if (this.byBytes) return [one, origin[1], origin[1]];
+      return origin;
+    });
+  }
+
+  // Returns the span of every token of a word, the whole word's where one of them is unknown.
   #spans(word, tokens, origins, text) {
-    let shown = [...(this.byBytes ? word : word.replace(/[\s\u2581]/gu, ""))];
-    const { found, next } = origins;
-    if (this.byBytes && shown[0] === "\u0120" && found[next]?.[0] !== "\u0120") shown = shown.slice(1); // a blank put before
-    if (shown.some((one, place) => found[next + place]?.[0] !== one)) throw new Error(`no place for ${JSON.stringify(word)}`);
-    origins.next += shown.length;
-    const own = found.slice(next, next + shown.length);
-    const blank = this.byBytes ? [...word].length - shown.length : 0;
-    let lengths = tokens.map((token, place) => this.#length(token, place, place === 0 ? blank : 0));
-    if (lengths.reduce((sum, one) => sum + one, 0) !== shown.length) lengths = null; // a token is unknown: the whole word
+    const own = this.#placed(word, origins);
+    const marked = (token, place) => this.continues && place && token.startsWith(this.continues);
+    const lengths = tokens.map((token, place) => [...token].length - (marked(token, place) ? this.continues.length : 0));
+    const known = lengths.reduce((sum, one) => sum + one, 0) === own.length;
     let first = 0;
-    return tokens.map((token, place) => {
-      const part = lengths === null ? own : own.slice(first, (first += lengths[place]));
-      if (!part.length) return [0, 0];
+    return lengths.map((length) => {
+      const part = known ? own.slice(first, (first += length)) : own;
       const [begin, end] = [part[0][1], part.at(-1)[2]];
       const inner = text.slice(begin, end);
       return [begin + inner.length - inner.replace(BLANKS, "").length, end];
     });
-  }
-
-  #length(token, place, blank) {
-    const tail = this.continues && place && token.startsWith(this.continues) ? token.slice(this.continues.length) : token;
-    return [...(this.byBytes ? tail : tail.replace(/[\s\u2581]/gu, ""))].length - blank;
   }
 }
 
