@@ -75,8 +75,8 @@ def check_page(shape: ModelShape, task: Task | None) -> None:
 def make_page(
     shape: ModelShape, reader: Reader, task: Task, *, given: Sequence[Given], shown: int, cache: Path
 ) -> Page:
-    """Return the page for a model. It reads the texts that are `given`, and difficult ones, in Node.js as in Python; the
-    first `shown` of the former and all of the latter are read again wherever it is opened.
+    """Return the page for a model. It reads the texts that are `given`, and difficult ones, in Node.js as in Python;
+    the first `shown` of the former and all of the latter are read again wherever it is opened.
 
     Raises:
         BadInput: no page is made for such a model, or npm or Node.js is missing or does not give what is needed.

@@ -5,7 +5,10 @@ import { ByteLevelPreTokenizer, Tokenizer } from "./tokenizers.min.mjs";
 
 const BLANKS = /^[\p{White_Space}\x1c-\x1f]+/u; // what Python takes for blank
 const WORD = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}"; // what Rust takes for part of a word
-const WORDS = new RegExp(`[${WORD}]+|[^${WORD}\\p{White_Space}]+`, "gu");
+const PATTERNS = {
+  Whitespace: new RegExp(`[${WORD}]+|[^${WORD}\\p{White_Space}]+`, "gu"),
+  WhitespaceSplit: /\P{White_Space}+/gu,
+};
 const bytesOf = new ByteLevelPreTokenizer({ add_prefix_space: false, use_regex: false });
 
 // `told` is what page.json says of reading: templates of special tokens, the longest text, where it is cut, and how many
@@ -17,10 +20,12 @@ export class Reader {
     if (tokenizer.normalizer?.type === "BertNormalizer") {
       this.tokenizer.normalizer = (text) => bertNormalized(text, tokenizer.normalizer);
     }
-    if (tokenizer.pre_tokenizer?.type === "Whitespace") {
-      this.tokenizer.pre_tokenizer = (text) => text.match(WORDS) ?? [];
-    }
     const kinds = [tokenizer.pre_tokenizer, ...(tokenizer.pre_tokenizer?.pretokenizers ?? [])];
+    const made = [this.tokenizer.pre_tokenizer, ...(this.tokenizer.pre_tokenizer?.tokenizers ?? [])];
+    for (const [place, kind] of kinds.entries()) {
+      const pattern = PATTERNS[kind?.type];
+      if (pattern) made[place].pre_tokenize_text = (text) => text.match(pattern) ?? [];
+    }
     this.byBytes = kinds.some((one) => one?.type === "ByteLevel");
     this.split = kinds.some((one) => one?.type === "Metaspace" && one.split !== false);
     this.continues = tokenizer.model.continuing_subword_prefix ?? "";
@@ -127,12 +132,15 @@ export class Reader {
     });
   }
 
-  // Returns the span of every token of a word, the whole word's where one of them is unknown.
+  // Returns the span of every token of a word: unknown ones are one character each, or a single one is what is left. The
+  // whole word's where that does not come out.
   #spans(word, tokens, origins, text) {
     const own = this.#placed(word, origins);
-    const marked = (token, place) => this.continues && place && token.startsWith(this.continues);
-    const lengths = tokens.map((token, place) => [...token].length - (marked(token, place) ? this.continues.length : 0));
-    const known = lengths.reduce((sum, one) => sum + one, 0) === own.length;
+    const unknown = tokens.filter((token) => this.#isUnknown(token)).length;
+    const lengths = tokens.map((token, place) => (this.#isUnknown(token) ? 1 : this.#length(token, place)));
+    const left = own.length - lengths.reduce((sum, one) => sum + one, 0);
+    if (left > 0 && unknown === 1) lengths[tokens.findIndex((token) => this.#isUnknown(token))] += left;
+    const known = left === 0 || (left > 0 && unknown === 1);
     let first = 0;
     return lengths.map((length) => {
       const part = known ? own.slice(first, (first += length)) : own;
@@ -140,6 +148,15 @@ export class Reader {
       const inner = text.slice(begin, end);
       return [begin + inner.length - inner.replace(BLANKS, "").length, end];
     });
+  }
+
+  #isUnknown(token) {
+    return this.#id(token) === this.tokenizer.model.unk_token_id;
+  }
+
+  #length(token, place) {
+    const marked = this.continues && place && token.startsWith(this.continues);
+    return [...token].length - (marked ? this.continues.length : 0);
   }
 }
 
