@@ -150,8 +150,9 @@ export class Reader {
     });
   }
 
+  // Returns whether a token stands for characters that it does not name.
   #isUnknown(token) {
-    return this.#id(token) === this.tokenizer.model.unk_token_id;
+    return token === this.tokenizer.model.unk_token;
   }
 
   #length(token, place) {

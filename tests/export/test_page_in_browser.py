@@ -44,7 +44,7 @@ HEADS = {
     "sentence-embedding": HeadShape((), task="sentence-embedding", reads=Reads.MEAN, width=32, normalized=True),
 }
 ROWS = {
-    "text-classification": f"text,text_pair,label\nw2 w3,w4,b\nw4,w7 w8,c\nw5,w6,{MARKUP}\n",
+    "text-classification": f"sentence1,sentence2,label\nw2 w3,w4,b\nw4,w7 w8,c\nw5,w6,{MARKUP}\n",
     "multi-label-classification": "text,label\nw2 w3,a|b\nw4,b\nw5 w6 w7,\n",
     "text-regression": "text,label\nw2 w3,0.5\nw4,1\nw5 w6 w7,2\n",
     "token-classification": '{"tokens": ["w2", "w3"], "tags": ["O", "B-few"]}\n{"tokens": ["w4"], "tags": ["O"]}\n',
@@ -96,7 +96,7 @@ def exported(name: str, cache: Path, folder: Path, *, form: Int8Form | None = In
         network = quantized_network(checkpoint.network(), form)
         checkpoint = replace(checkpoint, shape=network.shape).of(network)
     task = task_named(name)
-    rows = folder / ("rows.csv" if ROWS[name].startswith("text") else "rows.jsonl")
+    rows = folder / ("rows.csv" if not ROWS[name].startswith("{") else "rows.jsonl")
     rows.write_text(ROWS[name])
     table = task.read(Wanted(str(rows)), None)
     targets = task.targets(table, checkpoint.shape.labels)
@@ -122,6 +122,8 @@ def opened(window: Browser, address: str) -> str:
 
 def asked(window: Browser, texts: list[str]) -> None:
     """Type texts and wait for the answer."""
+    shown = window.run("return [...document.querySelectorAll('textarea')].filter((one) => one.offsetParent).length")
+    assert shown == len(texts)
     window.run("document.getElementById('result').dataset.state = 'asked'")
     for place, text in enumerate(texts):
         window.run("document.getElementById(arguments[0]).value = arguments[1]", f"text-{place}", text)
