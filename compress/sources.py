@@ -13,8 +13,7 @@ from compress.recipe import Recipe, of_words_alone
 from compress.record import DataRecord
 from compress.settings import DataSettings
 from export.bundle import Bundle
-from export.npm import command
-from export.page import check_page
+from export.page import prepare_page
 from export.target import TARGETS
 from models.checkpoint import Checkpoint, local_directory, read_shape
 from models.columns import Wanted
@@ -193,7 +192,8 @@ def load_inputs(recipe: Recipe, *, cache: Path, progress: Progress = silent) -> 
     _check_written(recipe, task)
     tables |= _foreign(recipe.data, task, cache)
     base = replace(base, shape=_able(task, base.shape, where=str(recipe.teacher)))
-    _check_page(recipe, base, task)
+    if recipe.export is not None and TARGETS[recipe.export.target].page:
+        prepare_page(base.shape, task, cache)  # what is missing for it is said before anything is computed
     others, others_digest = _ensemble(recipe, base)
     length = recipe.data.max_length
     inputs = Inputs(task, base, digest, tables, length, cache, recipe.seed, progress, others, others_digest)
@@ -276,14 +276,6 @@ def _check_words(recipe: Recipe, base: Checkpoint) -> None:
     """Raise BadInput where a recipe asks for what only words have, and the model reads something else."""
     for name in of_words_alone(recipe):
         tokenizer_of(base.reader, wanted_by=name)
-
-
-def _check_page(recipe: Recipe, base: Checkpoint, task: Task) -> None:
-    """Raise BadInput where a page for browsers is asked for and cannot be made, here or of such a model."""
-    if recipe.export is not None and TARGETS[recipe.export.target].page:
-        check_page(base.shape, task)
-        for name in ("npm", "node"):
-            command(name)
 
 
 def _check_written(recipe: Recipe, task: Task) -> None:

@@ -72,6 +72,19 @@ def check_page(shape: ModelShape, task: Task | None) -> None:
     raise BadInput(problem, where=WHERE, fix="Use --target cpu, and the bundle in an application of your own.")
 
 
+def prepare_page(shape: ModelShape, task: Task | None, cache: Path) -> dict[str, bytes]:
+    """Return what a page runs on, fetched where the cache does not hold it.
+
+    Raises:
+        BadInput: no page is made for such a model, or npm or Node.js is missing or does not give what is needed.
+        BadFile: npm gives something else than what is pinned.
+    """
+    check_page(shape, task)
+    fetched = package_files(RUNTIME, cache) | package_files(TOKENIZERS, cache)
+    command("node")
+    return fetched
+
+
 def make_page(
     shape: ModelShape, reader: Reader, task: Task, *, given: Sequence[Given], shown: int, cache: Path
 ) -> Page:
@@ -79,12 +92,11 @@ def make_page(
     the first `shown` of the former and all of the latter are read again wherever it is opened.
 
     Raises:
-        BadInput: no page is made for such a model, or npm or Node.js is missing or does not give what is needed.
+        BadInput, BadFile: as `prepare_page` raises.
         Mismatch: a given text has other tokens in JavaScript.
     """
-    check_page(shape, task)
+    fetched = prepare_page(shape, task, cache)
     tokenizing = tokenizer_of(reader, wanted_by=WHERE)
-    fetched = package_files(RUNTIME, cache) | package_files(TOKENIZERS, cache)
     own = {name: (_SITE / name).read_bytes() for name in _OURS}
     paired = task.shared > 0 or any(one.pair is not None for one in given)
     told = _told(shape, tokenizing, task, paired=paired)

@@ -74,9 +74,7 @@ def _page(parent: Checkpoint, settings: ExportSettings, context: Context) -> Pag
     if table is not None:
         pairs = table.pairs or [None] * len(table)
         given = [Given(table.texts[number], pairs[number]) for number in examples]
-    return make_page(
-        parent.shape, parent.reader, context.task, given=given, shown=settings.golden, cache=context.cache
-    )
+    return make_page(parent.shape, parent.reader, context.task, given=given, shown=settings.golden, cache=context.cache)
 
 
 def _parity(network: Network, graph: GraphFile, examples: Iterator[Arrays]) -> Parity:

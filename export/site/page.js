@@ -119,6 +119,7 @@ async function start() {
   let model;
   const intact = await checked("files", async () => checkFiles((files = await Files.load())));
   const runs = await checked("answers", async () => {
+    if (files === undefined) throw new Error("not run");
     model = await Model.open(files);
     const { told: page } = model;
     document.title = page.title;
@@ -128,8 +129,13 @@ async function start() {
     element("speed").textContent = `${found.milliseconds.toFixed(1)} ms for a golden input (median)`;
     return found;
   });
-  const reads = await checked("tokens", async () => checkTokens(model));
+  const reads = await checked("tokens", async () => {
+    if (model === undefined) throw new Error("not run");
+    return checkTokens(model);
+  });
   if (model !== undefined && !files.problems.length) prepare(model);
+  else element("about").textContent = "Nothing is answered: see the self-test.";
+  files?.held.clear(); // what is run is in the session now
   concluded(intact && runs && reads);
 }
 

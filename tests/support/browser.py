@@ -36,7 +36,7 @@ PATIENCE = 240.0  # seconds
 
 @dataclass(frozen=True)
 class Browser:
-    """A window of Chromium at `address`, a WebDriver session's."""
+    """A window of Chromium, opened by chromedriver at `address`."""
 
     address: str
 
@@ -82,7 +82,8 @@ def browser(folder: Path) -> Iterator[Browser]:
         root = f"http://127.0.0.1:{line.rstrip('.' + chr(10)).rsplit(' ', 1)[-1]}"
         options = {"binary": chromium, "args": [*FLAGS, f"--user-data-dir={folder}"]}
         wanted = {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}}
-        opened = Browser(f"{root}/session/{_posted(f'{root}/session', wanted)['sessionId']}")
+        windows = f"{root}/session"  # WebDriver's word for one
+        opened = Browser(f"{windows}/{_posted(windows, wanted)['sessionId']}")
         try:
             yield opened
         finally:
