@@ -163,7 +163,7 @@ def _window(window: Encoding, *, placed: bool) -> dict[str, Any]:
 
 
 def _wrong(
-    files: Mapping[str, bytes], tokenizing: Tokenizing, told: Mapping[str, Any], read: Sequence[Mapping[str, Any]]
+    files: dict[str, bytes], tokenizing: Tokenizing, told: Mapping[str, Any], read: Sequence[Mapping[str, Any]]
 ) -> list[int]:
     """Return the numbers of the texts that Node.js reads otherwise with the page's own files."""
     node = command("node")

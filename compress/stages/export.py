@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -72,7 +72,7 @@ def _page(parent: Checkpoint, settings: ExportSettings, context: Context) -> Pag
     examples = dict.fromkeys(int(data.examples[row]) if len(data.examples) else row for row in rows)
     table, given = data.table, []
     if table is not None:
-        pairs = table.pairs or [None] * len(table)
+        pairs: Sequence[str | None] = [None] * len(table) if table.pairs is None else table.pairs
         given = [Given(table.texts[number], pairs[number]) for number in examples]
     return make_page(parent.shape, parent.reader, context.task, given=given, shown=settings.golden, cache=context.cache)
 
