@@ -333,11 +333,13 @@ class QuantizeSettings(Settings):
 class ExportSettings(Settings):
     """Write the ONNX bundle."""
 
-    target: Literal["cpu", "mobile"] = Field("cpu", description="What the graph is written for.")
+    target: Literal["cpu", "mobile", "web"] = Field(
+        "cpu", description="What the bundle is written for; web adds a page that runs it in a browser."
+    )
     search: Literal["host", "graph"] = Field(
         "host",
-        description="Who looks for the words of a model that writes: the host, step by step, or the graph, which is one "
-        "file then that gives whole texts, for devices that cannot call a step.",
+        description="Who looks for the words of a model that writes: the host, step by step, or the graph, which is "
+        "one file then that gives whole texts, for devices that cannot call a step.",
     )
     golden: Count = Field(8, description="Texts whose expected outputs travel in the bundle.")
     lengths: tuple[Count, ...] = Field(

@@ -13,6 +13,8 @@ from compress.recipe import Recipe, of_words_alone
 from compress.record import DataRecord
 from compress.settings import DataSettings
 from export.bundle import Bundle
+from export.page import prepare_page
+from export.target import TARGETS
 from models.checkpoint import Checkpoint, local_directory, read_shape
 from models.columns import Wanted
 from models.data import Table, read_table
@@ -192,6 +194,8 @@ def load_inputs(recipe: Recipe, *, cache: Path, progress: Progress = silent) -> 
     _check_written(recipe, task)
     tables |= _foreign(recipe.data, task, cache)
     base = replace(base, shape=_able(task, base.shape, where=str(recipe.teacher)))
+    if recipe.export is not None and TARGETS[recipe.export.target].page:
+        prepare_page(base.shape, task, cache)  # what is missing for it is said before anything is computed
     others, others_digest = _ensemble(recipe, base)
     length = recipe.data.max_length
     inputs = Inputs(

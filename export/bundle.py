@@ -31,6 +31,7 @@ from export.manifest import (
     PortEntry,
     read_record,
 )
+from export.page import is_of_page
 from export.readme import readme
 from export.runtime_steps import WriterSessions, writer_sessions
 from export.session import Floats, open_session, run
@@ -66,7 +67,7 @@ _PACKAGES: Final = ("compress-transformers", "onnx", "onnxruntime", "torch")
 class Contents:
     """Everything a bundle is written from; `examples` are inputs for `golden.json`, each a batch of one. `projection`
     is what `Checkpoint.projection` returns, `config` what `Checkpoint.loader_config` does. Of a model that writes,
-    `generation` says how.
+    `generation` says how. `page` are the files of a page for browsers.
     """
 
     shape: ModelShape
@@ -79,6 +80,7 @@ class Contents:
     projection: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     generation: Generation | None = None
     config: Mapping[str, Any] | None = None
+    page: Mapping[str, bytes] = field(default_factory=dict)
 
     @staticmethod
     def of(checkpoint: Checkpoint, graph: GraphFile, examples: Sequence[Arrays]) -> Contents:
@@ -130,8 +132,8 @@ class Bundle:
 
     @property
     def bytes(self) -> int:
-        """Return the size of all files on disk, the manifest included."""
-        listed = sum(entry.bytes for entry in self.manifest.files.values())
+        """Return the size of all files on disk, the manifest included; a page and its runtime are not the model's."""
+        listed = sum(entry.bytes for name, entry in self.manifest.files.items() if not is_of_page(name))
         return listed + (self.directory / MANIFEST_FILE).stat().st_size
 
     @property
@@ -285,7 +287,7 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
     if any(directory.iterdir()):
         raise BadInput("a bundle is written into an empty directory", where=str(directory))
     graph, shape = contents.graph, contents.shape
-    for name, data in {graph.name: graph.data, **graph.extra}.items():
+    for name, data in {graph.name: graph.data, **graph.extra, **contents.page}.items():
         write_bytes(inside(directory, name), data)
     contents.reader.shipped(token_types=shape.type_vocab_size > 0).save(directory)
     write_bytes(directory / VERIFIER_FILE, verifier())

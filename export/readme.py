@@ -76,6 +76,8 @@ _FILES: Final = {
     "config.json": "labels and sizes, in the keys of Hugging Face",
     "golden.json": "inputs with the outputs they must give",
     "modules.json": "what sentence-transformers reads first, then `sentence_bert_config.json` and the folders it names",
+    "index.html": "a page that runs the model in a browser: `python -m http.server` here, then open its address",
+    "web": "what the page is made of, with ONNX Runtime and a tokenizer in WebAssembly and JavaScript",
     "manifest.json": "digests, inputs and outputs, lineage and measurements",
     "verify.mjs": "proves the bundle without Python",
 }

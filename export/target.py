@@ -27,7 +27,8 @@ class Target:
     """Where a graph will run.
 
     `opset` 17 is the first with LayerNormalization; every ONNX Runtime since 1.12 runs it. `lengths` are those that
-    texts are filled up to, for execution providers that want every axis fixed.
+    texts are filled up to, for execution providers that want every axis fixed. With `page` a bundle holds a page that
+    runs it in a browser.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Target:
     file_form: FileForm
     opset: int = 17
     lengths: tuple[int, ...] = ()
+    page: bool = False
 
     @property
     def microsoft(self) -> bool:
@@ -48,4 +50,5 @@ class Target:
 
 CPU: Final = Target("cpu", Operators.MICROSOFT, FileForm.ONNX)
 MOBILE: Final = Target("mobile", Operators.STANDARD, FileForm.ORT)
-TARGETS: Final = {target.name: target for target in (CPU, MOBILE)}
+WEB: Final = Target("web", Operators.MICROSOFT, FileForm.ONNX, page=True)  # the WebAssembly build has them all
+TARGETS: Final = {target.name: target for target in (CPU, MOBILE, WEB)}

@@ -38,6 +38,18 @@ class PairedTest(str, Enum):
     BOOTSTRAP = "bootstrap"
 
 
+class Shows(str, Enum):
+    """How a page for browsers shows a task's answers: the rows of ANSWERS in `export/site/answers.js`."""
+
+    CLASS = "class"
+    CLASSES = "classes"
+    NUMBER = "number"
+    SPANS = "spans"
+    EXCERPT = "excerpt"
+    LIKENESS = "likeness"
+    NOTHING = "nothing"
+
+
 class Besides(NamedTuple):
     """A figure that is told beside a task's metric and never judged: a summary of the statistics from a column on."""
 
@@ -103,6 +115,10 @@ class Task(Protocol):
     @property
     def writes(self) -> Writes:
         """Return what its model writes; a model that writes nothing has a head."""
+
+    @property
+    def shows(self) -> Shows:
+        """Return how a page for browsers shows the answers."""
 
     @property
     def shared(self) -> int:

@@ -189,6 +189,27 @@ class Tokenizing:
             result += self._encode_chunk(inputs, start, max_length, spans=spans)
         return result
 
+    def template(self, *, paired: bool) -> list[dict[str, int]]:
+        """Return what a text, or a text and its pair, is read as, in order, each with its token type as `kind`: special
+        tokens by their `id`, and where the tokens of the `text` 0 or 1 stand.
+
+        Raises:
+            BadFile: the tokenizer reads nothing of a plain letter.
+        """
+        self._tokenizer.no_truncation()
+        one = self._tokenizer.encode("a", "a" if paired else None)
+        found: list[dict[str, int]] = []
+        for token, kind, special, part in zip(
+            one.ids, one.type_ids, one.special_tokens_mask, one.sequence_ids, strict=True
+        ):
+            if special or part is None:
+                found.append({"id": token, "kind": kind})
+            elif {"text": part, "kind": kind} not in found:
+                found.append({"text": part, "kind": kind})
+        if sum("text" in piece for piece in found) != 1 + paired:
+            raise BadFile("the tokenizer reads nothing of the letter a", where=TOKENIZER_FILE, fix=_MAKE)
+        return found
+
     def plain(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token numbers of texts as they are, whole and without special tokens.
 

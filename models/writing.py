@@ -13,7 +13,7 @@ from models.columns import Wanted
 from models.errors import BadInput, Unsupported
 from models.shape import HeadShape, ModelShape
 from models.targets import TextTargets, Writes
-from models.task import Answer, Floats, Given, Logits, Metric, Outputs, Targets
+from models.task import Answer, Floats, Given, Logits, Metric, Outputs, Shows, Targets
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -39,6 +39,7 @@ class BehindSource:
     scores: Callable[[str, Sequence[str]], Sequence[float]]
     reading: str = NEXT_TOKEN
     shared: int = 0
+    shows: Shows = Shows.NOTHING
     writes: Writes = Writes.BEHIND_SOURCE
 
     def read(self, wanted: Wanted, split: str | None) -> Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -15,6 +15,7 @@ from export.bundle import Contents, write_bundle
 from export.graph_file import GraphFile, graph_file, search_file
 from export.graph_search import GraphSearch
 from export.lengths import Buckets
+from export.page import Given, Page, make_page
 from export.parity import Parity, bound_for, compare_answers
 from export.parity_writing import compare_writing, same_texts, words_bound
 from export.runtime_steps import WriterSessions, writer_sessions
@@ -54,14 +55,15 @@ def run(parent: Checkpoint, settings: ExportSettings, context: Context) -> Outpu
     """Return the bundle of `parent`.
 
     Raises:
-        BadInput: the model cannot have the lengths that are asked for.
-        Mismatch: ONNX Runtime and PyTorch do not agree on the validation examples.
+        BadInput: the model cannot have the lengths, or the page for browsers, that is asked for.
+        Mismatch: ONNX Runtime and PyTorch do not agree on the validation examples, or a page reads them otherwise.
         Unsupported, BadInput: the search is to be in the graph, and no graph searches so.
     """
     network, target = parent.network(), TARGETS[settings.target]
     if settings.lengths:
         _check_lengths(parent, settings.lengths)
         target = target.at_lengths(settings.lengths)
+    page = _page(parent, settings, context) if target.page else None
     whole = _search_file(parent, network, target, context) if settings.search == "graph" else None
     graph = graph_file(network, target)
     data, tick = context.validation, context.progress
@@ -72,7 +74,11 @@ def run(parent: Checkpoint, settings: ExportSettings, context: Context) -> Outpu
         examples = _singles(data, spread(data, SEARCH_EXAMPLES), tick)
         details["same_texts"] = same_texts(search, _sessions(network, graph), examples)
     golden = _with_a_short_one([_single(data, row) for row in spread(data, settings.golden)], settings.lengths)
-    return Output(NewBundle(Contents.of(parent, whole or graph, golden)), details)
+    contents = Contents.of(parent, whole or graph, golden)
+    if page is not None:
+        contents = replace(contents, page=page.files)
+        details["page"] = {"texts": page.texts, "read_otherwise": list(page.otherwise)}
+    return Output(NewBundle(contents), details)
 
 
 def _search_file(parent: Checkpoint, network: Network, target: Target, context: Context) -> GraphFile:
@@ -112,6 +118,18 @@ def _with_a_short_one(examples: list[Arrays], lengths: Sequence[int]) -> list[Ar
     if not lengths or not examples or any(one["input_ids"].shape[1] <= lengths[0] for one in examples):
         return examples
     return [*examples, {name: value[:, : lengths[0]] for name, value in examples[0].items()}]
+
+
+def _page(parent: Checkpoint, settings: ExportSettings, context: Context) -> Page:
+    """Return the page for browsers, which reads the texts of golden examples first."""
+    data = context.validation
+    rows = [*spread(data, settings.golden), *spread(data, PARITY_EXAMPLES)]
+    examples = dict.fromkeys(int(data.examples[row]) if len(data.examples) else row for row in rows)
+    table, given = data.table, []
+    if table is not None:
+        pairs: Sequence[str | None] = [None] * len(table) if table.pairs is None else table.pairs
+        given = [Given(table.texts[number], pairs[number]) for number in examples]
+    return make_page(parent.shape, parent.reader, context.task, given=given, shown=settings.golden, cache=context.cache)
 
 
 def _parity(network: Network, graph: GraphFile, examples: Iterator[Arrays]) -> Parity:

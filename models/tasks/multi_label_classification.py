@@ -15,7 +15,7 @@ from models.labels import labels_of, unknown
 from models.shape import HeadShape
 from models.summary import Summary
 from models.targets import Writes
-from models.task import Answer, Floats, Given, Logits, Metric, PairedTest, Targets
+from models.task import Answer, Floats, Given, Logits, Metric, PairedTest, Shows, Targets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +37,7 @@ class MultiLabelClassification:
     )
     reading: str = "print([labels[str(number)] for number in np.flatnonzero(logits[0] > 0)])"
     shared: int = 0
+    shows: Shows = Shows.CLASSES
     writes: Writes = Writes.NOTHING
 
     def read(self, wanted: Wanted, split: str | None) -> Table:

@@ -18,7 +18,7 @@ from models.labels import labels_of, unknown
 from models.shape import BOX, HeadShape
 from models.summary import Summary
 from models.targets import Writes
-from models.task import Answer, Floats, Given, Logits, Metric, PairedTest, Targets
+from models.task import Answer, Floats, Given, Logits, Metric, PairedTest, Shows, Targets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,6 +56,7 @@ class ObjectDetection:
         "        print(labels[str(scores.argmax())], box)"
     )
     shared: int = 0
+    shows: Shows = Shows.NOTHING
     writes: Writes = Writes.NOTHING
 
     def read(self, wanted: Wanted, split: str | None) -> Table:

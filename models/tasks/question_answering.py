@@ -19,7 +19,7 @@ from models.kinds import Reads
 from models.shape import HeadShape
 from models.summary import Summary
 from models.targets import SpanTargets, Writes
-from models.task import Answer, Besides, Floats, Given, Logits, Metric, PairedTest, Targets
+from models.task import Answer, Besides, Floats, Given, Logits, Metric, PairedTest, Shows, Targets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,6 +60,7 @@ class QuestionAnswering:
     )
     reading: str = "print(text.tokens[int(logits[0, :, 0].argmax()) : int(logits[0, :, 1].argmax()) + 1])"
     shared: int = 128
+    shows: Shows = Shows.EXCERPT
     writes: Writes = Writes.NOTHING
 
     def read(self, wanted: Wanted, split: str | None) -> Table:

@@ -15,7 +15,7 @@ from models.errors import BadInput
 from models.shape import HeadShape
 from models.summary import Summary
 from models.targets import Writes
-from models.task import Answer, Besides, Floats, Given, Logits, Metric, PairedTest, Targets
+from models.task import Answer, Besides, Floats, Given, Logits, Metric, PairedTest, Shows, Targets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +45,7 @@ class SentenceEmbedding:
     )
     reading: str = "print(logits[0])"
     shared: int = 0
+    shows: Shows = Shows.LIKENESS
     writes: Writes = Writes.NOTHING
 
     def read(self, wanted: Wanted, split: str | None) -> Table:

@@ -13,7 +13,7 @@ from models.columns import Wanted
 from models.labels import class_targets, label_names
 from models.shape import HeadShape
 from models.targets import Writes
-from models.task import ACCURACY, Answer, Floats, Given, Logits, Metric, Targets
+from models.task import ACCURACY, Answer, Floats, Given, Logits, Metric, Shows, Targets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +31,7 @@ class TextClassification:
     metric: Metric = ACCURACY
     reading: str = "print(labels[str(int(logits[0].argmax()))])"
     shared: int = 0
+    shows: Shows = Shows.CLASS
     writes: Writes = Writes.NOTHING
 
     def read(self, wanted: Wanted, split: str | None) -> Table:

@@ -13,7 +13,7 @@ from models.columns import Wanted
 from models.shape import HeadShape
 from models.summary import Summary
 from models.targets import NextTargets, Writes
-from models.task import Answer, Besides, Floats, Given, Logits, Metric, Outputs, PairedTest, Targets
+from models.task import Answer, Besides, Floats, Given, Logits, Metric, Outputs, PairedTest, Shows, Targets
 from models.writing import NEXT_TOKEN, no_head, not_answered, summed_loss
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class TextGeneration:
     )
     reading: str = NEXT_TOKEN
     shared: int = 0
+    shows: Shows = Shows.NOTHING
     writes: Writes = Writes.ON
 
     def read(self, wanted: Wanted, split: str | None) -> Table:

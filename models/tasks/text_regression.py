@@ -15,7 +15,7 @@ from models.labels import labels_of
 from models.shape import HeadShape
 from models.summary import Summary
 from models.targets import Writes
-from models.task import Answer, Besides, Floats, Given, Logits, Metric, PairedTest, Targets
+from models.task import Answer, Besides, Floats, Given, Logits, Metric, PairedTest, Shows, Targets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +41,7 @@ class TextRegression:
     )
     reading: str = "print(float(logits[0, 0]))"
     shared: int = 0
+    shows: Shows = Shows.NUMBER
     writes: Writes = Writes.NOTHING
 
     def read(self, wanted: Wanted, split: str | None) -> Table:

@@ -16,7 +16,7 @@ from models.labels import unknown
 from models.shape import HeadShape
 from models.summary import Summary
 from models.targets import WordTargets, Writes
-from models.task import Answer, Floats, Given, Logits, Metric, PairedTest, Targets
+from models.task import Answer, Floats, Given, Logits, Metric, PairedTest, Shows, Targets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,6 +49,7 @@ class TokenClassification:
     metric: Metric = Metric("span_f1", higher_is_better=True, paired_test=PairedTest.BOOTSTRAP, summary=Summary.F1)
     reading: str = "print([labels[str(int(number))] for number in logits[0].argmax(axis=1)])"
     shared: int = 0
+    shows: Shows = Shows.SPANS
     writes: Writes = Writes.NOTHING
 
     def read(self, wanted: Wanted, split: str | None) -> Table:
