@@ -14,6 +14,7 @@ import psutil
 import torch
 
 from compress.record import Environment
+from export.bundle import row_texts
 from export.latency import Call
 from models.encoded import Encoded
 
@@ -41,10 +42,14 @@ def same_rows(data: Encoded, reference: Encoded, rows: npt.NDArray[np.int64]) ->
     return np.minimum(first + places, last - 1)
 
 
-def calls(data: Encoded, rows: npt.NDArray[np.int64]) -> list[Call]:
-    """Return the calls of these rows, each alone."""
+def calls(data: Encoded, rows: npt.NDArray[np.int64], *, texts: bool = False) -> list[Call]:
+    """Return the calls of these rows, each alone, in numbers or as the `texts` themselves."""
     found = []
     for row in rows:
+        if texts:
+            given = {name: text.astype(str) for name, text in row_texts(data, int(row)).items()}
+            found.append(Call(int(data.lengths[row]), given))
+            continue
         batch = data.batch(np.asarray([row]))
         found.append(Call(batch.mask.shape[1], {name: value.numpy() for name, value in batch.inputs.items()}))
     return found

@@ -330,3 +330,8 @@ class ExportSettings(Settings):
 
     target: Literal["cpu", "mobile"] = Field("cpu", description="What the graph is written for.")
     golden: Count = Field(8, description="Texts whose expected outputs travel in the bundle.")
+    text_in: bool = Field(
+        False,
+        description="Put the tokenizer into the graph, compared with the original: the model takes a text. Runs with "
+        "onnxruntime-extensions.",
+    )

@@ -28,7 +28,7 @@ from export.manifest import (
 )
 from export.readme import readme
 from export.runtime_steps import WriterSessions, writer_sessions
-from export.session import Floats, open_session, run
+from export.session import TEXT, Floats, open_session, run, texts_to_feed
 from models.errors import BadFile, BadInput, Mismatch
 from models.family import architecture_of, head_keys, image_keys
 from models.files import digest_files, inside, read_object, write_bytes, write_json, write_text
@@ -52,7 +52,7 @@ INT8_TOLERANCE: Final = 5e-2
 INT8_VECTOR_TOLERANCE: Final = 2e-2  # of the numbers of an embedding of length 1, which are small
 CONFIG_FILE: Final = "config.json"
 README_FILE: Final = "README.md"
-_PACKAGES: Final = ("compress-transformers", "onnx", "onnxruntime", "torch")
+_PACKAGES: Final = ("compress-transformers", "onnx", "onnxruntime", "onnxruntime-extensions", "torch")
 
 
 @final
@@ -143,10 +143,15 @@ class Bundle:
         """Return the tokenizer; BadInput where the model reads something else than texts."""
         return tokenizer_of(self.reader)
 
+    @property
+    def takes_texts(self) -> bool:
+        """Return whether the model's graph has its tokenizer in it."""
+        return any(port.name == TEXT for port in self.manifest.inputs)
+
     @cached_property
     def session(self) -> onnxruntime.InferenceSession:
         """Return a session on one thread."""
-        return open_session(self.model, threads=1)
+        return open_session(self.model, threads=1, texts=self.takes_texts)
 
     @cached_property
     def generation(self) -> Generation:
@@ -204,6 +209,12 @@ class Bundle:
             raise BadInput("the model has no head to answer with", where=str(self.directory), fix=fix)
         longest = self.shape.usable_positions
         seconds: Sequence[str | None] = [None] * len(texts) if pairs is None else pairs
+        if self.takes_texts:
+            rows = [texts_to_feed(text, pair) for text, pair in zip(texts, seconds, strict=True)]
+            return [
+                task.answer([self._logits(row)], self.shape.labels, Given(text, pair, (), threshold))
+                for row, text, pair in zip(rows, texts, seconds, strict=True)
+            ]
         read = self.reader.read(texts, pairs, max_length=longest, shared=task.shared)
         return [
             task.answer(
@@ -219,10 +230,19 @@ class Bundle:
         report = progress("Running the bundle")
         rows = []
         for row in range(len(data)):
-            inputs = data.batch(np.array([row])).inputs
-            rows.append(self._logits({name: value.numpy() for name, value in inputs.items()}))
+            rows.append(self._logits(self.arrays(data, row)))
             report(row + 1, len(data))
         return np.concatenate([np.zeros((0, self.shape.outputs), dtype=np.float32), *rows])
+
+    def arrays(self, data: Encoded, row: int) -> Arrays:
+        """Return what the model is called with for a row of a data set.
+
+        Raises:
+            BadInput: it takes texts, and the rows have none.
+        """
+        if self.takes_texts:
+            return row_texts(data, row)
+        return {name: value.numpy() for name, value in data.batch(np.array([row])).inputs.items()}
 
     def _logits(self, inputs: Arrays) -> Floats:
         """Return the logits (answers, labels) of one row."""
@@ -244,11 +264,12 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
         write_bytes(inside(directory, name), data)
     contents.reader.compact().save(directory)
     write_json(directory / CONFIG_FILE, _config(shape) if contents.config is None else contents.config)
-    write_modules(directory, shape, contents.projection)
+    if not graph.takes_texts:  # sentence-transformers tokenizes itself
+        write_modules(directory, shape, contents.projection)
     if contents.generation is not None:
         write_json(directory / GENERATION_FILE, contents.generation.to_json())
         write_json(directory / GENERATION_CONFIG, written_generation(contents.generation, pad=shape.pad_token_id))
-    session = open_session(directory / graph.name, threads=1)
+    session = open_session(directory / graph.name, threads=1, texts=graph.takes_texts)
     golden = Golden(format=FORMAT, tolerance=_tolerance(shape), examples=_golden_examples(directory, session, contents))
     write_json(directory / GOLDEN_FILE, golden.model_dump(exclude_defaults=True))
     manifest = Manifest(
@@ -273,6 +294,18 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
     manifest = manifest.model_copy(update={"files": listed})
     write_json(directory / MANIFEST_FILE, manifest.model_dump(exclude_defaults=True))
     return Bundle.open(directory)
+
+
+def row_texts(data: Encoded, row: int) -> Arrays:
+    """Return the text of a row, or both of its texts, as a graph that takes texts is called with them.
+
+    Raises:
+        BadInput: the rows were made of no texts, or an example has several.
+    """
+    if data.table is None or len(data.table) != len(data):
+        raise BadInput("the rows are not texts, one for each", where="data")
+    pairs = data.table.pairs
+    return texts_to_feed(data.table.texts[row], None if pairs is None else pairs[row])
 
 
 def port_entries(ports: Sequence[Any]) -> list[PortEntry]:

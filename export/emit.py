@@ -118,6 +118,12 @@ class Emit:
         )
         return result
 
+    def of_domain(
+        self, domain: str, operator: str, *inputs: Value | None, roles: tuple[str, ...], **attributes: Attribute
+    ) -> tuple[Value, ...]:
+        """Return the outputs of an operator of another domain, one for every role."""
+        return values.node(operator, inputs, domain=domain, attributes=attributes, roles=roles, path=self.path)
+
     def either(
         self,
         condition: Value,

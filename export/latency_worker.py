@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from export.session import feeds, open_session
+from export.session import TEXT, feeds, open_session
 from models.errors import CompressError
 
 Feed = Mapping[str, Any]
@@ -36,13 +36,13 @@ def _read(path: str) -> list[dict[str, Any]]:
     return [calls[number] for number in sorted(calls)]
 
 
-def _loaded(model: Path, threads: int) -> tuple[Work, Callable[[Feed], Feed], list[str]]:
+def _loaded(model: Path, threads: int, *, texts: bool) -> tuple[Work, Callable[[Feed], Feed], list[str]]:
     """Return what makes a call, what prepares its arrays, and the names of the inputs."""
     if model.is_dir():
         from export.timed_writing import INPUT, text_writer  # what only writes is loaded by what writes
 
         return text_writer(model, threads=threads), dict, [INPUT]
-    session = open_session(model, threads=threads)
+    session = open_session(model, threads=threads, texts=texts)
     return partial(session.run, None), partial(feeds, session), [port.name for port in session.get_inputs()]
 
 
@@ -67,8 +67,9 @@ def _timed(work: Work, prepared: Sequence[Feed]) -> list[int]:
 def serve(incoming: TextIO, outgoing: TextIO) -> None:
     """Answer the requests of one measurement."""
     order = json.loads(incoming.readline())
-    work, prepare, inputs = _loaded(Path(order["model"]), order["threads"])
-    prepared = [prepare(arrays) for arrays in _read(order["calls"])]
+    calls = _read(order["calls"])
+    work, prepare, inputs = _loaded(Path(order["model"]), order["threads"], texts=TEXT in calls[0])
+    prepared = [prepare(arrays) for arrays in calls]
     _warm(work, prepared, order["warm_up"])
     # A collection in the middle of a call would be counted as the model's time.
     gc.disable()

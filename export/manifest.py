@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from export.session import PAIR, TEXT, texts_to_feed
 from models.errors import BadFile
 from models.files import read_object
 
@@ -102,8 +103,12 @@ class PackedArray(_Record):
 
 class GoldenExample(_Record):
     """One text as numbers, or the normalised pixels of an image, and the logits that the model gives for it; or what is
-    `written` for a text, each token the likeliest, and the logit of each.
+    `written` for a text, each token the likeliest, and the logit of each. Of a model that takes texts, the `text` and
+    its pair besides the numbers that its tokenizer makes of them.
     """
+
+    text: str | None = None
+    text_pair: str | None = None
 
     input_ids: list[int] = []
     token_type_ids: list[int] = []
@@ -113,11 +118,12 @@ class GoldenExample(_Record):
 
     @staticmethod
     def of(inputs: Mapping[str, NDArray[Any]], logits: list[float]) -> GoldenExample:
-        """Return the example of a network's inputs, a batch of one without padding."""
+        """Return the example of a network's inputs, a batch of one without padding, and of its texts if they are told."""
         if "pixel_values" in inputs:
             return GoldenExample(pixel_values=PackedArray.of(inputs["pixel_values"][0]), logits=logits)
         ids, kinds = (inputs[name][0].tolist() for name in ("input_ids", "token_type_ids"))
-        return GoldenExample(input_ids=ids, token_type_ids=kinds, logits=logits)
+        texts = {name: str(inputs[name][0]) for name in (TEXT, PAIR) if name in inputs}
+        return GoldenExample(input_ids=ids, token_type_ids=kinds, logits=logits, **texts)
 
     @model_validator(mode="after")
     def _one_input(self) -> GoldenExample:
@@ -133,6 +139,8 @@ class GoldenExample(_Record):
         """
         if self.pixel_values is not None:
             return {"pixel_values": self.pixel_values.array()[None]}
+        if self.text is not None:
+            return dict(texts_to_feed(self.text, self.text_pair))
         if len(self.token_type_ids) != len(self.input_ids):
             raise BadFile("an example's lengths do not fit together or do not fit the model", where=GOLDEN_FILE)
         return {"input_ids": np.array([self.input_ids]), "token_type_ids": np.array([self.token_type_ids])}

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Final
 
 from export.manifest import Manifest
+from export.session import LABEL, TEXT
 from models.imaging import MODES
 from models.shape import ImageShape, ModelShape
 from models.task import Task
@@ -26,7 +27,7 @@ Written for the target `{target}`: {layers} layers, {parameters:,} weights, labe
 `compress verify .` checks all of it: digests, inputs and outputs, and the golden outputs.
 """
 _ANSWER: Final = """
-session = onnxruntime.InferenceSession("{model}", providers=["CPUExecutionProvider"])
+session = onnxruntime.InferenceSession("{model}", {options}providers=["CPUExecutionProvider"])
 logits, *others = session.run(None, {{port.name: arrays[port.name] for port in session.get_inputs()}})
 {reading}"""
 _WRITING: Final = """\
@@ -89,6 +90,15 @@ image = image.crop((left, top, left + crop["width"], top + crop["height"]))
 values = np.asarray(image, dtype=np.float32).reshape(image.height, image.width, -1) * settings["rescale_factor"]
 values = (values - np.float32(settings["image_mean"])) / np.float32(settings["image_std"])
 arrays = {{"pixel_values": values.transpose(2, 0, 1)[None].astype(np.float32)}}"""
+_TEXT_IN: Final = """\
+{reads_names}import numpy as np
+import onnxruntime
+from onnxruntime_extensions import get_library_path  # pip install onnxruntime-extensions
+{names}
+options = onnxruntime.SessionOptions()
+options.register_custom_ops_library(get_library_path())
+arrays = {{{arrays}}}"""
+_LABEL: Final = "label, probabilities = others\nprint(label[0], f'{probabilities.max():.1%}')"
 _TEXT: Final = '"What do you make of this?"'
 _PAIR: Final = '"Who wrote it?", "Ada wrote it in London."'
 
@@ -104,7 +114,7 @@ def readme(manifest: Manifest, *, shape: ModelShape, task: Task | None, files: C
         layers=len(shape.layers) + (0 if shape.decoder is None else len(shape.decoder.layers)),
         parameters=manifest.parameters,
         labels=", ".join(f"`{label}`" for label in shape.labels) or "none",
-        limits=_limits(shape),
+        limits=_limits(manifest, shape),
         why="its int8 scales are taken per call." if dynamic else "that is what it was made fast for.",
         code=_code(manifest, shape, task, names),
         files="".join(f"| `{name}` | {what} |\n" for name, what in _FILES.items() if name in files),
@@ -121,11 +131,31 @@ def _code(manifest: Manifest, shape: ModelShape, task: Task | None, names: str) 
     if shape.output is not None:
         return _WRITING
     reading = "print(logits.shape)" if task is None else task.reading
+    if _takes_texts(manifest):
+        chosen = any(port.name == LABEL for port in manifest.outputs)
+        arrays = _of_texts_as_they_are(manifest, "" if chosen else names)
+        return arrays + _ANSWER.format(
+            model=manifest.model, options="options, ", reading=_LABEL if chosen else reading
+        )
     arrays = _of_texts(shape, task, names) if shape.image is None else _of_images(shape.image, names)
-    return arrays + _ANSWER.format(model=manifest.model, reading=reading)
+    return arrays + _ANSWER.format(model=manifest.model, options="", reading=reading)
 
 
-def _limits(shape: ModelShape) -> str:
+def _takes_texts(manifest: Manifest) -> bool:
+    return any(port.name == TEXT for port in manifest.inputs)
+
+
+def _of_texts_as_they_are(manifest: Manifest, names: str) -> str:
+    given = (f'"{port.name}": np.array(["What do you make of this?"], dtype=object)' for port in manifest.inputs)
+    return _TEXT_IN.format(reads_names="import json\n\n" if names else "", names=names, arrays=", ".join(given))
+
+
+def _limits(manifest: Manifest, shape: ModelShape) -> str:
+    if _takes_texts(manifest):
+        return (
+            f"The tokenizer is in the graph, which cuts texts to {shape.usable_positions} tokens and needs the package "
+            "`onnxruntime-extensions`. Run one text at a time:"
+        )
     if shape.output is not None:
         return f"It reads and writes up to {shape.usable_positions} tokens. Write one text at a time:"
     if shape.image is None:

@@ -11,19 +11,23 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from models.errors import BadFile, BadInput
+from models.errors import BadFile, BadInput, Unsupported
 
 Arrays = Mapping[str, NDArray[Any]]
 Floats = NDArray[np.float32]
 ERRORS_ONLY = 3
+TEXT, PAIR = "text", "text_pair"  # inputs of a graph that has its tokenizer in it
+LABEL, PROBABILITIES = "label", "probabilities"  # further outputs of it
 ANSWER = ("logits", "pred_boxes")  # outputs that are one answer together
 
 
-def open_session(model: Path | bytes, *, threads: int) -> onnxruntime.InferenceSession:
-    """Return a CPU session with the runtime's default options, except for the number of threads.
+def open_session(model: Path | bytes, *, threads: int, texts: bool = False) -> onnxruntime.InferenceSession:
+    """Return a CPU session with the runtime's default options, except for the number of threads. A graph that takes
+    `texts` needs the operators of onnxruntime-extensions.
 
     Raises:
         BadInput: `threads` is below 1.
+        Unsupported: there is no onnxruntime-extensions here, and the graph takes texts.
         BadFile: the file is missing or not a model that the runtime reads.
     """
     if threads < 1:
@@ -32,6 +36,8 @@ def open_session(model: Path | bytes, *, threads: int) -> onnxruntime.InferenceS
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = ERRORS_ONLY
+    if texts:
+        options.register_custom_ops_library(_extensions())
     where = os.fspath(model) if isinstance(model, Path) else f"a model of {len(model)} bytes"
     if isinstance(model, Path) and not model.is_file():
         raise BadFile("there is no such file", where=where)
@@ -41,6 +47,35 @@ def open_session(model: Path | bytes, *, threads: int) -> onnxruntime.InferenceS
         )
     except (*_RUNTIME_ERRORS, RuntimeError, ValueError) as error:
         raise BadFile(f"ONNX Runtime does not read it ({_first_line(error)})", where=where) from error
+
+
+def _extensions() -> str:
+    """Return the path of the library of operators for texts."""
+    try:
+        from onnxruntime_extensions import get_library_path
+    except ImportError:
+        raise Unsupported(
+            "a graph that takes texts needs the package onnxruntime-extensions, which is not installed",
+            fix="pip install onnxruntime-extensions",
+        ) from None
+    return str(get_library_path())
+
+
+def texts_to_feed(text: str, pair: str | None = None) -> Arrays:
+    """Return a text, or two, as a graph that takes texts is called with them.
+
+    Raises:
+        BadInput: a text holds half a surrogate pair.
+    """
+    given = {TEXT: text} | ({} if pair is None else {PAIR: pair})
+    for name, one in given.items():
+        if not one.isascii() and any("\ud800" <= character <= "\udfff" for character in one):
+            raise BadInput(
+                "it is not a text that can be written as UTF-8",
+                where=name,
+                fix="Remove the broken characters (half a surrogate pair).",
+            )
+    return {name: np.array([one], dtype=object) for name, one in given.items()}
 
 
 def feeds(session: onnxruntime.InferenceSession, arrays: Arrays) -> dict[str, NDArray[Any]]:
@@ -83,7 +118,7 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
 
-_TYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
+_TYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32, "tensor(string)": object}
 _STATES = onnxruntime.capi.onnxruntime_pybind11_state
 _RUNTIME_ERRORS = (
     _STATES.Fail,

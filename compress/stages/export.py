@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
@@ -11,17 +11,22 @@ import numpy as np
 
 from compress.settings import ExportSettings
 from compress.stage import Context, Output, Stage
-from export.bundle import Contents, write_bundle
-from export.graph_file import GraphFile, graph_file
+from export.bundle import FLOAT_TOLERANCE, Contents, row_texts, write_bundle
+from export.graph_file import GraphFile, graph_file, text_graph_file
 from export.parity import Parity, bound_for, compare
 from export.parity_writing import compare_writing, words_bound
 from export.runtime_steps import writer_sessions
-from export.session import Arrays
+from export.session import PAIR, TEXT, Arrays, open_session, run
 from export.target import TARGETS
+from export.text.comparison import Compared, compare_tokens
+from export.text.special_tokens import LEAVE_OUT
+from export.text_in_graph import require_text_in, tokens_graph
 from models.checkpoint import Checkpoint
 from models.encoded import Encoded
+from models.errors import Mismatch, Unsupported
 from models.network import Network
 from models.progress import Progress
+from models.reading import tokenizer_of
 
 PARITY_EXAMPLES = 256
 
@@ -47,15 +52,66 @@ def run(parent: Checkpoint, settings: ExportSettings, context: Context) -> Outpu
     """Return the bundle of `parent`.
 
     Raises:
-        Mismatch: ONNX Runtime and PyTorch do not agree on the validation examples.
+        Mismatch: ONNX Runtime and PyTorch do not agree on the validation examples, or the tokenizer in the graph and
+            the tokenizer itself on a text.
+        Unsupported: the tokenizer is to be in the graph, and has no form there.
     """
+    target, data, details = TARGETS[settings.target], context.validation, {}
+    if settings.text_in:
+        require_text_in(parent.shape, target)
+        details = {"text_in": asdict(_compared(parent, context))}
     network = parent.network()
-    graph = graph_file(network, TARGETS[settings.target])
-    data = context.validation
+    graph = graph_file(network, target)
     rows = spread(data, PARITY_EXAMPLES)
-    parity = _parity(network, graph, _singles(data, rows, context.progress))
-    contents = Contents.of(parent, graph, [_single(data, row) for row in spread(data, settings.golden)])
-    return Output(NewBundle(contents), {"parity": asdict(parity)})
+    details["parity"] = asdict(_parity(network, graph, _singles(data, rows, context.progress)))
+    examples = [_single(data, row) for row in spread(data, settings.golden)]
+    if settings.text_in:
+        texts = [row_texts(data, row) for row in spread(data, settings.golden)]
+        examples = [{**example, **text} for example, text in zip(examples, texts, strict=True)]
+        graph = _with_tokenizer(network, graph, parent, context, examples)
+    return Output(NewBundle(Contents.of(parent, graph, examples)), details)
+
+
+def _compared(parent: Checkpoint, context: Context) -> Compared:
+    """Return on how many texts the tokenizer in the graph gives the tokens of the tokenizer itself.
+
+    Raises:
+        Mismatch: there is a text on which it does not.
+        Unsupported: it has no form in a graph.
+    """
+    table = context.validation.table
+    if table is None or len(table) != len(context.validation):
+        raise Unsupported("the rows are read in parts of a text", where="export.text_in", fix=LEAVE_OUT)
+    positions = parent.shape.usable_positions
+    tokenizing = tokenizer_of(parent.reader, wanted_by="export.text_in")
+    graph = tokens_graph(tokenizing, paired=table.pairs is not None, positions=positions).SerializeToString()
+    return compare_tokens(
+        graph, tokenizing, table.texts, table.pairs, positions=positions, progress=context.progress
+    )
+
+
+def _with_tokenizer(
+    network: Network, plain: GraphFile, parent: Checkpoint, context: Context, examples: Sequence[Arrays]
+) -> GraphFile:
+    """Return the file of the network with its tokenizer in front, which gives for texts what the `plain` one gives for
+    their tokens.
+
+    Raises:
+        Mismatch: it gives something else.
+    """
+    paired = any(PAIR in example for example in examples)
+    classes = context.task.metric.classes
+    tokenizing = tokenizer_of(parent.reader, wanted_by="export.text_in")
+    graph = text_graph_file(network, plain.target, tokenizing, paired=paired, classes=classes)
+    sessions = open_session(plain.data, threads=1), open_session(graph.data, threads=1, texts=True)
+    for example in examples:
+        expected, found = (run(session, example) for session in sessions)
+        if found.shape != expected.shape or not np.allclose(found, expected, atol=FLOAT_TOLERANCE):
+            raise Mismatch(
+                f"with its tokenizer in the graph the model gives {found.tolist()}, without {expected.tolist()}",
+                where=str(example[TEXT][0]),
+            )
+    return graph
 
 
 def _parity(network: Network, graph: GraphFile, examples: Iterator[Arrays]) -> Parity:

@@ -1,0 +1,40 @@
+"""The tokens that a text may name, such as `[MASK]`: they are found before a tokenizer looks at anything else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from models.errors import Unsupported
+
+LEAVE_OUT: Final = "Leave text_in out."
+
+
+def special_tokens(content: Mapping[str, Any]) -> dict[str, int]:
+    """Return the texts of a `tokenizer.json`'s added tokens with their numbers, the longest first, as it finds them.
+
+    Raises:
+        Unsupported: one is found in a way that has no form in a graph.
+    """
+    found = {}
+    for token in content.get("added_tokens") or []:
+        kept = [name for name in ("single_word", "normalized") if token.get(name)]
+        if kept:
+            raise Unsupported(
+                f"the added token {token['content']!r} is looked for with {kept[0]}, which has no form in a graph",
+                where="tokenizer.json",
+                fix=LEAVE_OUT,
+            )
+        found[str(token["content"])] = int(token["id"])
+    return dict(sorted(found.items(), key=lambda one: -len(one[0])))
+
+
+def any_of(texts: Mapping[str, int]) -> str:
+    """Return the front of a regular expression that takes one of these texts before anything else."""
+    return "".join(f"{quoted(text)}|" for text in texts)
+
+
+def quoted(text: str) -> str:
+    """Return the regular expression, of RE2, of a text."""
+    return re.sub(r"[^\w\s]", lambda found: "\\" + found[0] if found[0].isascii() else found[0], text)
