@@ -13,6 +13,7 @@ from export.lower import IDS, KINDS, LOGITS, MASK, outputs_for
 from export.lowering import GROUPS, LOWERINGS
 from export.session import LABEL, PAIR, PROBABILITIES, TEXT
 from export.target import CPU, Target
+from export.text.byte_pairs import byte_pairs
 from export.text.frame import Frame
 from export.text.special_tokens import LEAVE_OUT
 from export.text.word_pieces import word_pieces
@@ -24,7 +25,7 @@ from models.tokenizing import Tokenizing
 
 Cutter = Callable[[Emit, Value, Mapping[str, Any]], Value]
 # How the models of a `tokenizer.json` cut a text into tokens, by their kinds.
-CUTTERS: Final[Mapping[str, Cutter]] = {"WordPiece": word_pieces}
+CUTTERS: Final[Mapping[str, Cutter]] = {"BPE": byte_pairs, "WordPiece": word_pieces}
 _PATH: Final = "tokenizer"
 
 

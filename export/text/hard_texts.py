@@ -54,6 +54,7 @@ _WRITTEN: Final = (
     "$€£¥₹₿ ±×÷=≠≤≥∞∑√ ©®™ °ªº ^`~|<>+ ←→⇒ ■□▲ ♪♫ ½¼ ² ³ ⁴ ₂ ㎏ Ⅷ ⅷ ① Ⓐ",
     "a.b.c, e-mail@example.org https://example.org/?q=1&r=%20#x C:\\dir\\file.txt",
     "don''t...stop!!! well-known--really?! (maybe) [no] {x} <b>bold</b> &amp; a_b __init__ #hash ##ing ##a",
+    "<|endoftext|> <s></s> <unk> <pad>  <mask> [CLS] [SEP] [MASK] [UNK] [PAD] [unused1] <|im_start|>",
     # Digits in many writings.
     "1234567890 3.14 1,000,000 1e-5 0x1F ٣٤٥ ۶۷۸ ४५६ ๑๒๓ １２３ 𝟏𝟐𝟑 𝒜𝓑 ꘡",
     # Words and texts that are very long.
