@@ -14,8 +14,8 @@ import psutil
 import torch
 
 from compress.record import Environment
-from export.bundle import row_texts
 from export.latency import Call
+from export.text.feeding import row_texts
 from models.encoded import Encoded
 
 CPU_FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")

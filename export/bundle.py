@@ -28,7 +28,8 @@ from export.manifest import (
 )
 from export.readme import readme
 from export.runtime_steps import WriterSessions, writer_sessions
-from export.session import TEXT, Floats, open_session, run, texts_to_feed
+from export.session import TEXT, Floats, open_session, run
+from export.text.feeding import row_texts, texts_to_feed
 from models.errors import BadFile, BadInput, Mismatch
 from models.family import architecture_of, head_keys, image_keys
 from models.files import digest_files, inside, read_object, write_bytes, write_json, write_text
@@ -294,18 +295,6 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
     manifest = manifest.model_copy(update={"files": listed})
     write_json(directory / MANIFEST_FILE, manifest.model_dump(exclude_defaults=True))
     return Bundle.open(directory)
-
-
-def row_texts(data: Encoded, row: int) -> Arrays:
-    """Return the text of a row, or both of its texts, as a graph that takes texts is called with them.
-
-    Raises:
-        BadInput: the rows were made of no texts, or an example has several.
-    """
-    if data.table is None or len(data.table) != len(data):
-        raise BadInput("the rows are not texts, one for each", where="data")
-    pairs = data.table.pairs
-    return texts_to_feed(data.table.texts[row], None if pairs is None else pairs[row])
 
 
 def port_entries(ports: Sequence[Any]) -> list[PortEntry]:

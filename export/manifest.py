@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from export.session import PAIR, TEXT, texts_to_feed
+from export.session import PAIR, TEXT
+from export.text.feeding import texts_to_feed
 from models.errors import BadFile
 from models.files import read_object
 
@@ -118,7 +119,7 @@ class GoldenExample(_Record):
 
     @staticmethod
     def of(inputs: Mapping[str, NDArray[Any]], logits: list[float]) -> GoldenExample:
-        """Return the example of a network's inputs, a batch of one without padding, and of its texts if they are told."""
+        """Return the example of a network's inputs, a batch of one without padding, with its texts if told."""
         if "pixel_values" in inputs:
             return GoldenExample(pixel_values=PackedArray.of(inputs["pixel_values"][0]), logits=logits)
         ids, kinds = (inputs[name][0].tolist() for name in ("input_ids", "token_type_ids"))

@@ -134,9 +134,7 @@ def _code(manifest: Manifest, shape: ModelShape, task: Task | None, names: str) 
     if _takes_texts(manifest):
         chosen = any(port.name == LABEL for port in manifest.outputs)
         arrays = _of_texts_as_they_are(manifest, "" if chosen else names)
-        return arrays + _ANSWER.format(
-            model=manifest.model, options="options, ", reading=_LABEL if chosen else reading
-        )
+        return arrays + _ANSWER.format(model=manifest.model, options="options, ", reading=_LABEL if chosen else reading)
     arrays = _of_texts(shape, task, names) if shape.image is None else _of_images(shape.image, names)
     return arrays + _ANSWER.format(model=manifest.model, options="", reading=reading)
 

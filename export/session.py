@@ -61,23 +61,6 @@ def _extensions() -> str:
     return str(get_library_path())
 
 
-def texts_to_feed(text: str, pair: str | None = None) -> Arrays:
-    """Return a text, or two, as a graph that takes texts is called with them.
-
-    Raises:
-        BadInput: a text holds half a surrogate pair.
-    """
-    given = {TEXT: text} | ({} if pair is None else {PAIR: pair})
-    for name, one in given.items():
-        if not one.isascii() and any("\ud800" <= character <= "\udfff" for character in one):
-            raise BadInput(
-                "it is not a text that can be written as UTF-8",
-                where=name,
-                fix="Remove the broken characters (half a surrogate pair).",
-            )
-    return {name: np.array([one], dtype=object) for name, one in given.items()}
-
-
 def feeds(session: onnxruntime.InferenceSession, arrays: Arrays) -> dict[str, NDArray[Any]]:
     """Return those of the named arrays that the session has inputs for, in the types of these.
 

@@ -236,9 +236,7 @@ def build(inputs: Sequence[Value], outputs: Mapping[Port, Value], *, opset: int,
         helper.make_graph(nodes, name, *infos, writing.weights),
         producer_name="compress-transformers",
         ir_version=IR_VERSION,
-        opset_imports=[
-            helper.make_opsetid(domain, _VERSIONS.get(domain, opset)) for domain in sorted(writing.domains)
-        ],
+        opset_imports=[helper.make_opsetid(domain, _VERSIONS.get(domain, opset)) for domain in sorted(writing.domains)],
     )
     return _checked(model, writing.lines)
 

@@ -1,7 +1,7 @@
 """Byte-level BPE in a graph: the operator of onnxruntime-extensions, with what it leaves out put right before it.
 
-It ends a text at a NUL, and takes blanks before a token such as `<mask>` for a part of the text. Its table of letters is
-of an older Unicode; what that changes is found by comparison, as no vocabulary should have pieces across such a letter.
+It ends a text at a NUL, and takes blanks before a token such as `<mask>` for a part of the text. Its table of letters
+is of an older Unicode; what that changes is found by comparison, as few vocabularies have pieces across such letters.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from export.emit import Emit
 from export.text.special_tokens import LEAVE_OUT, quoted, special_tokens
-from export.values import CONTRIB, Value
+from export.values import CONTRIB, LEARNING, MICROSOFT, Value
 from models.errors import Unsupported
 
 # Which tokens an operator takes for special whatever it is told, and whether it puts some around a text.
@@ -21,11 +21,12 @@ _OPERATORS: Final = (
     ("GPT2Tokenizer", frozenset({"<|endoftext|>"}), 0),
 )
 _NUL_SIGN: Final = "\U0010ffff"  # the last code point, which is no character and never will be one
+_STRINGS: Final = {"sign": _NUL_SIGN, "nothing": ""}
 _NUL_PIECE: Final = "\u0100"  # how byte-level vocabularies write the byte 0
 _BLANK: Final = r"[\t-\r\x{20}\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}]"
 # The operator leaves out a first merge that begins with `#`: this one joins what no text has.
 _FIRST_MERGE: Final = "<no> <piece>"
-_INT64: Final = 7  # of onnx.TensorProto
+_INT64, _STRING = 7, 8  # of onnx.TensorProto
 
 
 def byte_pairs(emit: Emit, text: Value, content: Mapping[str, Any]) -> Value:
@@ -40,7 +41,7 @@ def byte_pairs(emit: Emit, text: Value, content: Mapping[str, Any]) -> Value:
     operator, around = next(((name, extra) for name, known, extra in _OPERATORS if known <= special.keys()), (None, 0))
     if operator is None:
         raise Unsupported("its special tokens are neither RoBERTa's nor GPT-2's", where="tokenizer.json", fix=LEAVE_OUT)
-    text = _replaced(emit, text, r"\x{0}", _NUL_SIGN)
+    text = _without_nul(emit, text)
     for token in content["added_tokens"]:
         if token.get("lstrip"):
             text = _replaced(emit, text, f"{_BLANK}+({quoted(str(token['content']))})", r"\1")
@@ -61,6 +62,22 @@ def byte_pairs(emit: Emit, text: Value, content: Mapping[str, Any]) -> Value:
         return tokens
     first, end = emit.integers([around], "first"), emit.integers([-around], "end")
     return emit.node("Slice", tokens, first, end, role="inner_tokens")
+
+
+def _without_nul(emit: Emit, text: Value) -> Value:
+    """Return a text (1,) with a sign in the place of every NUL: an operator of the extensions reads no further."""
+    cut = {"tokenexp": r"\x{0}|[^\x{0}]+", "mark": 0, "pad_value": "", "mincharnum": 1}
+    (parts,) = emit.of_domain(MICROSOFT, "Tokenizer", text, roles=("parts",), **cut)
+    typed = emit.node("Cast", parts, role="parts_typed", to=_STRING)
+    (found,) = emit.of_domain(
+        LEARNING, "LabelEncoder", typed, roles=("nul",), keys_strings=["\0"], values_int64s=[1], default_int64=0
+    )
+    is_nul = emit.node("Greater", found, emit.integers([0], "zero"), role="is_nul")
+    sign, nothing = (emit.node("Constant", role=role, value_strings=[one]) for role, one in _STRINGS.items())
+    signed = emit.node("Where", is_nul, sign, typed, role="signed")
+    axis = emit.integers([1], "axis")
+    (joined,) = emit.of_domain(CONTRIB, "StringJoin", signed, nothing, axis, roles=("joined",))
+    return joined
 
 
 def _replaced(emit: Emit, text: Value, pattern: str, by: str) -> Value:

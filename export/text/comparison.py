@@ -1,4 +1,4 @@
-"""The tokenizer in the graph beside the tokenizer itself: the same tokens for every text, or a refusal that names it."""
+"""The tokenizer in the graph beside the tokenizer itself: the same tokens of every text, or a refusal that names it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import final
 
 import numpy as np
 
-from export.session import open_session, texts_to_feed
+from export.session import TEXT, Arrays, open_session, run
+from export.text.feeding import texts_to_feed
 from export.text.hard_texts import hard_texts
 from models.errors import Mismatch
 from models.progress import Progress, silent
@@ -66,6 +67,22 @@ def compare_tokens(
             fix="Leave text_in out: this tokenizer has no exact form in a graph.",
         )
     return Compared(hard=len(hard), own=len(texts))
+
+
+def compare_answers(with_tokenizer: bytes, plain: bytes, examples: Sequence[Arrays], *, tolerance: float) -> None:
+    """Check that a graph gives for texts what the one without a tokenizer gives for their tokens; an example is both.
+
+    Raises:
+        Mismatch: for one it gives something else.
+    """
+    sessions = open_session(plain, threads=1), open_session(with_tokenizer, threads=1, texts=True)
+    for example in examples:
+        expected, found = (run(session, example) for session in sessions)
+        if found.shape != expected.shape or not np.allclose(found, expected, atol=tolerance):
+            raise Mismatch(
+                f"with its tokenizer in the graph the model gives {found.tolist()}, without {expected.tolist()}",
+                where=_short(str(example[TEXT][0])),
+            )
 
 
 def _told(

@@ -54,7 +54,9 @@ class Frame:
 
     def around(self, emit: Emit, texts: list[Value]) -> tuple[Value, Value]:
         """Return the token numbers and their types (1, time) of a row, for the tokens (tokens,) of its texts."""
-        kept = [_cut(emit, text, keep, left=self.left) for text, keep in zip(texts, self._keep(emit, texts), strict=True)]
+        kept = [
+            _cut(emit, text, keep, left=self.left) for text, keep in zip(texts, self._keep(emit, texts), strict=True)
+        ]
         ids, types = ([emit.integers(each[0], "special")] for each in (self.special, self.special_types))
         for number, text in enumerate(kept):
             kind = emit.integers([self.types[number]], "type")

@@ -54,9 +54,7 @@ def _letters(model: Mapping[str, Any]) -> frozenset[str]:
     return frozenset("".join(model["vocab"]))
 
 
-def _words(
-    emit: Emit, text: Value, characters: Characters, signs: Mapping[str, str], letters: frozenset[str]
-) -> Value:
+def _words(emit: Emit, text: Value, characters: Characters, signs: Mapping[str, str], letters: frozenset[str]) -> Value:
     """Return the words (1, words) of a text."""
     (single,) = emit.of_domain(
         MICROSOFT, "Tokenizer", text, roles=("characters",), **_cut(f"{any_of(signs)}[^{one_of(characters.removed)}]")
@@ -71,9 +69,7 @@ def _words(
     lines = "\n".join(f"{character}\t{found}" for character, found in table.items())
     (changed,) = emit.of_domain(CONTRIB, "StringMapping", single, roles=("normalized",), map=lines)
     nothing = emit.node("Constant", role="nothing", value_strings=[""])
-    (joined,) = emit.of_domain(
-        CONTRIB, "StringJoin", changed, nothing, emit.integers([1], "axis"), roles=("joined",)
-    )
+    (joined,) = emit.of_domain(CONTRIB, "StringJoin", changed, nothing, emit.integers([1], "axis"), roles=("joined",))
     alone = one_of(characters.alone | set(signs.values()))
     expression = f"[{alone}]|[^{alone}{one_of(characters.blank)}]+"
     (words,) = emit.of_domain(MICROSOFT, "Tokenizer", joined, roles=("words",), **_cut(expression))
@@ -120,9 +116,7 @@ def _whole_words(emit: Emit, pieces: Value, first: Value, end: Value, *, unknown
     count = emit.node("Shape", pieces, role="count")
     # How many unknown pieces came before each place: between a word's ends the difference is its own.
     bad = emit.node("Cast", emit.node("Less", pieces, zero, role="unknown"), role="unknown_number", to=_INT64)
-    before = emit.node(
-        "Concat", zero, emit.node("CumSum", bad, axis, role="unknown_so_far"), role="before", axis=0
-    )
+    before = emit.node("Concat", zero, emit.node("CumSum", bad, axis, role="unknown_so_far"), role="before", axis=0)
     spoilt = emit.node(
         "Greater",
         emit.node("Gather", before, end, role="before_end"),
@@ -148,5 +142,3 @@ def _whole_words(emit: Emit, pieces: Value, first: Value, end: Value, *, unknown
         role="stays",
     )
     return emit.node("Compress", named, stays, role="tokens", axis=0)
-
-

@@ -92,10 +92,15 @@ def test_the_readme_runs_and_gives_the_label(both: tuple[Path, Path]) -> None:
     code = (both[0] / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
     command = [sys.executable, "-W", "ignore", "-c", code]
     said = subprocess.run(command, cwd=both[0], check=True, capture_output=True, text=True)
-    assert said.stdout.split() == [answer.values["label"], f"{answer.values['probabilities'][answer.values['label']]:.1%}"]
+    assert said.stdout.split() == [
+        answer.values["label"],
+        f"{answer.values['probabilities'][answer.values['label']]:.1%}",
+    ]
 
 
-def test_it_is_measured_by_its_texts(both: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_is_measured_by_its_texts(
+    both: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = write_rows(tmp_path / "data.jsonl", paired=len(Bundle.open(both[0]).manifest.inputs) == 2)
     cache = ["--cache", str(tmp_path / "cache"), "--json"]
     found = []

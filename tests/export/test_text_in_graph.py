@@ -14,9 +14,10 @@ from support.text_tokenizers import TEXTS, bert_tokenizing, changed, roberta_tok
 from support.writing_shapes import SHAPES
 
 from compress.trimming.tokenizer import trim_tokenizer
-from export.session import open_session, texts_to_feed
+from export.session import open_session
 from export.target import CPU, MOBILE
 from export.text.comparison import compare_tokens
+from export.text.feeding import texts_to_feed
 from export.text.hard_texts import hard_texts
 from export.text_in_graph import require_text_in, text_graph, tokens_graph
 from models.errors import BadInput, Mismatch, Unsupported
@@ -162,6 +163,8 @@ def test_the_numbers_of_pieces_may_have_any_order() -> None:
     content = json.loads(TOKENIZERS["lowercase"].json)
     vocabulary = content["model"]["vocab"]
     last = len(vocabulary) - 1
-    content["model"]["vocab"] = {piece: number if number < 5 else last + 5 - number for piece, number in vocabulary.items()}
+    content["model"]["vocab"] = {
+        piece: number if number < 5 else last + 5 - number for piece, number in vocabulary.items()
+    }
     tokenizing = Tokenizing(json.dumps(content), {})
     compare_tokens(graph_of(tokenizing), tokenizing, TEXTS, None, positions=64)

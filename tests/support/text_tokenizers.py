@@ -13,7 +13,23 @@ from models.tokenizing import Tokenizing
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # Every character of these stands alone and within words; of an accent and of Greek, only within or only alone.
 ALPHABET = string.ascii_letters + string.digits + "中文日本가한\u1112\u1161\u11abéñßσςαи"
-WORDS = ("good", "bad", "film", "movie", "##s", "##ing", "##ly", "na", "##ive", "cafe", "café", "the", "##ö", "ж", "##ed")
+WORDS = (
+    "good",
+    "bad",
+    "film",
+    "movie",
+    "##s",
+    "##ing",
+    "##ly",
+    "na",
+    "##ive",
+    "cafe",
+    "café",
+    "the",
+    "##ö",
+    "ж",
+    "##ed",
+)
 TEXTS = ("a good film, isn't it?", "the movies were bad", "naïve café", "it's  well\n made!!!", "中文 text")
 
 
