@@ -18,8 +18,10 @@ def special_tokens(content: Mapping[str, Any]) -> dict[str, int]:
         Unsupported: one is found in a way that has no form in a graph.
     """
     found = {}
+    # Without a normalizer a text is the same before it and behind it.
+    unknown = ("single_word", *(["normalized"] if content.get("normalizer") is not None else []))
     for token in content.get("added_tokens") or []:
-        kept = [name for name in ("single_word", "normalized") if token.get(name)]
+        kept = [name for name in unknown if token.get(name)]
         if kept:
             raise Unsupported(
                 f"the added token {token['content']!r} is looked for with {kept[0]}, which has no form in a graph",

@@ -100,15 +100,15 @@ def test_a_difference_is_named_with_both_readings() -> None:
 
 def test_what_has_no_form_in_a_graph_is_refused() -> None:
     lowercase, byte_level = TOKENIZERS["lowercase"], TOKENIZERS["byte-level"]
-    added = {"id": 0, "content": "x", "single_word": True, "lstrip": False, "rstrip": False, "normalized": False}
+    (added,) = json.loads(lowercase.json)["added_tokens"][:1]
     unigram = {"type": "Unigram", "unk_id": 0, "vocab": [["a", 0.0]], "byte_fallback": False}
     for tokenizing, reason in (
         (changed(lowercase, normalizer={"type": "NFKC"}), "normalizer of the kind NFKC"),
         (changed(lowercase, pre_tokenizer={"type": "Whitespace"}), "pre-tokenizer of the kind Whitespace"),
-        (changed(lowercase, added_tokens=[added]), "single_word"),
+        (changed(lowercase, added_tokens=[{**added, "single_word": True}]), "single_word"),
         (changed(lowercase, model=unigram, added_tokens=[]), "Unigram tokenizer"),
         (changed(byte_level, normalizer={"type": "NFC"}), "NFC"),
-        (changed(byte_level, pre_tokenizer={"type": "Metaspace"}), "Metaspace"),
+        (changed(byte_level, pre_tokenizer={"type": "Whitespace"}), "by Whitespace"),
         (changed(byte_level, added_tokens=[]), "special tokens"),
     ):
         with pytest.raises(Unsupported, match=reason):

@@ -79,7 +79,7 @@ def roberta_tokenizing() -> Tokenizing:
     tokenizing = train_byte_level_bpe(TEXTS * 3, vocab_size=340, max_length=64)
     content = json.loads(tokenizing.json)
     for token in content["added_tokens"]:
-        token["lstrip"] = token["content"] == "<mask>"
+        token |= {"lstrip": token["content"] == "<mask>", "normalized": token["content"] != "<mask>"}
     return replace(tokenizing, json=json.dumps(content))
 
 
