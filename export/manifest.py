@@ -124,7 +124,9 @@ class GoldenExample(_Record):
             return GoldenExample(pixel_values=PackedArray.of(inputs["pixel_values"][0]), logits=logits)
         ids, kinds = (inputs[name][0].tolist() for name in ("input_ids", "token_type_ids"))
         texts = {name: str(inputs[name][0]) for name in (TEXT, PAIR) if name in inputs}
-        return GoldenExample(input_ids=ids, token_type_ids=kinds, logits=logits, **texts)
+        return GoldenExample(
+            text=texts.get(TEXT), text_pair=texts.get(PAIR), input_ids=ids, token_type_ids=kinds, logits=logits
+        )
 
     @model_validator(mode="after")
     def _one_input(self) -> GoldenExample:

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from export.emit import Emit
-from export.text.special_tokens import LEAVE_OUT, quoted, special_tokens
-from export.values import CONTRIB, LEARNING, MICROSOFT, Value
+from export.text.expressions import cut, quoted
+from export.text.special_tokens import LEAVE_OUT, special_tokens
+from export.values import CONTRIB, LEARNING, Value
 from models.errors import Unsupported
 
 # Which tokens an operator takes for special whatever it is told, and whether it puts some around a text.
@@ -66,8 +67,7 @@ def byte_pairs(emit: Emit, text: Value, content: Mapping[str, Any]) -> Value:
 
 def _without_nul(emit: Emit, text: Value) -> Value:
     """Return a text (1,) with a sign in the place of every NUL: an operator of the extensions reads no further."""
-    cut = {"tokenexp": r"\x{0}|[^\x{0}]+", "mark": 0, "pad_value": "", "mincharnum": 1}
-    (parts,) = emit.of_domain(MICROSOFT, "Tokenizer", text, roles=("parts",), **cut)
+    parts = cut(emit, text, r"\x{0}|[^\x{0}]+", role="parts")
     typed = emit.node("Cast", parts, role="parts_typed", to=_STRING)
     (found,) = emit.of_domain(
         LEARNING, "LabelEncoder", typed, roles=("nul",), keys_strings=["\0"], values_int64s=[1], default_int64=0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -63,7 +63,10 @@ def _asked(normalizer: str, pre_tokenizer: str) -> Characters:
     parts = {"normalizer": json.loads(normalizer), "pre_tokenizer": json.loads(pre_tokenizer)}
     plain = json.loads(Tokenizer(WordLevel({"a": 0}, unk_token="a")).to_str())
     tokenizer = Tokenizer.from_str(json.dumps(plain | parts))
-    removed, blank, alone, within = set(), set(), set(), set()
+    removed: set[str] = set()
+    blank: set[str] = set()
+    alone: set[str] = set()
+    within: set[str] = set()
     changed: dict[str, str] = {}
     for character, found, kinds in _each(tokenizer):
         if not kinds:
@@ -102,14 +105,3 @@ def _each(tokenizer: Tokenizer) -> Iterator[tuple[str, str, bytes]]:
         for character, one, end in zip(given, found, ends, strict=True):
             if one != character or kinds[end - 1] != _WITHIN or len(one) != 1:
                 yield character, one, bytes(kinds[end - len(one) : end])
-
-
-def one_of(characters: Iterable[str]) -> str:
-    """Return the regular expression of one of these characters, without its brackets."""
-    ranges: list[list[int]] = []
-    for code in sorted(map(ord, characters)):
-        if ranges and ranges[-1][1] == code - 1:
-            ranges[-1][1] = code
-        else:
-            ranges.append([code, code])
-    return "".join(rf"\x{{{first:X}}}-\x{{{last:X}}}" for first, last in ranges)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
+import numpy.typing as npt
 
 from export.session import TEXT, Arrays, open_session, run
 from export.text.feeding import texts_to_feed
@@ -16,6 +17,7 @@ from models.errors import Mismatch
 from models.progress import Progress, silent
 from models.tokenizing import Encoding, Tokenizing
 
+Difference = tuple[tuple[str, str | None], npt.NDArray[np.int64], Encoding]
 _TOLD = 5
 _SHOWN = 12  # tokens of each, from the first that differs
 _CUT = 60  # characters of a text
@@ -51,7 +53,7 @@ def compare_tokens(
     firsts, seconds = [*hard, *texts], None if pairs is None else [*reversed(hard), *pairs]
     expected = tokenizing.encode(firsts, seconds, max_length=positions)
     report = progress("compare tokenizers")
-    different = []
+    different: list[Difference] = []
     for number, one in enumerate(expected):
         row = (firsts[number], None if seconds is None else seconds[number])
         ids, types = (found[0] for found in session.run(None, texts_to_feed(*row)))
@@ -86,7 +88,7 @@ def compare_answers(with_tokenizer: bytes, plain: bytes, examples: Sequence[Arra
 
 
 def _told(
-    different: Sequence[tuple[tuple[str, str | None], np.ndarray[tuple[int, ...], np.dtype[np.int64]], Encoding]],
+    different: Sequence[Difference],
     tokenizing: Tokenizing,
 ) -> Iterator[str]:
     for (text, pair), ids, expected in different:

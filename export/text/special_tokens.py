@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -30,13 +29,3 @@ def special_tokens(content: Mapping[str, Any]) -> dict[str, int]:
             )
         found[str(token["content"])] = int(token["id"])
     return dict(sorted(found.items(), key=lambda one: -len(one[0])))
-
-
-def any_of(texts: Mapping[str, int]) -> str:
-    """Return the front of a regular expression that takes one of these texts before anything else."""
-    return "".join(f"{quoted(text)}|" for text in texts)
-
-
-def quoted(text: str) -> str:
-    """Return the regular expression, of RE2, of a text."""
-    return re.sub(r"[^\w\s]", lambda found: "\\" + found[0] if found[0].isascii() else found[0], text)

@@ -15,9 +15,10 @@ from typing import Any, Final
 import numpy as np
 
 from export.emit import Emit
-from export.text.characters import Characters, characters_of, one_of
-from export.text.special_tokens import LEAVE_OUT, any_of, special_tokens
-from export.values import CONTRIB, LEARNING, MICROSOFT, Value
+from export.text.characters import Characters, characters_of
+from export.text.expressions import any_of, cut, one_of
+from export.text.special_tokens import LEAVE_OUT, special_tokens
+from export.values import CONTRIB, LEARNING, Value
 from models.errors import Unsupported
 
 _INT64, _STRING = 7, 8  # of onnx.TensorProto
@@ -56,9 +57,7 @@ def _letters(model: Mapping[str, Any]) -> frozenset[str]:
 
 def _words(emit: Emit, text: Value, characters: Characters, signs: Mapping[str, str], letters: frozenset[str]) -> Value:
     """Return the words (1, words) of a text."""
-    (single,) = emit.of_domain(
-        MICROSOFT, "Tokenizer", text, roles=("characters",), **_cut(f"{any_of(signs)}[^{one_of(characters.removed)}]")
-    )
+    single = cut(emit, text, f"{any_of(signs)}[^{one_of(characters.removed)}]", role="characters")
     apart = characters.alone | {" "}
     table = dict(signs) | {
         character: found
@@ -72,12 +71,7 @@ def _words(emit: Emit, text: Value, characters: Characters, signs: Mapping[str, 
     (joined,) = emit.of_domain(CONTRIB, "StringJoin", changed, nothing, emit.integers([1], "axis"), roles=("joined",))
     alone = one_of(characters.alone | set(signs.values()))
     expression = f"[{alone}]|[^{alone}{one_of(characters.blank)}]+"
-    (words,) = emit.of_domain(MICROSOFT, "Tokenizer", joined, roles=("words",), **_cut(expression))
-    return words
-
-
-def _cut(expression: str) -> dict[str, Any]:
-    return {"tokenexp": expression, "mark": 0, "pad_value": "", "mincharnum": 1}
+    return cut(emit, joined, expression, role="words")
 
 
 def _pieces(

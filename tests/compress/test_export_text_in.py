@@ -5,19 +5,26 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.examples import tiny_context
 from support.networks import random_network, tiny_shape
 from support.text_tokenizers import TEXTS, bert_tokenizing, changed
 
 from compress.cli import main
+from compress.machine import calls
+from compress.settings import ExportSettings
+from compress.stages import EXPORT
 from export.bundle import Bundle
+from export.latency import measure
 from export.verify import verify_bundle
 from models.checkpoint import Checkpoint
+from models.data import read_table
+from models.encoding import encode
 from models.errors import BadFile, BadInput
+from models.tasks.text_classification import TextClassification
 from models.tokenizing import Tokenizing
 
 pytest.importorskip("onnxruntime_extensions")
@@ -25,11 +32,9 @@ pytest.importorskip("onnxruntime_extensions")
 UNSEEN = ["A NAÏVE café, 中文!", "", "good " * 90]
 
 
-def write_checkpoint(folder: Path, tokenizing: Tokenizing) -> Path:
+def checkpoint_of(tokenizing: Tokenizing) -> Checkpoint:
     network = random_network(tiny_shape(vocab_size=tokenizing.vocab_size))
-    folder.mkdir()
-    Checkpoint(network.shape, {}, tokenizing).of(network).save(folder)
-    return folder
+    return Checkpoint(network.shape, {}, tokenizing).of(network)
 
 
 def write_rows(path: Path, *, paired: bool) -> str:
@@ -40,23 +45,20 @@ def write_rows(path: Path, *, paired: bool) -> str:
     return str(path)
 
 
-def export(folder: Path, out: str, *options: str, tokenizing: Tokenizing, paired: bool = False, code: int = 0) -> Path:
-    if not (folder / "model").exists():
-        write_checkpoint(folder / "model", tokenizing)
-    data = write_rows(folder / "data.jsonl", paired=paired)
-    words = ["--validation", data, "--out", str(folder / out), "--cache", str(folder / "cache"), *options]
-    with pytest.raises(SystemExit) as stop:
-        main(["export", str(folder / "model"), *words, "--json"])
-    assert stop.value.code == code
-    return folder / out
-
-
 @pytest.fixture(scope="module", params=[False, True], ids=["one text", "two texts"])
 def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Return the bundle that takes texts and the one that takes their tokens."""
-    folder = tmp_path_factory.mktemp("exported")
-    given = {"tokenizing": bert_tokenizing(), "paired": request.param}
-    return export(folder, "text", "--text-in", **given), export(folder, "plain", **given)
+    folder, checkpoint = tmp_path_factory.mktemp("exported"), checkpoint_of(bert_tokenizing())
+    table = read_table(write_rows(folder / "data.jsonl", paired=request.param))
+    targets = TextClassification().targets(table, checkpoint.shape.labels)
+    data = encode(table, checkpoint.reader, targets, max_length=16, cache=folder / "cache")
+    context = tiny_context(folder, checkpoint, validation=data)
+    for text_in in (True, False):
+        made = EXPORT.run(checkpoint, ExportSettings(text_in=text_in), context)
+        assert ("text_in" in made.details) == text_in
+        (folder / str(text_in)).mkdir()
+        made.product.save(folder / str(text_in))
+    return folder / "True", folder / "False"
 
 
 def test_it_answers_as_the_bundle_that_takes_tokens(both: tuple[Path, Path]) -> None:
@@ -102,18 +104,23 @@ def test_it_is_measured_by_its_texts(
     both: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write_rows(tmp_path / "data.jsonl", paired=len(Bundle.open(both[0]).manifest.inputs) == 2)
-    cache = ["--cache", str(tmp_path / "cache"), "--json"]
     found = []
     for directory in both:
         with pytest.raises(SystemExit) as stop:
-            main(["evaluate", str(directory), "--data", data, *cache])
+            main(["evaluate", str(directory), "--data", data, "--cache", str(tmp_path / "cache"), "--json"])
         assert stop.value.code == 0
         found.append(json.loads(capsys.readouterr().out)["estimate"])
     assert found[0] == found[1]
-    with pytest.raises(SystemExit) as stop:
-        main(["bench", str(both[0]), "--data", data, "--teacher", str(both[1]), "--rounds", "2", *cache])
-    assert stop.value.code == 0
-    assert json.loads(capsys.readouterr().out)["texts"] == len(TEXTS)
+
+
+def test_it_is_timed_by_its_texts(both: tuple[Path, Path], tmp_path: Path) -> None:
+    bundle = Bundle.open(both[0])
+    table = read_table(write_rows(tmp_path / "data.jsonl", paired=len(bundle.manifest.inputs) == 2))
+    data = encode(table, bundle.reader, None, max_length=16, cache=tmp_path / "cache")
+    found = calls(data, np.arange(len(data)), texts=True)
+    assert [str(call.arrays["text"][0]) for call in found] == list(TEXTS)
+    assert [call.tokens for call in found] == data.lengths.tolist()
+    assert measure(bundle.model, found, rounds=1).p50_ms > 0.0
 
 
 def test_half_a_surrogate_pair_is_told(both: tuple[Path, Path]) -> None:
@@ -125,7 +132,11 @@ def test_half_a_surrogate_pair_is_told(both: tuple[Path, Path]) -> None:
 def test_a_tokenizer_without_a_form_in_a_graph_leaves_nothing_behind(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tokenizing = replace(changed(bert_tokenizing(), normalizer={"type": "NFKC"}))
-    out = export(tmp_path, "text", "--text-in", tokenizing=tokenizing, code=2)
-    assert not out.exists()
+    (tmp_path / "model").mkdir()
+    checkpoint_of(changed(bert_tokenizing(), normalizer={"type": "NFKC"})).save(tmp_path / "model")
+    data, out = write_rows(tmp_path / "data.jsonl", paired=False), tmp_path / "out"
+    words = ["--validation", data, "--out", str(out), "--cache", str(tmp_path / "cache")]
+    with pytest.raises(SystemExit) as stop:
+        main(["export", str(tmp_path / "model"), "--text-in", *words])
+    assert (stop.value.code, out.exists()) == (2, False)
     assert "normalizer of the kind NFKC" in capsys.readouterr().err
