@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from models.errors import BadFile, BadInput
+from models.errors import BadFile, BadInput, Unsupported
 
 Arrays = Mapping[str, NDArray[Any]]
 Floats = NDArray[np.float32]
@@ -21,13 +21,14 @@ ANSWER = ("logits", "pred_boxes")  # outputs that are one answer together
 
 
 def open_session(
-    model: Path | bytes, *, threads: int, sizes: Mapping[str, int] = MappingProxyType({})
+    model: Path | bytes, *, threads: int, sizes: Mapping[str, int] = MappingProxyType({}), texts: bool = False
 ) -> onnxruntime.InferenceSession:
     """Return a CPU session with the runtime's default options, except for the number of threads; `sizes` fixes free
-    axes by their names.
+    axes by their names. A graph that takes `texts` needs the operators of onnxruntime-extensions.
 
     Raises:
         BadInput: `threads` is below 1.
+        Unsupported: there is no onnxruntime-extensions here, and the graph takes texts.
         BadFile: the file is missing or not a model that the runtime reads.
     """
     if threads < 1:
@@ -38,6 +39,8 @@ def open_session(
     options.log_severity_level = ERRORS_ONLY
     for name, size in sizes.items():
         options.add_free_dimension_override_by_name(name, size)
+    if texts:
+        options.register_custom_ops_library(_extensions())
     where = os.fspath(model) if isinstance(model, Path) else f"a model of {len(model)} bytes"
     if isinstance(model, Path) and not model.is_file():
         raise BadFile("there is no such file", where=where)
@@ -47,6 +50,18 @@ def open_session(
         )
     except (*_RUNTIME_ERRORS, RuntimeError, ValueError) as error:
         raise BadFile(f"ONNX Runtime does not read it ({_first_line(error)})", where=where) from error
+
+
+def _extensions() -> str:
+    """Return the path of the library of operators for texts."""
+    try:
+        from onnxruntime_extensions import get_library_path
+    except ImportError:
+        raise Unsupported(
+            "a graph that takes texts needs the package onnxruntime-extensions, which is not installed",
+            fix="pip install onnxruntime-extensions",
+        ) from None
+    return str(get_library_path())
 
 
 def feeds(session: onnxruntime.InferenceSession, arrays: Arrays) -> dict[str, NDArray[Any]]:
@@ -89,7 +104,7 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
 
-_TYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
+_TYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32, "tensor(string)": object}
 _STATES = onnxruntime.capi.onnxruntime_pybind11_state
 _RUNTIME_ERRORS = (
     _STATES.Fail,

@@ -9,7 +9,8 @@ from typing import Final, NamedTuple, final
 
 import numpy as np
 
-from export.bundle import CONFIG_FILE, Bundle, port_entries, tolerance_of
+from export.bundle import CONFIG_FILE, Bundle, port_entries
+from export.golden_answers import tolerance_of
 from export.manifest import GOLDEN_FILE, MANIFEST_FILE, Golden, Manifest, PortEntry, read_record
 from export.processor import Processor, processor
 from export.whole_graph import check_model
