@@ -19,11 +19,13 @@ from compress.settings import ExportSettings
 from compress.stages import EXPORT
 from export.bundle import Bundle
 from export.latency import measure
+from export.manifest import MANIFEST_FILE
 from export.verify import verify_bundle
 from models.checkpoint import Checkpoint
 from models.data import read_table
 from models.encoding import encode
-from models.errors import BadFile, BadInput
+from models.errors import BadInput, Mismatch
+from models.files import sha256_file
 from models.tasks.text_classification import TextClassification
 from models.tokenizing import Tokenizing
 
@@ -74,16 +76,19 @@ def test_it_answers_as_the_bundle_that_takes_tokens(both: tuple[Path, Path]) -> 
     assert text.predict([], None if pairs is None else []) == []
 
 
-def test_the_golden_texts_are_verified_and_a_changed_one_is_seen(both: tuple[Path, Path], tmp_path: Path) -> None:
-    report = verify_bundle(both[0])
-    assert report.examples == len(TEXTS)
-    golden = json.loads((both[0] / "golden.json").read_text(encoding="utf-8"))["examples"]
-    assert [example["text"] for example in golden] == list(TEXTS)
+def test_the_golden_texts_are_verified_and_another_text_is_seen(both: tuple[Path, Path], tmp_path: Path) -> None:
+    assert verify_bundle(both[0]).examples == len(TEXTS)
     copy = tmp_path / "copy"
     copy.mkdir()
     Bundle.open(both[0]).save(copy)
-    (copy / "golden.json").write_text((both[1] / "golden.json").read_text(encoding="utf-8"), encoding="utf-8")
-    with pytest.raises(BadFile, match=r"golden\.json does not match"):
+    golden, manifest = (json.loads((copy / name).read_text(encoding="utf-8")) for name in ("golden.json", MANIFEST_FILE))
+    assert [example["text"] for example in golden["examples"]] == list(TEXTS)
+    golden["examples"][0]["text"] = "bad film"
+    (copy / "golden.json").write_text(json.dumps(golden), encoding="utf-8")
+    stamp = {"sha256": sha256_file(copy / "golden.json"), "bytes": (copy / "golden.json").stat().st_size}
+    manifest["files"]["golden.json"] = stamp
+    (copy / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(Mismatch, match="golden example 0 differs"):
         verify_bundle(copy)
 
 
