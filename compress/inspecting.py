@@ -76,6 +76,8 @@ def inspect_model(source: str) -> dict[str, Any]:
         }
     if isinstance(probe.product, Bundle):
         facts["target"] = probe.product.manifest.target
+        if probe.product.takes_texts:
+            facts["text_in"] = True
         facts["measurements"] = probe.product.manifest.measurements
         if probe.product.manifest.target == MOBILE.name:
             facts["providers"] = _providers(probe.product)

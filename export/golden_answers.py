@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 import numpy as np
 import onnxruntime
 
 from export.manifest import GOLDEN_FILE, GoldenExample
-from export.session import Arrays, Floats, run
+from export.session import Arrays, Floats, run, run_for
+from export.text.ports import LABEL
 from models.errors import BadFile, BadInput, Mismatch
 from models.shape import ModelShape
 
@@ -46,6 +47,22 @@ def answering_gap(answer: Answering, example: GoldenExample) -> float:
     if len(logits) != len(example.logits):
         raise BadFile("an example's lengths do not fit together or do not fit the model", where=GOLDEN_FILE)
     return float(np.abs(logits - np.asarray(example.logits)).max())
+
+
+def right_label(
+    session: onnxruntime.InferenceSession, example: GoldenExample, labels: Sequence[str], tolerance: float
+) -> bool:
+    """Return whether a graph that names its answer names the likeliest of an example, or one as likely.
+
+    Raises:
+        BadFile: the runtime cannot tell.
+    """
+    try:
+        (named,) = run_for(session, [LABEL], example.arrays())
+    except BadInput as error:
+        raise BadFile(f"an example does not fit the model ({error})", where=GOLDEN_FILE) from None
+    logits = dict(zip(labels, example.logits, strict=False))
+    return logits.get(str(named[0]), -np.inf) >= max(example.logits) - 2 * tolerance
 
 
 def tolerance_of(shape: ModelShape) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -88,16 +88,22 @@ def run(session: onnxruntime.InferenceSession, arrays: Arrays) -> Floats:
     Raises:
         BadInput: the runtime refuses the values, such as an id beyond the table.
     """
-    given = feeds(session, arrays)
     names = [port.name for port in session.get_outputs()]
     parts = [name for name in ANSWER if name in names] if names[0] in ANSWER else names[:1]
+    outputs = run_for(session, parts, arrays)
+    return np.asarray(outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=-1), dtype=np.float32)
+
+
+def run_for(session: onnxruntime.InferenceSession, names: Sequence[str], arrays: Arrays) -> list[NDArray[Any]]:
+    """Return the session's outputs of these names; arguments and errors as in `run`."""
+    given = feeds(session, arrays)
     try:
-        outputs = session.run(parts, given)
+        outputs: list[NDArray[Any]] = session.run(list(names), given)
     except _RUNTIME_ERRORS as error:
         name, value = next(iter(given.items()))
         where = f"{name} of shape {value.shape}"
         raise BadInput(f"ONNX Runtime refuses the input ({_first_line(error)})", where=where) from error
-    return np.asarray(outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=-1), dtype=np.float32)
+    return outputs
 
 
 def _first_line(error: Exception) -> str:

@@ -6,26 +6,29 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from support.bundles import forge, forge_model
 from support.examples import tiny_context
 from support.networks import random_network, tiny_shape
 from support.text_tokenizers import TEXTS, bert_tokenizing, changed
 
 from compress.cli import main
+from compress.device import device_report, verify_here
+from compress.inspecting import inspect_model
 from compress.machine import calls
 from compress.settings import ExportSettings
 from compress.stages import EXPORT
 from export.bundle import Bundle
 from export.latency import measure
-from export.manifest import MANIFEST_FILE
 from export.verify import verify_bundle
 from models.checkpoint import Checkpoint
 from models.data import read_table
 from models.encoding import encode
-from models.errors import BadInput, Mismatch
-from models.files import sha256_file
+from models.errors import BadFile, BadInput, Mismatch
 from models.tasks.text_classification import TextClassification
 from models.tokenizing import Tokenizing
 
@@ -81,14 +84,25 @@ def test_the_golden_texts_are_verified_and_another_text_is_seen(both: tuple[Path
     copy = tmp_path / "copy"
     copy.mkdir()
     Bundle.open(both[0]).save(copy)
-    golden, manifest = (json.loads((copy / name).read_text(encoding="utf-8")) for name in ("golden.json", MANIFEST_FILE))
+    golden = json.loads((copy / "golden.json").read_text(encoding="utf-8"))
     assert [example["text"] for example in golden["examples"]] == list(TEXTS)
-    golden["examples"][0]["text"] = "bad film"
-    (copy / "golden.json").write_text(json.dumps(golden), encoding="utf-8")
-    stamp = {"sha256": sha256_file(copy / "golden.json"), "bytes": (copy / "golden.json").stat().st_size}
-    manifest["files"]["golden.json"] = stamp
-    (copy / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")
+    forge(copy, "golden.json", lambda value: value["examples"][0].update(text="bad film"))
     with pytest.raises(Mismatch, match="golden example 0 differs"):
+        verify_bundle(copy)
+
+
+def test_a_label_that_is_not_the_likeliest_is_seen(both: tuple[Path, Path], tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    Bundle.open(both[0]).save(copy)
+
+    def turn(model: onnx.ModelProto) -> None:
+        (names,) = (node for node in model.graph.node if node.op_type == "LabelEncoder")
+        labels = next(one.strings for one in names.attribute if one.name == "values_strings")
+        labels.append(labels.pop(0))
+
+    forge_model(copy, turn)
+    with pytest.raises(BadFile, match="names another label for golden example"):
         verify_bundle(copy)
 
 
@@ -126,6 +140,33 @@ def test_it_is_timed_by_its_texts(both: tuple[Path, Path], tmp_path: Path) -> No
     assert [str(call.arrays["text"][0]) for call in found] == list(TEXTS)
     assert [call.tokens for call in found] == data.lengths.tolist()
     assert measure(bundle.model, found, rounds=1).p50_ms > 0.0
+
+
+def test_a_device_proves_it_and_reports_the_time_of_its_texts(both: tuple[Path, Path]) -> None:
+    assert verify_here(both[0])["latency"]["p50_ms"] > 0.0
+    report = device_report(both[0], threads=1, passes=1)
+    assert (report.golden.calls, report.lengths) == (len(TEXTS), [])
+    assert report.max_abs <= report.tolerance
+
+
+def test_what_is_told_of_it_is_true_of_a_graph_that_takes_texts(both: tuple[Path, Path]) -> None:
+    pages = [(directory / "README.md").read_text(encoding="utf-8") for directory in both]
+    assert ["## In other libraries" in page for page in pages] == [False, True]
+    assert ["`node verify.mjs` checks the digests alone" in page for page in pages] == [True, False]
+    assert [inspect_model(str(directory)).get("text_in") for directory in both] == [True, None]
+
+
+@pytest.mark.parametrize(
+    ("besides", "told"),
+    [
+        ({"target": "web"}, "target cpu: web has no"),
+        ({"target": "mobile", "lengths": (16,)}, "target cpu: mobile has no"),
+        ({"search": "graph"}, "for models that answer"),
+    ],
+)
+def test_it_goes_with_no_other_form(besides: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        ExportSettings(text_in=True, **besides)
 
 
 def test_half_a_surrogate_pair_is_told(both: tuple[Path, Path]) -> None:
