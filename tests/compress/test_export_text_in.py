@@ -81,7 +81,9 @@ def test_the_golden_texts_are_verified_and_another_text_is_seen(both: tuple[Path
     copy = tmp_path / "copy"
     copy.mkdir()
     Bundle.open(both[0]).save(copy)
-    golden, manifest = (json.loads((copy / name).read_text(encoding="utf-8")) for name in ("golden.json", MANIFEST_FILE))
+    golden, manifest = (
+        json.loads((copy / name).read_text(encoding="utf-8")) for name in ("golden.json", MANIFEST_FILE)
+    )
     assert [example["text"] for example in golden["examples"]] == list(TEXTS)
     golden["examples"][0]["text"] = "bad film"
     (copy / "golden.json").write_text(json.dumps(golden), encoding="utf-8")
