@@ -86,7 +86,8 @@ def _pieces(
         words,
         emit.integers([], "rows"),
         roles=("pieces", "lengths", "first", "end"),
-        vocab=json.dumps(dict(numbers), ensure_ascii=False, separators=(",", ":")),
+        # It gives texts of pieces, and no numbers: those of its vocabulary are not read.
+        vocab=json.dumps(dict.fromkeys(numbers, 0), ensure_ascii=False, separators=(",", ":")),
         suffix_indicator=str(model["continuing_subword_prefix"]),
         unknown_token=_NO_PIECE,
         max_input_chars_per_word=int(model["max_input_chars_per_word"]),
