@@ -36,9 +36,16 @@ print(json.dumps({"machine": platform.machine(), "gaps": gaps, "tolerance": gold
 """
 
 
-@pytest.mark.parametrize("form", [Int8Form.DYNAMIC, Int8Form.STATIC], ids=lambda form: form.value)
-def test_an_int8_bundle_gives_its_golden_outputs_on_arm(form: Int8Form, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    python = aarch64_python(folder_of(request.config))
+# On "max", which has matrix instructions (SME), ONNX Runtime 1.31 computes dynamic int8 otherwise: by up to 0.2 on these
+# random networks. Static int8 is the same.
+@pytest.mark.parametrize(
+    ("processor", "form"),
+    [("cortex-a76", Int8Form.DYNAMIC), ("cortex-a76", Int8Form.STATIC), ("max", Int8Form.STATIC)],
+)
+def test_int8_gives_its_golden_outputs_on_arm(
+    processor: str, form: Int8Form, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    python = aarch64_python(folder_of(request.config), processor)
     network = quantized_network(random_network(tiny_shape(LAYERS, hidden_size=128)), form)
     checkpoint = Checkpoint(network.shape, {}, tiny_tokenizing()).of(network)
     texts = [" ".join(f"w{2 + (7 * row + 5 * place) % 48}" for place in range(4 + 6 * row)) for row in range(4)]
@@ -49,7 +56,5 @@ def test_an_int8_bundle_gives_its_golden_outputs_on_arm(form: Int8Form, tmp_path
     told = json.loads(done.stdout.strip().splitlines()[-1])
     assert told["machine"] == "aarch64"
     assert len(told["gaps"]) == 4
-    print(f"{form.value}: largest difference of a logit on aarch64 {max(told['gaps']):.2g}")  # noqa: T201
-    within = sum(gap <= told["tolerance"] for gap in told["gaps"])
-    # A range that is taken per call may be rounded the other way, which moves every level of a random network.
-    assert within >= (4 if form is Int8Form.STATIC else 3)
+    print(f"{processor}, {form.value}: largest difference of a logit {max(told['gaps']):.2g}")  # noqa: T201
+    assert max(told["gaps"]) <= told["tolerance"]
