@@ -35,8 +35,8 @@ GLIBC = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_26", "manylinux_2_24",
 
 
 def aarch64_python(folder: Path, processor: str) -> list[str]:
-    """Return the command of a Python for Arm with what a verifier needs, on a `processor` that QEMU knows, or skip; it is
-    made in `folder` once.
+    """Return the command of a Python for Arm with what a verifier needs, on a `processor` that QEMU knows, or skip; it
+    is made in `folder` once.
     """
     qemu, apt = shutil.which("qemu-aarch64"), shutil.which("apt-get")
     if qemu is None or apt is None:
