@@ -123,8 +123,8 @@ def _making(result: RunResult, report: Report) -> str:
     told = told_stages(result)
     rows = "".join(f"| {' | '.join(_row(stages[stage.stage], report))} |\n" for stage in told)
     settings = "".join(f"- {_safe(one.stage)}: {_settings(one)}\n" for one in told if one.artifact.stage in DEFAULTS)
-    metric = wording.title(report.metric.name)
-    head = f"| stage | weights | MB | {metric} on validation (95 % interval) | median, ms |\n|---|---|---|---|---|\n"
+    metric = f"{wording.title(report.metric.name)} on validation (95 % interval)"
+    head = f"| stage | weights | MB | {metric} | median, ms |\n|---|---|---|---|---|\n"
     return f"## How it was compressed\n\n{head}{rows}\n{settings}"
 
 

@@ -22,7 +22,7 @@ from teacher_student.teacher_cache import teacher_outputs
 L = TypeVar("L", bound=LessonSettings)
 
 STEPS = 20  # of training that are timed
-LEVELS = 2  # that there is to be time for: a model that learnt for longer may be cut further
+LEVELS = 1  # that there is to be time for: two short trainings make up for less than a long one
 LIGHTER = 1.2  # times as fast a level is trained as the one before
 LEVEL_SECONDS = 60.0  # of a level besides training and evaluation: scores, latency tables, rounds of timing
 RESERVE = 0.1  # of the time, for what is not foreseen

@@ -41,6 +41,17 @@ class Round(NamedTuple):
     kept: list[Carried]
 
 
+class _Grown(NamedTuple):
+    """What a round made: the beams, the words (beams, 1) that they wrote, which beams of before they continue (beams,),
+    and whether there is more to find.
+    """
+
+    beams: Beams
+    tokens: Value
+    order: Value
+    going: Value
+
+
 class Choice:
     """The choice among `words` words, in at most `room` rounds."""
 
@@ -227,14 +238,3 @@ class Choice:
 
     def _constant(self, value: np.generic, role: str) -> Value:
         return self.emit.constant(np.array(value), role)
-
-
-class _Grown(NamedTuple):
-    """What a round made: the beams, the words (beams, 1) that they wrote, which beams of before they continue (beams,),
-    and whether there is more to find.
-    """
-
-    beams: Beams
-    tokens: Value
-    order: Value
-    going: Value

@@ -23,7 +23,7 @@ _INSTALL: Final = "Install Node.js 18 or later, which brings npm, so that both c
 
 class Package(NamedTuple):
     """A package as the registry gives it: `sha512` of the archive in base64, and the `files` that a page needs, by
-    their paths in the package, with the names they get.
+    their paths in the package, with the names they get. Scripts end in .js, for servers that do not know .mjs.
     """
 
     name: str
@@ -43,7 +43,7 @@ RUNTIME: Final = Package(
     "1.30.0",
     "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==",
     {
-        "dist/ort.wasm.bundle.min.mjs": "ort.wasm.bundle.min.mjs",
+        "dist/ort.wasm.bundle.min.mjs": "ort.wasm.bundle.min.js",
         "dist/ort-wasm-simd-threaded.wasm": "ort-wasm-simd-threaded.wasm",
     },
 )
@@ -51,7 +51,7 @@ TOKENIZERS: Final = Package(
     "@huggingface/tokenizers",
     "0.2.0",
     "LidMHe1FpcSYH4vcSjXooda34pC0M8m1gmDOv7SQi6Iv+ib1zX7J3sHBCC9/3FPCkn2k1b55FneVqMRxrr99pg==",
-    {"dist/tokenizers.min.mjs": "tokenizers.min.mjs", "LICENSE": "tokenizers.LICENSE.txt"},
+    {"dist/tokenizers.min.mjs": "tokenizers.min.js", "LICENSE": "tokenizers.LICENSE.txt"},
 )
 
 

@@ -1,6 +1,6 @@
 // The bundle: its files, each compared with its digest, and the session that runs its model.
 
-import * as ort from "./ort.wasm.bundle.min.mjs";
+import * as ort from "./ort.wasm.bundle.min.js";
 import { answerOf } from "./answers.js";
 import { Reader } from "./reading.js";
 

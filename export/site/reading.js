@@ -1,7 +1,7 @@
 // From text to token numbers, as the bundle's own tokenizer gives them. The library has no places of tokens in a text,
 // and reads a few characters otherwise than BERT's normalizer: both are here.
 
-import { ByteLevelPreTokenizer, Tokenizer } from "./tokenizers.min.mjs";
+import { ByteLevelPreTokenizer, Tokenizer } from "./tokenizers.min.js";
 
 const BLANKS = /^[\p{White_Space}\x1c-\x1f]+/u; // what Python takes for blank
 const WORD = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}"; // what Rust takes for part of a word

@@ -26,6 +26,7 @@ export async function checkAnswers(model, golden) {
   const times = [];
   let worst = 0;
   let others = 0;
+  for (const { input_ids, token_type_ids } of golden.examples.slice(0, 1)) await model.run(input_ids, token_type_ids); // warm
   for (const example of golden.examples) {
     const start = performance.now();
     const found = await model.run(example.input_ids, example.token_type_ids);

@@ -111,6 +111,18 @@ def test_what_writes_writes_the_same(project: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_graph_that_searches_finds_the_same_texts(project: Path, tmp_path: Path) -> None:
+    bundle = tiny_translator(tmp_path / "bundle", in_graph=True).directory
+    said = node(bundle, cwd=project)
+    assert said.returncode == 0, said.stderr
+    assert "outputs   2 texts found again" in said.stdout
+    forge(bundle, "golden.json", lambda value: value["examples"][1]["written"].__setitem__(0, 4))
+    said = node(bundle, cwd=project)
+    assert said.returncode == 2
+    assert "golden.json: example 1 differs by Infinity" in said.stderr
+
+
+@pytest.mark.slow
 def test_outputs_and_time_are_proven_with_a_runtime(project: Path, bundle: Path) -> None:
     promise = {"bundle": {"p50_ms": 0.25}, "environment": {"threads": 1, "cpu": "Xeon"}}
     edit(bundle / "manifest.json", lambda manifest: manifest.update(measurements=promise))

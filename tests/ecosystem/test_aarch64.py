@@ -1,4 +1,4 @@
-"""The verifier on 64-bit Arm, which QEMU runs: other int8 kernels, the same answers within the bundle's tolerance.
+"""Golden outputs on 64-bit Arm, which QEMU runs: other int8 kernels, the same answers within the bundle's tolerance.
 
 `pytest tests/ecosystem/test_aarch64.py --peers FOLDER -rP` prints the largest difference of a logit.
 """
@@ -24,26 +24,37 @@ from models.shape import LayerShape
 
 pytestmark = pytest.mark.slow
 LAYERS = (LayerShape(4, 32, 512), LayerShape(3, 32, 257))
-VERIFY = """
+GAPS = """
 import json, platform, sys
-from dataclasses import asdict
 from pathlib import Path
-from export.verify import verify_bundle
-print(json.dumps({"machine": platform.machine(), **asdict(verify_bundle(Path(sys.argv[1])))}))
+from export.bundle import Bundle
+from export.manifest import GOLDEN_FILE, Golden, read_record
+directory = Path(sys.argv[1])
+golden = read_record(Golden, directory / GOLDEN_FILE)
+gaps = Bundle.open(directory).golden_gap(golden.examples)
+print(json.dumps({"machine": platform.machine(), "gaps": gaps, "tolerance": golden.tolerance}))
 """
 
 
-@pytest.mark.parametrize("form", [Int8Form.DYNAMIC, Int8Form.STATIC], ids=lambda form: form.value)
-def test_an_int8_bundle_is_verified_on_arm(form: Int8Form, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    python = aarch64_python(folder_of(request.config))
+# On "max", which has matrix instructions (SME), ONNX Runtime 1.31 computes dynamic int8 otherwise, beyond the tolerance
+# on these random networks. Static int8 is the same.
+@pytest.mark.parametrize(
+    ("processor", "form"),
+    [("cortex-a76", Int8Form.DYNAMIC), ("cortex-a76", Int8Form.STATIC), ("max", Int8Form.STATIC)],
+)
+def test_int8_gives_its_golden_outputs_on_arm(
+    processor: str, form: Int8Form, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    python = aarch64_python(folder_of(request.config), processor)
     network = quantized_network(random_network(tiny_shape(LAYERS, hidden_size=128)), form)
     checkpoint = Checkpoint(network.shape, {}, tiny_tokenizing()).of(network)
     texts = [" ".join(f"w{2 + (7 * row + 5 * place) % 48}" for place in range(4 + 6 * row)) for row in range(4)]
     examples = [one.inputs for one in checkpoint.tokenizing.encode(texts, max_length=40)]
     write_bundle(tmp_path, Contents.of(checkpoint, graph_file(network, CPU), examples))
-    done = subprocess.run([*python, "-c", VERIFY, str(tmp_path)], capture_output=True, text=True, check=False)
+    done = subprocess.run([*python, "-c", GAPS, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    report = json.loads(done.stdout.strip().splitlines()[-1])
-    assert report["machine"] == "aarch64"
-    assert report["examples"] == 4
-    print(f"{form.value}: largest difference of a logit on aarch64 {report['max_abs']:.2g}")  # noqa: T201
+    told = json.loads(done.stdout.strip().splitlines()[-1])
+    assert told["machine"] == "aarch64"
+    assert len(told["gaps"]) == 4
+    print(f"{processor}, {form.value}: largest difference of a logit {max(told['gaps']):.2g}")  # noqa: T201
+    assert max(told["gaps"]) <= told["tolerance"]

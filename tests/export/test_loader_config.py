@@ -1,4 +1,4 @@
-"""What a bundle's files say for other libraries: classes, labels, inputs and outputs, by the names they ask for."""
+"""What a bundle's files say for other libraries: classes, labels, inputs and outputs by names that these ask for."""
 
 from __future__ import annotations
 

@@ -34,8 +34,10 @@ WHEELS = (
 GLIBC = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_26", "manylinux_2_24", "manylinux_2_17", "manylinux2014")
 
 
-def aarch64_python(folder: Path) -> list[str]:
-    """Return the command of a Python for Arm with what a verifier needs, or skip; it is made in `folder` once."""
+def aarch64_python(folder: Path, processor: str) -> list[str]:
+    """Return the command of a Python for Arm with what a verifier needs, on a `processor` that QEMU knows, or skip; it
+    is made in `folder` once.
+    """
     qemu, apt = shutil.which("qemu-aarch64"), shutil.which("apt-get")
     if qemu is None or apt is None:
         pytest.skip("needs qemu-aarch64 and apt-get")
@@ -50,7 +52,7 @@ def aarch64_python(folder: Path) -> list[str]:
         _unpack_wheels(python.name.removeprefix("python"), site)
     settings = {"PYTHONHOME": f"{root}/usr", "PYTHONPATH": f"{site}:{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
     told_to = [word for name, value in settings.items() for word in ("-E", f"{name}={value}")]
-    return [qemu, "-L", str(root), *told_to, str(python)]
+    return [qemu, "-cpu", processor, "-L", str(root), *told_to, str(python)]
 
 
 def _unpack_system(apt: str, root: Path) -> None:

@@ -12,7 +12,7 @@ import onnx
 from support.examples import tiny_checkpoint, writing_checkpoint
 
 from export.bundle import Bundle, Contents, write_bundle
-from export.graph_file import graph_file
+from export.graph_file import graph_file, search_file
 from export.target import TARGETS
 from models.checkpoint import Checkpoint
 from models.files import sha256_file
@@ -35,9 +35,15 @@ def tiny_bundle(directory: Path, *, target: str = "cpu") -> Bundle:
     return bundle_of(tiny_checkpoint(), directory, target=target)
 
 
-def tiny_translator(directory: Path) -> Bundle:
-    """Write the bundle of a random model that writes behind an encoder."""
-    return bundle_of(writing_checkpoint("bart"), directory)
+def tiny_translator(directory: Path, *, in_graph: bool = False) -> Bundle:
+    """Write the bundle of a random model that writes behind an encoder, its search on the host or in the graph."""
+    checkpoint = writing_checkpoint("bart")
+    if not in_graph:
+        return bundle_of(checkpoint, directory)
+    assert checkpoint.generation is not None
+    directory.mkdir(parents=True, exist_ok=True)
+    graph = search_file(checkpoint.network(), checkpoint.generation, TARGETS["cpu"])
+    return write_bundle(directory, Contents.of(checkpoint, graph, EXAMPLES))
 
 
 def restamp(bundle: Path, name: str) -> None:
