@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +19,7 @@ from models.errors import BadFile, BadInput, Unsupported
 Arrays = Mapping[str, NDArray[Any]]
 Floats = NDArray[np.float32]
 ERRORS_ONLY = 3
+_LIBRARY = "_extensions_pydll"
 ANSWER = ("logits", "pred_boxes")  # outputs that are one answer together
 
 
@@ -53,15 +56,18 @@ def open_session(
 
 
 def _extensions() -> str:
-    """Return the path of the library of operators for texts."""
-    try:
-        from onnxruntime_extensions import get_library_path
-    except ImportError:
-        raise Unsupported(
-            "a graph that takes texts needs the package onnxruntime-extensions, which is not installed",
-            fix="pip install onnxruntime-extensions",
-        ) from None
-    return str(get_library_path())
+    """Return the path of the library of operators for texts. It is found, not imported: the package loads PyTorch and
+    transformers where they are installed, for converters that no graph needs.
+    """
+    package = find_spec("onnxruntime_extensions")
+    folders = [] if package is None else package.submodule_search_locations or []
+    for path in (Path(folder) / f"{_LIBRARY}{suffix}" for folder in folders for suffix in EXTENSION_SUFFIXES):
+        if path.is_file():
+            return str(path)
+    raise Unsupported(
+        "a graph that takes texts needs the package onnxruntime-extensions, which is not installed",
+        fix="pip install onnxruntime-extensions",
+    )
 
 
 def feeds(session: onnxruntime.InferenceSession, arrays: Arrays) -> dict[str, NDArray[Any]]:

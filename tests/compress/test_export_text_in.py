@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -140,6 +141,27 @@ def test_it_is_timed_by_its_texts(both: tuple[Path, Path], tmp_path: Path) -> No
     assert [str(call.arrays["text"][0]) for call in found] == list(TEXTS)
     assert [call.tokens for call in found] == data.lengths.tolist()
     assert measure(bundle.model, found, rounds=1).p50_ms > 0.0
+
+
+def test_a_device_needs_no_pytorch(both: tuple[Path, Path]) -> None:
+    paired = len(Bundle.open(both[0]).manifest.inputs) == 2
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}\nfrom pathlib import Path\nfrom export.bundle import Bundle\n"
+        f"bundle = Bundle.open(Path({str(both[0])!r}))\n"
+        f"bundle.predict(['good'], {['bad'] if paired else None})\n"
+        "print({'torch', 'transformers', 'onnxruntime_extensions'} & set(sys.modules))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert said.stdout == "set()\n"
+
+
+def test_node_proves_the_files_and_says_that_it_checked_no_outputs(both: tuple[Path, Path]) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("Node is not installed")
+    said = subprocess.run([node, str(both[0] / "verify.mjs")], capture_output=True, text=True, check=False)
+    assert said.returncode == 4, said.stderr
+    assert "outputs   NOT checked: it takes texts" in said.stdout
 
 
 def test_a_device_proves_it_and_reports_the_time_of_its_texts(both: tuple[Path, Path]) -> None:
