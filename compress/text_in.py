@@ -9,7 +9,7 @@ from typing import final
 from compress.stage import Context
 from export.golden_answers import FLOAT_TOLERANCE
 from export.graph_file import GraphFile, text_graph_file
-from export.session import Arrays
+from export.session import Arrays, open_session
 from export.target import Target
 from export.text.comparison import Compared, check_answers, compare_tokens
 from export.text.feeding import row_texts, with_tokens
@@ -23,6 +23,11 @@ from models.reading import tokenizer_of
 from models.tokenizing import Tokenizing
 
 WHERE = "export.text_in"
+
+
+def check_text_in(parent: Checkpoint, target: Target, *, paired: bool) -> None:
+    """Raise Unsupported where a model, a target or a tokenizer has no form in a graph, or nothing here runs it."""
+    open_session(_alone(parent, target, paired=paired), threads=1, texts=True)
 
 
 @final
@@ -45,13 +50,12 @@ class TextIn:
             Mismatch: there is a text that its form in a graph reads otherwise.
             Unsupported: the model, the target or the tokenizer has no such form.
         """
-        require_text_in(parent.shape, target)
         data, table = context.validation, context.validation.table
         if table is None or len(table) != len(data):
             raise Unsupported("the rows are read in parts of a text", where=WHERE, fix=LEAVE_OUT)
         tokenizing, positions = tokenizer_of(parent.reader, wanted_by=WHERE), parent.shape.usable_positions
         paired = table.pairs is not None
-        graph = tokens_graph(tokenizing, paired=paired, positions=positions).SerializeToString()
+        graph = _alone(parent, target, paired=paired)
         texts, pairs, tick = table.texts, table.pairs, context.progress
         alike = compare_tokens(graph, tokenizing, texts, pairs, positions=positions, progress=tick)
         return TextIn(tokenizing, positions, data, paired, context.task.metric.classes, alike)
@@ -70,3 +74,10 @@ class TextIn:
         graph = text_graph_file(network, plain.target, self.tokenizing, paired=self.paired, classes=self.classes)
         check_answers(graph.data, plain.data, examples, tolerance=FLOAT_TOLERANCE)
         return graph
+
+
+def _alone(parent: Checkpoint, target: Target, *, paired: bool) -> bytes:
+    """Return the graph of a model's tokenizer without the model."""
+    require_text_in(parent.shape, target)
+    tokenizing = tokenizer_of(parent.reader, wanted_by=WHERE)
+    return tokens_graph(tokenizing, paired=paired, positions=parent.shape.usable_positions).SerializeToString()

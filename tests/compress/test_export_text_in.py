@@ -21,7 +21,9 @@ from compress.cli import main
 from compress.device import device_report, verify_here
 from compress.inspecting import inspect_model
 from compress.machine import calls
+from compress.recipe import make_recipe
 from compress.settings import ExportSettings
+from compress.sources import load_inputs
 from compress.stages import EXPORT
 from export.bundle import Bundle
 from export.latency import measure
@@ -29,7 +31,7 @@ from export.verify import verify_bundle
 from models.checkpoint import Checkpoint
 from models.data import read_table
 from models.encoding import encode
-from models.errors import BadFile, BadInput, Mismatch
+from models.errors import BadFile, BadInput, Mismatch, Unsupported
 from models.tasks.text_classification import TextClassification
 from models.tokenizing import Tokenizing
 
@@ -208,3 +210,12 @@ def test_a_tokenizer_without_a_form_in_a_graph_leaves_nothing_behind(
         main(["export", str(tmp_path / "model"), "--text-in", *words])
     assert (stop.value.code, out.exists()) == (2, False)
     assert "normalizer of the kind NFKC" in capsys.readouterr().err
+
+
+def test_a_run_hears_of_it_before_anything_is_computed(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    checkpoint_of(changed(bert_tokenizing(), normalizer={"type": "NFKC"})).save(tmp_path / "model")
+    data = {"train": write_rows(tmp_path / "data.jsonl", paired=False)}
+    plain = {"name": "tiny", "teacher": str(tmp_path / "model"), "data": data, "export": {"text_in": True}}
+    with pytest.raises(Unsupported, match="normalizer of the kind NFKC"):
+        load_inputs(make_recipe(plain, where="test"), cache=tmp_path / "cache")
