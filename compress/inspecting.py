@@ -12,7 +12,7 @@ import numpy as np
 from compress.artifact import RECORD_FILE, open_artifact
 from compress.gates import gain_interval
 from compress.goal_settings import MeasureSettings
-from compress.machine import calls, environment, same_rows, timed_rows
+from compress.machine import environment, same_rows, timed_rows
 from compress.measure import Probe, Subject, measure
 from compress.record import Measurement
 from compress.sources import embedded_table, tree_digest
@@ -76,6 +76,8 @@ def inspect_model(source: str) -> dict[str, Any]:
         }
     if isinstance(probe.product, Bundle):
         facts["target"] = probe.product.manifest.target
+        if probe.product.takes_texts:
+            facts["text_in"] = True
         facts["measurements"] = probe.product.manifest.measurements
         if probe.product.manifest.target == MOBILE.name:
             facts["providers"] = _providers(probe.product)
@@ -134,8 +136,8 @@ def bench_model(source: str, look: Look, *, progress: Progress = silent) -> dict
         compared = compare(
             baseline_graph,
             candidate_graph,
-            calls(subject.data, same_rows(subject.data, baseline.data, rows)),
-            baseline_calls=calls(baseline.data, rows),
+            subject.calls(same_rows(subject.data, baseline.data, rows)),
+            baseline_calls=baseline.calls(rows),
             threads=look.threads,
             rounds=look.rounds,
             progress=progress,

@@ -15,6 +15,7 @@ import torch
 from compress.record import Environment
 from export.latency import Call
 from export.processor import processor
+from export.text.feeding import row_texts
 from models.encoded import Encoded
 
 
@@ -39,10 +40,13 @@ def same_rows(data: Encoded, reference: Encoded, rows: npt.NDArray[np.int64]) ->
     return np.minimum(first + places, last - 1)
 
 
-def calls(data: Encoded, rows: npt.NDArray[np.int64]) -> list[Call]:
-    """Return the calls of these rows, each alone."""
+def calls(data: Encoded, rows: npt.NDArray[np.int64], *, texts: bool = False) -> list[Call]:
+    """Return the calls of these rows, each alone, in numbers or as the `texts` themselves."""
     found = []
     for row in rows:
+        if texts:
+            found.append(Call(int(data.lengths[row]), row_texts(data, int(row))))
+            continue
         batch = data.batch(np.asarray([row]))
         found.append(Call(batch.mask.shape[1], {name: value.numpy() for name, value in batch.inputs.items()}))
     return found

@@ -18,7 +18,7 @@ from compress.record import Figure, Latency, Measurement
 from compress.statistics import metric_interval
 from export.bundle import Bundle, Contents, write_bundle
 from export.graph_file import graph_file
-from export.latency import LatencyComparison
+from export.latency import Call, LatencyComparison
 from export.latency import compare as compare_latency
 from export.lower import lower
 from export.manifest import MANIFEST_FILE
@@ -116,6 +116,11 @@ class Subject:
     probe: Probe
     data: Encoded
 
+    def calls(self, rows: npt.NDArray[np.int64]) -> list[Call]:
+        """Return the calls of these rows, each alone, as the model takes them."""
+        product = self.probe.product
+        return calls(self.data, rows, texts=isinstance(product, Bundle) and product.takes_texts)
+
 
 def measure(
     subject: Subject,
@@ -150,8 +155,8 @@ def measure(
         comparison = compare_latency(
             baseline,
             graph,
-            calls(data, same_rows(data, reference.data, timed)),
-            baseline_calls=calls(reference.data, timed),
+            subject.calls(same_rows(data, reference.data, timed)),
+            baseline_calls=reference.calls(timed),
             threads=settings.threads,
             rounds=settings.rounds,
             progress=progress,

@@ -347,6 +347,11 @@ class ExportSettings(Settings):
         description="Lengths in tokens that texts are filled up to, such as 16,32,64,128, for execution providers of "
         "phones that want fixed shapes; with the target mobile.",
     )
+    text_in: bool = Field(
+        False,
+        description="Put the tokenizer into the graph, compared with the original: the model takes a text. Runs with "
+        "onnxruntime-extensions; with the target cpu.",
+    )
 
     @field_validator("lengths")
     @classmethod
@@ -354,7 +359,11 @@ class ExportSettings(Settings):
         return tuple(sorted(set(lengths)))
 
     @model_validator(mode="after")
-    def _for_phones(self) -> ExportSettings:
+    def _fit(self) -> ExportSettings:
         if self.lengths and self.target != "mobile":
             raise ValueError("lengths are for the target mobile")
+        if self.text_in and self.target != "cpu":
+            raise ValueError(f"text_in is for the target cpu: {self.target} has no operators that read texts")
+        if self.text_in and self.search == "graph":
+            raise ValueError("text_in is for models that answer, and search: graph for those that write")
         return self

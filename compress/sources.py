@@ -9,22 +9,20 @@ from pathlib import Path
 
 import compress
 from compress.architectures import READ_IMAGES, new_network
-from compress.recipe import Recipe, of_words_alone
+from compress.recipe import Recipe
 from compress.record import DataRecord
+from compress.refusals import check_export, check_words, check_written
 from compress.settings import DataSettings
 from export.bundle import Bundle
-from export.page import prepare_page
-from export.target import TARGETS
 from models.checkpoint import Checkpoint, local_directory, read_shape
 from models.columns import Wanted
 from models.data import Table, read_table
 from models.encoded import Encoded, joined
 from models.encoding import encode
-from models.errors import BadInput, Unsupported
+from models.errors import BadInput
 from models.files import digest_of, new_directory, sha256_file
 from models.progress import Progress, silent
 from models.provenance import Provenance, provenance_of
-from models.reading import tokenizer_of
 from models.sentence_transformers import module_directories
 from models.shape import CLASSIFICATION, ModelShape
 from models.targets import NextTargets, Writes
@@ -190,12 +188,13 @@ def load_inputs(recipe: Recipe, *, cache: Path, progress: Progress = silent) -> 
     task = task_named(recipe.task or _teachers_task(recipe))
     tables = _tables(recipe.data, task, cache)
     base, digest = _base(recipe, task, tables, cache)
-    _check_words(recipe, base)
-    _check_written(recipe, task)
+    check_words(recipe, base)
+    check_written(recipe, task)
     tables |= _foreign(recipe.data, task, cache)
     base = replace(base, shape=_able(task, base.shape, where=str(recipe.teacher)))
-    if recipe.export is not None and TARGETS[recipe.export.target].page:
-        prepare_page(base.shape, task, cache)  # what is missing for it is said before anything is computed
+    if recipe.export is not None:
+        paired = any(table.pairs is not None for table in tables.values())
+        check_export(recipe.export, base, task, paired=paired, cache=cache)
     others, others_digest = _ensemble(recipe, base)
     length = recipe.data.max_length
     inputs = Inputs(
@@ -282,40 +281,6 @@ def _foreign(settings: DataSettings, task: Task, cache: Path) -> dict[str, Table
     read = read_table if task.writes is Writes.NOTHING else task.read
     foreign = read(wanted, settings.foreign_split)
     return {FOREIGN: replace(foreign, labels=None)}  # what a label says elsewhere means nothing here
-
-
-def _check_words(recipe: Recipe, base: Checkpoint) -> None:
-    """Raise BadInput where a recipe asks for what only words have, and the model reads something else."""
-    for name in of_words_alone(recipe):
-        tokenizer_of(base.reader, wanted_by=name)
-
-
-def _check_written(recipe: Recipe, task: Task) -> None:
-    """Raise Unsupported where a recipe asks for what is done to models that write nothing alone, and BadInput where it
-    asks for texts without what is to be written for them.
-    """
-    if task.writes is Writes.NOTHING:
-        return
-    unknown = {
-        "trim.recovery": recipe.trim and recipe.trim.recovery.epochs,
-        "quantize.compensate": recipe.quantize and recipe.quantize.compensate,
-        "distill.hidden_size": recipe.distill and recipe.distill.hidden_size,
-        "distill.norm": recipe.distill and recipe.distill.norm,
-    }
-    for where, asked in unknown.items():
-        if asked:
-            raise Unsupported("is for models that write nothing", where=where, fix="Leave it out.")
-    if recipe.data.foreign is not None and task.writes is Writes.ON:
-        raise BadInput(
-            "what a text goes on with is no answer of which could be said that it is the same",
-            where="data.foreign",
-            fix="Leave it out.",
-        )
-    lessons = {"distill": recipe.distill, "prune.recovery": recipe.prune and recipe.prune.recovery}
-    wanted = {f"{name}.copies": bool(settings and settings.copies) for name, settings in lessons.items()}
-    for where, asked in (wanted | {"data.extra": recipe.data.extra is not None}).items():
-        if asked:
-            raise BadInput("of these texts nothing says what to write", where=where, fix="Leave it out.")
 
 
 def _check_pairs(extra: Table, train: Table | None) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
 from export.card import Card
+from export.golden_answers import Answering, answered_example, answering_gap, tolerance_of
 from export.golden_writing import searched_example, searching_gap, writing_gap, written_example
 from export.graph_search import FIX, GraphSearch, searches
 from export.lengths import Buckets
@@ -35,9 +36,10 @@ from export.page import is_of_page
 from export.readme import readme
 from export.runtime_steps import WriterSessions, writer_sessions
 from export.session import Floats, open_session, run
+from export.text.feeding import row_texts, texts_to_feed
 from export.verifier import VERIFIER_FILE, verifier
 from export.whole_graph import check_weights_inside
-from models.errors import BadFile, BadInput, Mismatch
+from models.errors import BadFile, BadInput
 from models.files import check_no_links, digest_files, inside, read_object, write_bytes, write_json, write_text
 from models.generation_settings import GENERATION_CONFIG, GENERATION_FILE, Generation, written_generation
 from models.progress import Progress, silent
@@ -53,13 +55,8 @@ if TYPE_CHECKING:  # they load torch, which a device does not have
     from models.checkpoint import Checkpoint
     from models.encoded import Encoded
 
-# A processor may add in another order; in int8 a rounding may then fall the other way.
-FLOAT_TOLERANCE: Final = 1e-3
-INT8_TOLERANCE: Final = 5e-2
-INT8_VECTOR_TOLERANCE: Final = 2e-2  # of the numbers of an embedding of length 1, which are small
 CONFIG_FILE: Final = "config.json"
-Answering: TypeAlias = Callable[[Arrays], Floats]
-_PACKAGES: Final = ("compress-transformers", "onnx", "onnxruntime", "torch")
+_PACKAGES: Final = ("compress-transformers", "onnx", "onnxruntime", "onnxruntime-extensions", "torch")
 
 
 @final
@@ -161,10 +158,15 @@ class Bundle:
         """Return what the bundle's page is made from."""
         return Card(self.manifest, self.shape, _task(self.shape), {*self.manifest.files, MANIFEST_FILE})
 
+    @property
+    def takes_texts(self) -> bool:
+        """Return whether the model's graph has its tokenizer in it."""
+        return self.manifest.takes_texts
+
     @cached_property
     def session(self) -> onnxruntime.InferenceSession:
         """Return a session on one thread."""
-        return open_session(self.model, threads=1)
+        return open_session(self.model, threads=1, texts=self.takes_texts)
 
     @cached_property
     def buckets(self) -> Buckets:
@@ -207,7 +209,7 @@ class Bundle:
             BadFile: an example does not fit the model.
         """
         if self.shape.output is None:
-            gaps = ([golden_gap(answer, example) for answer in self._answering(example)] for example in examples)
+            gaps = ([answering_gap(answer, example) for answer in self._answering(example)] for example in examples)
             return [float(np.max(each)) for each in gaps]  # NaN if one is
         if self.searches:
             search = self.search()
@@ -239,6 +241,12 @@ class Bundle:
             raise BadInput("the model has no head to answer with", where=str(self.directory), fix=fix)
         longest = self.shape.usable_positions
         seconds: Sequence[str | None] = [None] * len(texts) if pairs is None else pairs
+        if self.takes_texts:
+            rows = [texts_to_feed(text, pair) for text, pair in zip(texts, seconds, strict=True)]
+            return [
+                task.answer([self._logits(row)], self.shape.labels, Given(text, pair, (), threshold))
+                for row, text, pair in zip(rows, texts, seconds, strict=True)
+            ]
         read = self.reader.read(texts, pairs, max_length=longest, shared=task.shared)
         return [
             task.answer(
@@ -254,10 +262,19 @@ class Bundle:
         report = progress("Running the bundle")
         rows = []
         for row in range(len(data)):
-            inputs = data.batch(np.array([row])).inputs
-            rows.append(self._logits({name: value.numpy() for name, value in inputs.items()}))
+            rows.append(self._logits(self.arrays(data, row)))
             report(row + 1, len(data))
         return np.concatenate([np.zeros((0, self.shape.outputs), dtype=np.float32), *rows])
+
+    def arrays(self, data: Encoded, row: int) -> Arrays:
+        """Return what the model is called with for a row of a data set.
+
+        Raises:
+            BadInput: it takes texts, and the rows have none.
+        """
+        if self.takes_texts:
+            return row_texts(data, row)
+        return {name: value.numpy() for name, value in data.batch(np.array([row])).inputs.items()}
 
     def _graph(self, name: str) -> Path:
         path = inside(self.directory, name)
@@ -292,11 +309,12 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
     contents.reader.shipped(token_types=shape.type_vocab_size > 0).save(directory)
     write_bytes(directory / VERIFIER_FILE, verifier())
     write_json(directory / CONFIG_FILE, loader_config(shape, contents.config))
-    write_modules(directory, shape, contents.projection)
+    if not graph.takes_texts:  # sentence-transformers tokenizes itself
+        write_modules(directory, shape, contents.projection)
     if contents.generation is not None:
         write_json(directory / GENERATION_FILE, contents.generation.to_json())
         write_json(directory / GENERATION_CONFIG, written_generation(contents.generation, pad=shape.pad_token_id))
-    session = open_session(directory / graph.name, threads=1)
+    session = open_session(directory / graph.name, threads=1, texts=graph.takes_texts)
     golden = Golden(
         format=FORMAT, tolerance=tolerance_of(shape), examples=_golden_examples(directory, session, contents)
     )
@@ -334,31 +352,10 @@ def port_entries(ports: Sequence[Any]) -> list[PortEntry]:
     ]
 
 
-def golden_gap(answer: Answering, example: GoldenExample) -> float:
-    """Return the largest difference between an example's expected logits and what is answered.
-
-    Raises:
-        BadFile: the example's inputs are not whole or not the model's, or its logits or token types are not as many.
-    """
-    try:
-        logits = answer(example.arrays()).reshape(-1)
-    except BadInput as error:
-        raise BadFile(f"an example does not fit the model ({error})", where=GOLDEN_FILE) from None
-    if len(logits) != len(example.logits):
-        raise BadFile("an example's lengths do not fit together or do not fit the model", where=GOLDEN_FILE)
-    return float(np.abs(logits - np.asarray(example.logits)).max())
-
-
-def tolerance_of(shape: ModelShape) -> float:
-    """Return how far a right output may be from a golden one, on another processor."""
-    of_int8 = INT8_VECTOR_TOLERANCE if shape.head is not None and shape.head.normalized else INT8_TOLERANCE
-    return of_int8 if shape.int8 else FLOAT_TOLERANCE
-
-
 def _golden_examples(directory: Path, session: onnxruntime.InferenceSession, contents: Contents) -> list[GoldenExample]:
     shape, encoder = contents.shape, contents.graph.encoder
     if shape.output is None:
-        return [_golden_example(session, example) for example in contents.examples]
+        return [answered_example(session, example) for example in contents.examples]
     if contents.generation is None:
         raise BadInput("nothing says how the model writes", where=f"a {shape.family} model")
     sources = [example["input_ids"][0].tolist() for example in contents.examples]
@@ -369,14 +366,6 @@ def _golden_examples(directory: Path, session: onnxruntime.InferenceSession, con
         shape, directory / contents.graph.name, None if encoder is None else directory / encoder, threads=1
     )
     return [written_example(sessions, source, contents.generation) for source in sources]
-
-
-def _golden_example(session: onnxruntime.InferenceSession, inputs: Arrays) -> GoldenExample:
-    logits = [float(value) for value in run(session, inputs).reshape(-1)]
-    if not np.isfinite(logits).all():
-        what = ", ".join(f"{name} {value.reshape(-1)[:8].tolist()}" for name, value in inputs.items())
-        raise Mismatch(f"the model gives {logits} for {what}...", where="golden examples")
-    return GoldenExample.of(inputs, logits)
 
 
 def _task(shape: ModelShape) -> Task | None:

@@ -131,7 +131,13 @@ class Emit:
         self, operator: str, *inputs: Value | None, roles: tuple[str, ...], **attributes: Attribute
     ) -> tuple[Value, ...]:
         """Return the outputs of one of ONNX Runtime's own operators, one for every role."""
-        return values.node(operator, inputs, domain=MICROSOFT, attributes=attributes, roles=roles, path=self.path)
+        return self.of_domain(MICROSOFT, operator, *inputs, roles=roles, **attributes)
+
+    def of_domain(
+        self, domain: str, operator: str, *inputs: Value | None, roles: tuple[str, ...], **attributes: Attribute
+    ) -> tuple[Value, ...]:
+        """Return the outputs of an operator of another domain, one for every role."""
+        return values.node(operator, inputs, domain=domain, attributes=attributes, roles=roles, path=self.path)
 
     def either(
         self,

@@ -14,8 +14,10 @@ from export.lower_writing import lower_encoder, lower_writer
 from export.mobile import OPERATORS_FILE, to_ort
 from export.search_in_graph import lower_search
 from export.target import FileForm, Target
+from export.text_in_graph import text_graph
 from models.generation_settings import Generation
 from models.network import Network
+from models.tokenizing import Tokenizing
 
 ONNX_FILE: Final = "model.onnx"
 DECODER_FILE: Final = "decoder_model_merged.onnx"
@@ -25,13 +27,16 @@ ENCODER: Final = "encoder_model"
 @final
 @dataclass(frozen=True, slots=True)
 class GraphFile:
-    """The bytes of a model file, its name, and the files that go with it, of which one may be the `encoder`."""
+    """The bytes of a model file, its name, and the files that go with it, of which one may be the `encoder`. One that
+    `takes_texts` has the tokenizer in its graph.
+    """
 
     target: Target
     name: str
     data: bytes
     extra: Mapping[str, bytes] = field(default_factory=dict)
     encoder: str | None = None
+    takes_texts: bool = False
 
 
 def graph_file(network: Network, target: Target) -> GraphFile:
@@ -63,6 +68,14 @@ def _stored(models: Mapping[str, onnx.ModelProto], target: Target) -> GraphFile:
     first, *others = graphs
     extra |= {name: graphs[name] for name in others}
     return GraphFile(target, first, graphs[first], extra, next(iter(others), None))
+
+
+def text_graph_file(
+    network: Network, target: Target, tokenizing: Tokenizing, *, paired: bool, classes: bool
+) -> GraphFile:
+    """Return the model file of a network with its tokenizer in front; arguments and errors as of `text_graph`."""
+    graph = text_graph(network, target, tokenizing, paired=paired, classes=classes)
+    return GraphFile(target, ONNX_FILE, graph.SerializeToString(), takes_texts=True)
 
 
 def _graphs(network: Network, target: Target) -> dict[str, onnx.ModelProto]:

@@ -230,6 +230,11 @@ class _Worker:
         return times
 
 
+def _stored(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array as it is written for the worker: texts as characters, so that nothing has to be unpickled."""
+    return array.astype(str) if array.dtype == object else array
+
+
 @contextmanager
 def _worker(model: Path, calls: Sequence[Call], *, threads: int) -> Iterator[_Worker]:
     """Yield a warm process for `model`; it is ended on the way out."""
@@ -237,7 +242,9 @@ def _worker(model: Path, calls: Sequence[Call], *, threads: int) -> Iterator[_Wo
     command = [sys.executable, "-I", "-c", _START, json.dumps(sys.path)]
     with tempfile.TemporaryDirectory() as folder, line_process(command) as ask:
         arrays = Path(folder) / "calls.npz"
-        named: Any = {f"{at}/{name}": one for at, call in enumerate(calls) for name, one in call.arrays.items()}
+        named: Any = {
+            f"{at}/{name}": _stored(one) for at, call in enumerate(calls) for name, one in call.arrays.items()
+        }
         np.savez(arrays, **named)
         worker = _Worker(model, ask)
         warm_up = 1 if model.is_dir() else WARM_UP_CALLS  # a text is many calls

@@ -22,6 +22,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from export.session import feeds, open_session
+from export.text.ports import TEXT
 from models.errors import CompressError
 
 Feed = Mapping[str, Any]
@@ -38,13 +39,13 @@ def _read(path: str) -> list[dict[str, Any]]:
     return [calls[number] for number in sorted(calls)]
 
 
-def _loaded(model: Path, threads: int) -> tuple[Work, Callable[[Feed], Feed], list[str]]:
+def _loaded(model: Path, threads: int, *, texts: bool) -> tuple[Work, Callable[[Feed], Feed], list[str]]:
     """Return what makes a call, what prepares its arrays, and the names of the inputs."""
     if model.is_dir():
         from export.timed_writing import INPUT, text_writer  # what only writes is loaded by what writes
 
         return text_writer(model, threads=threads), dict, [INPUT]
-    session = open_session(model, threads=threads)
+    session = open_session(model, threads=threads, texts=texts)
     return partial(session.run, None), partial(feeds, session), [port.name for port in session.get_inputs()]
 
 
@@ -69,10 +70,11 @@ def _timed(work: Work, prepared: Sequence[Feed]) -> list[int]:
 def serve(incoming: TextIO, outgoing: TextIO) -> None:
     """Answer the requests of one measurement."""
     order = json.loads(incoming.readline())
+    calls = _read(order["calls"])
     before, start = _peak_bytes(), time.perf_counter_ns()
-    work, prepare, inputs = _loaded(Path(order["model"]), order["threads"])
+    work, prepare, inputs = _loaded(Path(order["model"]), order["threads"], texts=TEXT in calls[0])
     loaded = {"load_ns": time.perf_counter_ns() - start, "before": before}
-    prepared = [prepare(arrays) for arrays in _read(order["calls"])]
+    prepared = [prepare(arrays) for arrays in calls]
     _warm(work, prepared, order["warm_up"])
     # A collection in the middle of a call would be counted as the model's time.
     gc.disable()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx
 import torch
@@ -57,9 +59,19 @@ def lower(network: Network, target: Target) -> onnx.ModelProto:
     Raises:
         Unsupported: a module has no ONNX form, or the network writes.
     """
+    inputs = {port.name: Value(port) for port in input_ports(network)}
+    outputs = outputs_for(network, target, inputs)
+    return build(list(inputs.values()), outputs, opset=target.opset, name=network.shape.family)
+
+
+def outputs_for(network: Network, target: Target, inputs: Mapping[str, Value]) -> dict[Port, Value]:
+    """Return what the network's graph gives for values of its inputs, by their names.
+
+    Raises:
+        Unsupported: as `lower` raises.
+    """
     if network.shape.output is not None:
         raise Unsupported("a model that writes has no ONNX form in one step", where=f"a {network.shape.family} model")
-    inputs = {port.name: Value(port) for port in input_ports(network)}
     mask, read = inputs.get(MASK), [value for name, value in inputs.items() if name != MASK]
     emit = Emit(target, LOWERINGS, GROUPS)
     with torch.no_grad():
@@ -69,8 +81,7 @@ def lower(network: Network, target: Target) -> onnx.ModelProto:
         others = [by_batch(emit, states)] if ports[0].name == EMBEDDING else []
         if _answers_spans(network):
             others = [_one_label(emit, answers[0], number, end) for number, end in enumerate(SPAN)]
-        outputs = dict(zip(ports, (*answers, *others), strict=True))
-    return build(list(inputs.values()), outputs, opset=target.opset, name=network.shape.family)
+        return dict(zip(ports, (*answers, *others), strict=True))
 
 
 def _answers_spans(network: Network) -> bool:

@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from export.text.feeding import texts_to_feed
+from export.text.ports import PAIR, TEXT
 from models.errors import BadFile
 from models.files import digest_of, read_object
 
@@ -82,6 +84,11 @@ class Manifest(_Record):
         return self
 
     @property
+    def takes_texts(self) -> bool:
+        """Return whether the model's graph has its tokenizer in it."""
+        return any(port.name == TEXT for port in self.inputs)
+
+    @property
     def digest(self) -> str:
         """Return the digest of every file that a device uses: the page, which tells of measurements, may be written
         anew.
@@ -121,9 +128,12 @@ class PackedArray(_Record):
 class GoldenExample(_Record):
     """One text as numbers, or the normalised pixels of an image, and the logits that the model gives for it; or what is
     `written` for a text, each token the likeliest, and the logit of each; of a graph that searches the best text, and
-    its score where there is one.
+    its score where there is one. Of a model that takes texts, the `text` and its pair besides the numbers that its
+    tokenizer makes of them.
     """
 
+    text: str | None = None
+    text_pair: str | None = None
     input_ids: list[int] = []
     token_type_ids: list[int] = []
     written: list[int] = []
@@ -132,11 +142,14 @@ class GoldenExample(_Record):
 
     @staticmethod
     def of(inputs: Mapping[str, NDArray[Any]], logits: list[float]) -> GoldenExample:
-        """Return the example of a network's inputs, a batch of one without padding."""
+        """Return the example of a network's inputs, a batch of one without padding, with its texts if told."""
         if "pixel_values" in inputs:
             return GoldenExample(pixel_values=PackedArray.of(inputs["pixel_values"][0]), logits=logits)
         ids, kinds = (inputs[name][0].tolist() for name in ("input_ids", "token_type_ids"))
-        return GoldenExample(input_ids=ids, token_type_ids=kinds, logits=logits)
+        texts = {name: str(inputs[name][0]) for name in (TEXT, PAIR) if name in inputs}
+        return GoldenExample(
+            text=texts.get(TEXT), text_pair=texts.get(PAIR), input_ids=ids, token_type_ids=kinds, logits=logits
+        )
 
     @model_validator(mode="after")
     def _one_input(self) -> GoldenExample:
@@ -152,6 +165,8 @@ class GoldenExample(_Record):
         """
         if self.pixel_values is not None:
             return {"pixel_values": self.pixel_values.array()[None]}
+        if self.text is not None:
+            return dict(texts_to_feed(self.text, self.text_pair))
         if len(self.token_type_ids) != len(self.input_ids):
             raise BadFile("an example's lengths do not fit together or do not fit the model", where=GOLDEN_FILE)
         return {"input_ids": np.array([self.input_ids]), "token_type_ids": np.array([self.token_type_ids])}

@@ -13,7 +13,7 @@ from export.manifest import Golden
 
 LENGTHS: Final = (8, 16, 32, 64, 128, 256, 512)
 CALLS_PER_LENGTH: Final = 5
-TEXT: Final = "input_ids"
+IDS: Final = "input_ids"
 
 
 def timed_model(bundle: Bundle) -> Path:
@@ -34,10 +34,10 @@ def golden_calls(bundle: Bundle, golden: Golden) -> list[Call]:
 
 def random_calls(bundle: Bundle) -> list[Call]:
     """Return calls of random tokens in lengths that the model reads, several of each: how long a text takes depends on
-    its length alone. There are none for a model that writes, whose answer would be as long as it happens to be, and of
-    images, which are all of one size.
+    its length alone. There are none for a model that writes, whose answer would be as long as it happens to be, none of
+    images, which are all of one size, and none for a graph that takes texts: its golden ones are timed.
     """
-    shape, port = bundle.shape, next((port for port in bundle.manifest.inputs if port.name == TEXT), None)
+    shape, port = bundle.shape, next((port for port in bundle.manifest.inputs if port.name == IDS), None)
     if shape.output is not None or port is None:
         return []
     draw, time = np.random.default_rng(0), port.shape[-1]
@@ -51,4 +51,4 @@ def random_calls(bundle: Bundle) -> list[Call]:
 
 
 def _text(ids: list[int]) -> Call:
-    return Call(len(ids), {TEXT: np.array([ids], dtype=np.int64)})
+    return Call(len(ids), {IDS: np.array([ids], dtype=np.int64)})

@@ -10,7 +10,9 @@ import yaml
 from export.caches import SEQUENCES
 from export.card import Card
 from export.loader_code import in_other_libraries
+from export.manifest import Manifest
 from export.phone_code import on_a_phone
+from export.text.ports import LABEL
 from models.imaging import MODES
 from models.shape import ImageShape, ModelShape
 from models.task import Task
@@ -31,10 +33,10 @@ _HOLDS: Final = """\
 |---|---|
 {files}
 `compress verify .` checks all of it: digests, inputs and outputs, the golden outputs and the time. Without Python,
-`node verify.mjs` checks the digests, and the outputs and the time where `onnxruntime-node` is installed.
+`node verify.mjs` checks {without_python}.
 """
 _ANSWER: Final = """
-session = onnxruntime.InferenceSession("{model}", providers=["CPUExecutionProvider"])
+session = onnxruntime.InferenceSession("{model}", {options}providers=["CPUExecutionProvider"])
 logits, *others = session.run(None, {{port.name: arrays[port.name] for port in session.get_inputs()}})
 {reading}"""
 _WRITING: Final = """\
@@ -113,6 +115,15 @@ image = image.crop((left, top, left + crop["width"], top + crop["height"]))
 values = np.asarray(image, dtype=np.float32).reshape(image.height, image.width, -1) * settings["rescale_factor"]
 values = (values - np.float32(settings["image_mean"])) / np.float32(settings["image_std"])
 arrays = {{"pixel_values": values.transpose(2, 0, 1)[None].astype(np.float32)}}"""
+_TEXT_IN: Final = """\
+{reads_names}import numpy as np
+import onnxruntime
+from onnxruntime_extensions import get_library_path  # pip install onnxruntime-extensions
+{names}
+options = onnxruntime.SessionOptions()
+options.register_custom_ops_library(get_library_path())
+arrays = {{{arrays}}}"""
+_LABEL: Final = "label, probabilities = others\nprint(label[0], f'{probabilities.max():.1%}')"
 _TEXT: Final = '"What do you make of this?"'
 _PAIR: Final = '"Who wrote it?", "Ada wrote it in London."'
 
@@ -138,7 +149,7 @@ def _made_of(card: Card) -> str:
 def _use(card: Card) -> str:
     dynamic = "dynamic" in card.manifest.int8.values()
     return _USE.format(
-        limits=_limits(card.shape),
+        limits=_limits(card),
         why="its int8 scales are taken per call." if dynamic else "that is what it was made fast for.",
         code=_code(card),
     )
@@ -146,7 +157,9 @@ def _use(card: Card) -> str:
 
 def _holds(card: Card) -> str:
     files = "".join(f"| `{name}` | {what} |\n" for name, what in _FILES.items() if name in card.files)
-    return _HOLDS.format(files=files)
+    texts = "the digests alone, for no runtime there has operators that read texts"
+    numbers = "the digests, and the outputs and the time where `onnxruntime-node` is installed"
+    return _HOLDS.format(files=files, without_python=texts if card.manifest.takes_texts else numbers)
 
 
 # In the order of the page; one that has nothing to say of a bundle gives an empty text.
@@ -160,11 +173,27 @@ def _code(card: Card) -> str:
         return _SEARCHING.format(model=card.manifest.model, texts=SEQUENCES) if searches else _WRITING
     names = _NAMES if shape.labels else ""
     reading = "print(logits.shape)" if task is None else task.reading
+    if card.manifest.takes_texts:
+        chosen = any(port.name == LABEL for port in card.manifest.outputs)
+        arrays = _of_texts_as_they_are(card.manifest, "" if chosen else names)
+        reading = _LABEL if chosen else reading
+        return arrays + _ANSWER.format(model=card.manifest.model, options="options, ", reading=reading)
     arrays = _of_texts(shape, task, names) if shape.image is None else _of_images(shape.image, names)
-    return arrays + _ANSWER.format(model=card.manifest.model, reading=reading)
+    return arrays + _ANSWER.format(model=card.manifest.model, options="", reading=reading)
 
 
-def _limits(shape: ModelShape) -> str:
+def _of_texts_as_they_are(manifest: Manifest, names: str) -> str:
+    given = (f'"{port.name}": np.array(["What do you make of this?"], dtype=object)' for port in manifest.inputs)
+    return _TEXT_IN.format(reads_names="import json\n\n" if names else "", names=names, arrays=", ".join(given))
+
+
+def _limits(card: Card) -> str:
+    shape = card.shape
+    if card.manifest.takes_texts:
+        return (
+            f"The tokenizer is in the graph, which cuts texts to {shape.usable_positions} tokens and needs the package "
+            "`onnxruntime-extensions`. Run one text at a time:"
+        )
     if shape.output is not None:
         return f"It reads and writes up to {shape.usable_positions} tokens. Write one text at a time:"
     if shape.image is None:

@@ -21,10 +21,13 @@ from onnx import TensorProto, helper, numpy_helper
 from models.errors import Unsupported
 
 Array = NDArray[Any]
-Attribute = int | float | str | Sequence[int]
+Attribute = int | float | str | Sequence[int] | Sequence[str]
 Dims = tuple[int | str, ...]
 
 MICROSOFT = "com.microsoft"
+LEARNING = "ai.onnx.ml"  # the standard's own, of classical learning: tables of texts and numbers
+CONTRIB = "ai.onnx.contrib"  # onnxruntime-extensions
+_VERSIONS = {MICROSOFT: 1, LEARNING: 2, CONTRIB: 1}
 # The oldest IR version that holds operator sets up to 17 (onnx/docs/Versioning.md).
 IR_VERSION = 8
 _OWN_FILES = ("export/values.py", "export/emit.py")
@@ -292,7 +295,7 @@ def build(inputs: Sequence[Value], outputs: Mapping[Port, Value], *, opset: int,
         helper.make_graph(nodes, name, *infos, writing.weights),
         producer_name="compress-transformers",
         ir_version=IR_VERSION,
-        opset_imports=[helper.make_opsetid(domain, 1 if domain else opset) for domain in sorted(writing.domains)],
+        opset_imports=[helper.make_opsetid(domain, _VERSIONS.get(domain, opset)) for domain in sorted(writing.domains)],
     )
     return _checked(model, writing.lines)
 

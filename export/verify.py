@@ -9,9 +9,11 @@ from typing import Final, NamedTuple, final
 
 import numpy as np
 
-from export.bundle import CONFIG_FILE, Bundle, port_entries, tolerance_of
+from export.bundle import CONFIG_FILE, Bundle, port_entries
+from export.golden_answers import right_label, tolerance_of
 from export.manifest import GOLDEN_FILE, MANIFEST_FILE, Golden, Manifest, PortEntry, read_record
 from export.processor import Processor, processor
+from export.text.ports import LABEL
 from export.whole_graph import check_model
 from models.errors import BadFile, Mismatch
 from models.family import head_keys
@@ -86,7 +88,19 @@ def verified(checked: Checked) -> VerifyReport:
     if not worst <= golden.tolerance:
         what = f"golden example {int(np.argmax(gaps))} differs by {worst:.3g}, allowed {golden.tolerance:.3g}"
         raise Mismatch(what, where=str(where), fix=advice(bundle.manifest, processor()))
+    _check_named(bundle, golden)
     return VerifyReport(len(bundle.manifest.files), bundle.bytes, len(gaps), worst, golden.tolerance)
+
+
+def _check_named(bundle: Bundle, golden: Golden) -> None:
+    """Check that a graph which names its answer names the likeliest."""
+    if not bundle.manifest.takes_texts or all(port.name != LABEL for port in bundle.manifest.outputs):
+        return
+    labels, tolerance = bundle.shape.labels, golden.tolerance
+    for number, example in enumerate(golden.examples):
+        if not right_label(bundle.session, example, labels, tolerance):
+            what = f"the model names another label for golden example {number} than its logits"
+            raise BadFile(what, where=str(bundle.model), fix=EXPORT_AGAIN)
 
 
 def advice(manifest: Manifest, here: Processor) -> str:

@@ -232,6 +232,10 @@ class Tokenizing:
         texts: list[str] = self._tokenizer.decode_batch([list(row) for row in rows], skip_special_tokens=True)
         return texts
 
+    def pieces(self, row: Sequence[int]) -> list[str]:
+        """Return the pieces of token numbers, as the vocabulary writes them."""
+        return [str(self._tokenizer.id_to_token(number)) for number in row]
+
     def speller(self, before: Sequence[int] = ()) -> Callable[[int], str]:
         """Return what gives for each token of a text, one after another, the characters that are known with it: none in
         the middle of one. `before` are tokens that stand before the first.

@@ -11,6 +11,7 @@ import numpy as np
 
 from compress.settings import ExportSettings
 from compress.stage import Context, Output, Stage
+from compress.text_in import TextIn
 from export.bundle import Contents, write_bundle
 from export.graph_file import GraphFile, graph_file, search_file
 from export.graph_search import GraphSearch
@@ -55,15 +56,17 @@ def run(parent: Checkpoint, settings: ExportSettings, context: Context) -> Outpu
     """Return the bundle of `parent`.
 
     Raises:
-        BadInput: the model cannot have the lengths, or the page for browsers, that is asked for.
-        Mismatch: ONNX Runtime and PyTorch do not agree on the validation examples, or a page reads them otherwise.
-        Unsupported, BadInput: the search is to be in the graph, and no graph searches so.
+        BadInput: the model cannot have the lengths, the page for browsers or the search in the graph that is asked for.
+        Mismatch: ONNX Runtime and PyTorch do not agree on the validation examples, or a page, or the tokenizer in the
+            graph, reads a text otherwise.
+        Unsupported: the search, or the tokenizer, is to be in the graph, and has no form there.
     """
     network, target = parent.network(), TARGETS[settings.target]
     if settings.lengths:
         _check_lengths(parent, settings.lengths)
         target = target.at_lengths(settings.lengths)
     page = _page(parent, settings, context) if target.page else None
+    text_in = TextIn.compared(parent, target, context) if settings.text_in else None
     whole = _search_file(parent, network, target, context) if settings.search == "graph" else None
     graph = graph_file(network, target)
     data, tick = context.validation, context.progress
@@ -73,7 +76,12 @@ def run(parent: Checkpoint, settings: ExportSettings, context: Context) -> Outpu
         search = GraphSearch.open(parent.shape, parent.generation, whole.data, threads=1)
         examples = _singles(data, spread(data, SEARCH_EXAMPLES), tick)
         details["same_texts"] = same_texts(search, _sessions(network, graph), examples)
-    golden = _with_a_short_one([_single(data, row) for row in spread(data, settings.golden)], settings.lengths)
+    rows = spread(data, settings.golden)
+    golden = _with_a_short_one([_single(data, row) for row in rows], settings.lengths)
+    if text_in is not None:
+        golden = text_in.examples(rows)
+        whole = text_in.graph_file(network, graph, golden)
+        details["text_in"] = asdict(text_in.read_alike)
     contents = Contents.of(parent, whole or graph, golden)
     if page is not None:
         contents = replace(contents, page=page.files)

@@ -1,0 +1,64 @@
+"""What a recipe asks for and its model cannot do, said before anything is computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compress.recipe import Recipe, of_words_alone
+from compress.settings import ExportSettings
+from compress.text_in import check_text_in
+from export.page import prepare_page
+from export.target import TARGETS
+from models.checkpoint import Checkpoint
+from models.errors import BadInput, Unsupported
+from models.reading import tokenizer_of
+from models.targets import Writes
+from models.task import Task
+
+
+def check_words(recipe: Recipe, base: Checkpoint) -> None:
+    """Raise BadInput where a recipe asks for what only words have, and the model reads something else."""
+    for name in of_words_alone(recipe):
+        tokenizer_of(base.reader, wanted_by=name)
+
+
+def check_written(recipe: Recipe, task: Task) -> None:
+    """Raise Unsupported where a recipe asks for what is done to models that write nothing alone, and BadInput where it
+    asks for texts without what is to be written for them.
+    """
+    if task.writes is Writes.NOTHING:
+        return
+    unknown = {
+        "trim.recovery": recipe.trim and recipe.trim.recovery.epochs,
+        "quantize.compensate": recipe.quantize and recipe.quantize.compensate,
+        "distill.hidden_size": recipe.distill and recipe.distill.hidden_size,
+        "distill.norm": recipe.distill and recipe.distill.norm,
+    }
+    for where, asked in unknown.items():
+        if asked:
+            raise Unsupported("is for models that write nothing", where=where, fix="Leave it out.")
+    if recipe.data.foreign is not None and task.writes is Writes.ON:
+        raise BadInput(
+            "what a text goes on with is no answer of which could be said that it is the same",
+            where="data.foreign",
+            fix="Leave it out.",
+        )
+    lessons = {"distill": recipe.distill, "prune.recovery": recipe.prune and recipe.prune.recovery}
+    wanted = {f"{name}.copies": bool(settings and settings.copies) for name, settings in lessons.items()}
+    for where, asked in (wanted | {"data.extra": recipe.data.extra is not None}).items():
+        if asked:
+            raise BadInput("of these texts nothing says what to write", where=where, fix="Leave it out.")
+
+
+def check_export(settings: ExportSettings, base: Checkpoint, task: Task, *, paired: bool, cache: Path) -> None:
+    """Check that the bundle can be written; `paired` says whether a row has two texts.
+
+    Raises:
+        BadInput, BadFile: no page for browsers is made for such a model, or what it runs on is missing.
+        Unsupported: the tokenizer has no form in a graph, or what runs it is missing.
+    """
+    target = TARGETS[settings.target]
+    if target.page:
+        prepare_page(base.shape, task, cache)
+    if settings.text_in:
+        check_text_in(base, target, paired=paired)
