@@ -55,7 +55,7 @@ def judge(
                 teacher_bytes=teacher.bytes,
                 candidate_bytes=candidate.bytes,
                 min_ratio=gates.size.min_ratio,
-                max_bytes=None if gates.size.max_mb is None else int(gates.size.max_mb * BYTES_PER_MB),
+                max_bytes=None if gates.size.max_mb is None else round(gates.size.max_mb * BYTES_PER_MB),
             )
         )
     return verdicts

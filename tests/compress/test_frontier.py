@@ -122,7 +122,7 @@ def test_the_first_level_may_be_cut_further_than_later_ones() -> None:
 
 def test_a_first_speedup_is_none_of_weights(plain: dict[str, Any], tmp_path: Path) -> None:
     recipe = make_recipe(plain | {"search": {"max_drop": 99.0, "first_speedup": 2.0}}, where="test")
-    with pytest.raises(BadInput, match=r"search\.first_speedup.*share of weights"):
+    with pytest.raises(BadInput, match=r"search\.first_speedup.*share of the weights"):
         search(recipe, out=tmp_path / "runs", cache=tmp_path / "cache")
     assert not (tmp_path / "runs").exists()
 
