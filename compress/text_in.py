@@ -80,4 +80,5 @@ def _alone(parent: Checkpoint, target: Target, *, paired: bool) -> bytes:
     """Return the graph of a model's tokenizer without the model."""
     require_text_in(parent.shape, target)
     tokenizing = tokenizer_of(parent.reader, wanted_by=WHERE)
-    return tokens_graph(tokenizing, paired=paired, positions=parent.shape.usable_positions).SerializeToString()
+    graph = tokens_graph(tokenizing, paired=paired, positions=parent.shape.usable_positions)
+    return bytes(graph.SerializeToString())

@@ -46,7 +46,11 @@ class Buckets:
         return self._open[length]
 
     def run(self, arrays: Arrays) -> Floats:
-        """Return what the model gives for one text, by the smallest length that holds it, or by the free one."""
+        """Return what the model gives for one text, by the smallest length that holds it, or by the free one; without
+        lengths, for an image too.
+        """
+        if not self.lengths:
+            return self.run_at(None, arrays)
         tokens = arrays["input_ids"].shape[1]
         return self.run_at(next((length for length in self.lengths if length >= tokens), None), arrays)
 

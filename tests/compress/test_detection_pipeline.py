@@ -134,7 +134,7 @@ def test_objects_from_training_to_a_bundle_that_answers(detector: Done, tmp_path
     ]
     assert _share_found(bundle, folder / "validation") > 0.3
     assert "object-detection" in json.loads((directory / MANIFEST_FILE).read_text())["shape"]["head"]["task"]
-    assert json.loads((directory / "config.json").read_text())["architectures"] == ["ForObjectDetection"]
+    assert json.loads((directory / "config.json").read_text())["architectures"] == ["YolosForObjectDetection"]
     write_report(result, run)
     assert "map" in (run / "report.html").read_text()
     look = Look(data=plain["data"]["validation"], teacher=str(run / "0-train"), cache=tmp_path)
