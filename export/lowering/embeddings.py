@@ -97,6 +97,9 @@ def _positions(module: Embeddings, table: nn.Module, emit: Emit, ids: Value) -> 
         rows = table.weight.float() * table.weight_scale[:, None]
     else:
         rows = table.get_parameter("weight").data if isinstance(table, nn.Embedding) else table.get_buffer("weight")
-    usable = part.constant(rows[module.position_offset :, None, :], "weight")
-    length = part.node("Shape", ids, role="length", start=0, end=1)
-    return part.node("Slice", usable, part.integers([0], "first"), length, part.integers([0], "axis"), role="rows")
+    length, usable = part.node("Shape", ids, role="length", start=0, end=1), rows[module.position_offset :]
+    stretch = (part.integers([0], "first"), length, part.integers([0], "axis"))
+    if isinstance(table, SinusoidalPositions):  # in a file with a decoder both have these numbers, which then are one
+        flat = part.node("Slice", part.constant(usable, "weight"), *stretch, role="flat_rows")
+        return part.node("Unsqueeze", flat, part.integers([1], "batch"), role="rows")
+    return part.node("Slice", part.constant(usable[:, None, :], "weight"), *stretch, role="rows")
