@@ -5,12 +5,14 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import onnx
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from models.errors import BadFile
+
+if TYPE_CHECKING:  # a device that only answers and writes does without it
+    import onnx
 
 FORMS: Final = (".onnx", ".ort")
 _KEY: Final = b"location"  # of a tensor whose values lie elsewhere; whatever else a file says, it says this word
@@ -59,6 +61,8 @@ def _check_mark(path: Path) -> None:
 
 
 def _check_onnx(path: Path) -> None:
+    import onnx
+
     model = _read(path)
     _refuse_outside(model, path)
     try:
@@ -68,6 +72,8 @@ def _check_onnx(path: Path) -> None:
 
 
 def _read(path: Path) -> onnx.ModelProto:
+    import onnx
+
     try:
         return onnx.load(str(path), load_external_data=False)
     except DecodeError as error:
@@ -79,6 +85,8 @@ def _first_line(error: Exception) -> str:
 
 
 def _refuse_outside(model: onnx.ModelProto, path: Path) -> None:
+    import onnx
+
     for tensor in _tensors(model):
         if tensor.external_data or tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise BadFile(f"weights such as {tensor.name!r} lie outside the file", where=str(path))
@@ -86,6 +94,8 @@ def _refuse_outside(model: onnx.ModelProto, path: Path) -> None:
 
 def _tensors(message: Message) -> Iterator[Any]:
     """Yield every tensor in a message: initializers, sparse ones, attributes, those of subgraphs and of functions."""
+    import onnx
+
     for field, value in message.ListFields():
         if field.message_type is None:
             continue

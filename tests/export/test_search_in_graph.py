@@ -126,7 +126,7 @@ def test_nothing_is_chosen_in_a_round_and_an_encoder_is_read_once() -> None:
 
 def test_waves_of_positions_stand_once_in_a_file() -> None:
     shape = SHAPES["marian"]
-    held = lower_search(random_network(shape), HOW, CPU).graph.initializer
+    held = lower_search(random_network(shape), replace(HOW, end=(2,)), CPU).graph.initializer
     waves = [one.dims for one in held if {shape.max_positions, shape.hidden_size} <= set(one.dims)]
     assert waves == [[shape.max_positions, shape.hidden_size]]
 
