@@ -19,7 +19,7 @@ class Reach:
     `mask` (batch, all), where there is one, holds 1 for tokens and 0 for padding of those written and to be written;
     `source_mask` (batch, source) that of an encoder's states. `places` (batch, new), where given, are the numbers of
     the new tokens, else they count what was written. With `alone` one token is new in every call, and reads all that
-    was written: there is no mask then.
+    was written: there is no mask then, and empty caches have the batch's rows, which those of some hosts have not.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Reach:
         first, self.one = emit.node("Squeeze", past, role="first"), self._number(1)
         self.index = self._counted(self._number(0), self.every, "index")  # (all,)
         self.readers = self._counted(first, self.every, "readers")  # (new,)
-        self.past, self.given = past, places
+        self.past, self.given, self.alone = past, places, alone
         self.places = self._axes(self.readers, 0, role="places") if places is None else places
         across, down = self._axes(self.index, 0, role="index_across"), self._axes(self.readers, 1, role="readers_down")
         self.apart = emit.node("Sub", across, down, role="apart")  # (new, all), negative before the reader

@@ -84,7 +84,7 @@ def _attended(module: Attention, emit: Emit, hidden: Value, reach: Reach, past: 
     if module.heads == 0:
         return emit.alone(module, "output"), Kept(*_empty(emit, past.key, reach))
     read = emit.children(module, ("query", "key", "value"), hidden)
-    if emit.target.microsoft and module.heads == module.key_heads:
+    if reach.alone and emit.target.microsoft and module.heads == module.key_heads:
         context, own = _at_once(module, emit, read, reach, past)
         return emit.child(module, "output", context), own
     counts = (module.heads, module.key_heads, module.key_heads)
