@@ -9,30 +9,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from export.bundle import Bundle
 from export.lower import lower
 from export.parity import bound_for, compare
-from export.session import Arrays
 from export.target import CPU
 from models.checkpoint import Checkpoint
 from models.columns import Wanted
-from models.encoded import Encoded
 from models.encoding import encode
 from models.errors import Mismatch
 from models.shape import CLASSIFICATION
 from models.tasks import task_named
-
-
-def singles(data: Encoded) -> Iterator[Arrays]:
-    """Yield the runtime's inputs, one text at a time."""
-    for row in range(len(data)):
-        yield {name: value.numpy() for name, value in data.batch(np.asarray([row])).inputs.items()}
 
 
 def main() -> None:
@@ -59,7 +49,7 @@ def main() -> None:
         longest = checkpoint.shape.usable_positions
         data = encode(table, reader, None, max_length=longest, cache=given.cache)
         model = lower(network, CPU).SerializeToString() if bundle is None else bundle.model
-        parity = compare(network, model, singles(data))
+        parity = compare(network, model, map(data.single, range(len(data))))
         try:
             parity.check(bound_for(network))
             verdict = "holds"

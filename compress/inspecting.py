@@ -87,11 +87,10 @@ def inspect_model(source: str) -> dict[str, Any]:
 def _providers(bundle: Bundle) -> dict[str, Any]:
     """Return for each model file what the execution providers of phones would take of it, at its longest length."""
     manifest = bundle.manifest
-    files = [manifest.model, *([] if manifest.encoder is None else [manifest.encoder])]
     sizes = sizes_at(manifest.lengths[-1]) if manifest.lengths else {}
     return {
         name: {share.provider.name: share.to_json() for share in shares_of(inside(bundle.directory, name), sizes)}
-        for name in files
+        for name in manifest.models
     }
 
 

@@ -42,14 +42,7 @@ def same_rows(data: Encoded, reference: Encoded, rows: npt.NDArray[np.int64]) ->
 
 def calls(data: Encoded, rows: npt.NDArray[np.int64], *, texts: bool = False) -> list[Call]:
     """Return the calls of these rows, each alone, in numbers or as the `texts` themselves."""
-    found = []
-    for row in rows:
-        if texts:
-            found.append(Call(int(data.lengths[row]), row_texts(data, int(row))))
-            continue
-        batch = data.batch(np.asarray([row]))
-        found.append(Call(batch.mask.shape[1], {name: value.numpy() for name, value in batch.inputs.items()}))
-    return found
+    return [Call(int(data.lengths[row]), row_texts(data, int(row)) if texts else data.single(int(row))) for row in rows]
 
 
 @contextmanager

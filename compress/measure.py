@@ -16,7 +16,8 @@ from compress.goal_settings import MeasureSettings
 from compress.machine import calls, environment, same_rows, timed_rows
 from compress.record import Figure, Latency, Measurement
 from compress.statistics import metric_interval
-from export.bundle import Bundle, Contents, write_bundle
+from export.bundle import Bundle
+from export.contents import Contents, write_bundle
 from export.graph_file import graph_file
 from export.latency import Call, LatencyComparison
 from export.latency import compare as compare_latency

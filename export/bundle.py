@@ -3,95 +3,37 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime
 
 from export.card import Card
-from export.golden_answers import Answering, answered_example, answering_gap, tolerance_of
-from export.golden_writing import searched_example, searching_gap, writing_gap, written_example
-from export.graph_search import FIX, GraphSearch, searches
+from export.golden_answers import Answering, answering_gap
+from export.golden_writing import searching_gap, writing_gap
+from export.graph_search import FIX, GraphSearch
 from export.lengths import Buckets
-from export.loader_config import loader_config
-from export.manifest import (
-    FORMAT,
-    GOLDEN_FILE,
-    MANIFEST_FILE,
-    README_FILE,
-    FileEntry,
-    Golden,
-    GoldenExample,
-    Manifest,
-    PortEntry,
-    read_record,
-)
-from export.page import is_of_page
-from export.readme import readme
+from export.manifest import MANIFEST_FILE, GoldenExample, Manifest, is_of_page, read_record
 from export.runtime_steps import WriterSessions, writer_sessions
 from export.session import Floats, open_session, run
 from export.text.feeding import row_texts, texts_to_feed
-from export.verifier import VERIFIER_FILE, verifier
 from export.whole_graph import check_weights_inside
 from models.errors import BadFile, BadInput
-from models.files import check_no_links, digest_files, inside, read_object, write_bytes, write_json, write_text
-from models.generation_settings import GENERATION_CONFIG, GENERATION_FILE, Generation, written_generation
+from models.files import check_no_links, inside, read_object
+from models.generation_settings import GENERATION_FILE, Generation
 from models.progress import Progress, silent
 from models.reading import Arrays, Reader, load_reader, tokenizer_of
-from models.sentence_transformers import write_modules
 from models.shape import ModelShape
 from models.task import THRESHOLD, Answer, Given, Task
 from models.tasks import task_named
 from models.tokenizing import Tokenizing
 
-if TYPE_CHECKING:  # they load torch, which a device does not have
-    from export.graph_file import GraphFile
-    from models.checkpoint import Checkpoint
+if TYPE_CHECKING:  # it loads torch, which a device does not have
     from models.encoded import Encoded
-
-CONFIG_FILE: Final = "config.json"
-_PACKAGES: Final = ("compress-transformers", "onnx", "onnxruntime", "onnxruntime-extensions", "torch")
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """Everything a bundle is written from; `examples` are inputs for `golden.json`, each a batch of one. `projection`
-    is what `Checkpoint.projection` returns, `config` what `Checkpoint.loader_config` does. Of a model that writes,
-    `generation` says how. `page` are the files of a page for browsers.
-    """
-
-    shape: ModelShape
-    reader: Reader
-    graph: GraphFile
-    examples: Sequence[Arrays]
-    parameters: int
-    lineage: Sequence[Mapping[str, Any]] = ()
-    measurements: Mapping[str, Any] | None = None
-    projection: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
-    generation: Generation | None = None
-    config: Mapping[str, Any] | None = None
-    page: Mapping[str, bytes] = field(default_factory=dict)
-
-    @staticmethod
-    def of(checkpoint: Checkpoint, graph: GraphFile, examples: Sequence[Arrays]) -> Contents:
-        """Return what a bundle of this checkpoint and its graph holds."""
-        return Contents(
-            shape=checkpoint.shape,
-            reader=checkpoint.reader,
-            graph=graph,
-            examples=examples,
-            parameters=checkpoint.parameters,
-            projection=checkpoint.projection(),
-            generation=checkpoint.generation,
-            config=checkpoint.loader_config,
-        )
 
 
 @final
@@ -111,18 +53,18 @@ class Bundle:
                 name that leads elsewhere.
         """
         manifest = read_record(Manifest, directory / MANIFEST_FILE)
-        for model in (manifest.model, *([] if manifest.encoder is None else [manifest.encoder])):
+        for model in manifest.models:
             if model not in manifest.files:
                 raise BadFile(f"the model {model!r} is not among its files", where=str(directory / MANIFEST_FILE))
         check_no_links(directory, {*manifest.files, *(file.name for file in directory.iterdir() if file.is_symlink())})
         return Bundle(directory, manifest)
 
-    @property
+    @cached_property
     def model(self) -> Path:
         """Return the path of the model file; BadFile where it keeps weights elsewhere."""
         return self._graph(self.manifest.model)
 
-    @property
+    @cached_property
     def encoder(self) -> Path | None:
         """Return the path of the encoder of a model that writes behind one, as `model` does."""
         return None if self.manifest.encoder is None else self._graph(self.manifest.encoder)
@@ -156,7 +98,7 @@ class Bundle:
     @property
     def card(self) -> Card:
         """Return what the bundle's page is made from."""
-        return Card(self.manifest, self.shape, _task(self.shape), {*self.manifest.files, MANIFEST_FILE})
+        return Card(self.manifest, self.shape, task_of(self.shape), {*self.manifest.files, MANIFEST_FILE})
 
     @property
     def takes_texts(self) -> bool:
@@ -181,7 +123,7 @@ class Bundle:
     @property
     def searches(self) -> bool:
         """Return whether the model writes whole texts by itself, its search being in its graph."""
-        return searches({port.name for port in self.manifest.outputs})
+        return self.manifest.searches
 
     def search(self, *, threads: int = 1) -> GraphSearch:
         """Return the search in the graph; BadFile where the runtime does not read it."""
@@ -235,7 +177,7 @@ class Bundle:
             BadInput: the model has no head, the texts cannot be encoded, or a file holds no image.
             Unsupported: the head is for a task that is not known.
         """
-        task = _task(self.shape)
+        task = task_of(self.shape)
         if task is None:
             fix = "Write with `compress.Generator`." if self.shape.output is not None else None
             raise BadInput("the model has no head to answer with", where=str(self.directory), fix=fix)
@@ -274,7 +216,7 @@ class Bundle:
         """
         if self.takes_texts:
             return row_texts(data, row)
-        return {name: value.numpy() for name, value in data.batch(np.array([row])).inputs.items()}
+        return data.single(row)
 
     def _graph(self, name: str) -> Path:
         path = inside(self.directory, name)
@@ -293,90 +235,6 @@ class Bundle:
         return [partial(run, self.session), *(partial(self.buckets.run_at, length) for length in held)]
 
 
-def write_bundle(directory: Path, contents: Contents) -> Bundle:
-    """Write a bundle into an existing, empty directory and return it opened.
-
-    Raises:
-        BadInput: the directory is not empty.
-        BadFile: the runtime does not read the model.
-        Mismatch: the model gives values that are not finite.
-    """
-    if any(directory.iterdir()):
-        raise BadInput("a bundle is written into an empty directory", where=str(directory))
-    graph, shape = contents.graph, contents.shape
-    for name, data in {graph.name: graph.data, **graph.extra, **contents.page}.items():
-        write_bytes(inside(directory, name), data)
-    contents.reader.shipped(token_types=shape.type_vocab_size > 0).save(directory)
-    write_bytes(directory / VERIFIER_FILE, verifier())
-    write_json(directory / CONFIG_FILE, loader_config(shape, contents.config))
-    if not graph.takes_texts:  # sentence-transformers tokenizes itself
-        write_modules(directory, shape, contents.projection)
-    if contents.generation is not None:
-        write_json(directory / GENERATION_FILE, contents.generation.to_json())
-        write_json(directory / GENERATION_CONFIG, written_generation(contents.generation, pad=shape.pad_token_id))
-    session = open_session(directory / graph.name, threads=1, texts=graph.takes_texts)
-    golden = Golden(
-        format=FORMAT, tolerance=tolerance_of(shape), examples=_golden_examples(directory, session, contents)
-    )
-    write_json(directory / GOLDEN_FILE, golden.model_dump(exclude_defaults=True))
-    manifest = Manifest(
-        format=FORMAT,
-        target=graph.target.name,
-        opset=graph.target.opset,
-        model=graph.name,
-        files={},
-        inputs=port_entries(session.get_inputs()),
-        outputs=port_entries(session.get_outputs()),
-        parameters=contents.parameters,
-        int8={path: form.value for path, form in shape.int8},
-        shape=shape.to_json(),
-        lineage=[dict(step) for step in contents.lineage],
-        measurements=dict(contents.measurements or {}),
-        versions=_versions(),
-        encoder=graph.encoder,
-        lengths=list(graph.target.lengths),
-    )
-    present = {file.name for file in directory.iterdir()} | {MANIFEST_FILE}
-    write_text(directory / README_FILE, readme(Card(manifest, shape, _task(shape), present)))
-    listed = {name: FileEntry(sha256=sha, bytes=size) for name, (sha, size) in digest_files(directory).items()}
-    manifest = manifest.model_copy(update={"files": listed})
-    write_json(directory / MANIFEST_FILE, manifest.model_dump(exclude_defaults=True))
-    return Bundle.open(directory)
-
-
-def port_entries(ports: Sequence[Any]) -> list[PortEntry]:
-    """Return inputs or outputs of a session as the manifest writes them."""
-    return [
-        PortEntry(name=port.name, dtype=port.type.removeprefix("tensor(").removesuffix(")"), shape=list(port.shape))
-        for port in ports
-    ]
-
-
-def _golden_examples(directory: Path, session: onnxruntime.InferenceSession, contents: Contents) -> list[GoldenExample]:
-    shape, encoder = contents.shape, contents.graph.encoder
-    if shape.output is None:
-        return [answered_example(session, example) for example in contents.examples]
-    if contents.generation is None:
-        raise BadInput("nothing says how the model writes", where=f"a {shape.family} model")
-    sources = [example["input_ids"][0].tolist() for example in contents.examples]
-    if searches({port.name for port in session.get_outputs()}):
-        search = GraphSearch(shape, contents.generation, session)
-        return [searched_example(search, source) for source in sources]
-    sessions = writer_sessions(
-        shape, directory / contents.graph.name, None if encoder is None else directory / encoder, threads=1
-    )
-    return [written_example(sessions, source, contents.generation) for source in sources]
-
-
-def _task(shape: ModelShape) -> Task | None:
+def task_of(shape: ModelShape) -> Task | None:
+    """Return the task of a model's head; None where it has none."""
     return None if shape.head is None else task_named(shape.head.task)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

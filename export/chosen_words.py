@@ -9,6 +9,7 @@ from onnx import TensorProto
 
 from export.emit import Emit
 from export.values import Carried, Port, Value
+from models.beams import NEVER, candidates
 from models.generation_settings import Ending, Generation
 
 NOT = np.float32(-np.inf)
@@ -57,7 +58,7 @@ class Choice:
 
     def __init__(self, emit: Emit, settings: Generation, *, words: int, pad: int, room: Value) -> None:
         self.emit, self.settings, self.words, self.pad, self.room = emit, settings, words, pad, room
-        self.wanted = min(max(2, 1 + len(settings.end)) * settings.beams, settings.beams * words)
+        self.wanted = candidates(settings, words)
 
     def greedy(self, one: Round) -> tuple[Value]:
         """Return the text (1, time) of the likeliest words, with the one that ends it."""
@@ -98,7 +99,7 @@ class Choice:
     def _begun(self) -> Beams:
         """Return the beams of nothing: the first runs alone, as the others would write what it writes."""
         beams = self.settings.beams
-        scores = np.array([0.0] + [-1e9] * (beams - 1), dtype=np.float32)[:, None, None]
+        scores = np.array([0.0] + [NEVER] * (beams - 1), dtype=np.float32)[:, None, None]
         none = self.emit.constant(np.zeros((beams, 0), dtype=np.int64), "nothing_written")
         marks = self.emit.constant(np.full(beams, NOT, dtype=np.float32), "no_marks")
         return Beams(none, self.emit.constant(scores, "first_scores"), none, marks)

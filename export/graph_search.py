@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from export.caches import IDS, MASK, MOST, SEQUENCES
+from export.caches import IDS, MASK, MOST
 from export.session import open_session
 from models.beams import Hypothesis
 from models.errors import BadInput
@@ -21,11 +21,6 @@ from models.shape import ModelShape
 
 Array = NDArray[Any]
 FIX: Final = "Export it with its search on the host to write otherwise: export.search host."
-
-
-def searches(outputs: Collection[str]) -> bool:
-    """Return whether a graph with outputs of these names searches by itself."""
-    return SEQUENCES in outputs
 
 
 @final

@@ -30,7 +30,7 @@ from export.lowering import GROUPS, LOWERINGS
 from export.lowering.embeddings import scaled_states, written_embeddings
 from export.lowering.network import by_batch, states_of
 from export.lowering.quantized import quantized_words
-from export.reach import Reach
+from export.reach import Given, Reach
 from export.step import Kept, Memory, Step, lower_step
 from export.target import Target
 from export.values import Port, Value, build
@@ -110,15 +110,8 @@ def _present(port: CachePort) -> Port:
 def _outputs(network: Network, emit: Emit, given: dict[str, Value]) -> dict[Port, Value]:
     shape, layers = network.shape, cache_ports(network.shape)
     past = emit.node("Shape", given[layers[0].key.past], role="past", start=2, end=3)
-    reach = Reach(
-        shape,
-        emit,
-        given[IDS],
-        past,
-        mask=given.get(MASK),
-        source_mask=given.get(SOURCE_MASK),
-        places=given.get(PLACES),
-    )
+    asked = Given(given[IDS], past, given.get(MASK), given.get(SOURCE_MASK), given.get(PLACES))
+    reach = Reach(shape, emit, asked)
     read: list[tuple[Kept, Memory | None]] = []
     for ports in layers:
         memory = None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from export.caches import SEQUENCES
 from export.text.feeding import texts_to_feed
 from export.text.ports import PAIR, TEXT
 from models.errors import BadFile
@@ -30,8 +31,16 @@ FORMAT: Final = 1
 MANIFEST_FILE: Final = "manifest.json"
 GOLDEN_FILE: Final = "golden.json"
 README_FILE: Final = "README.md"
+CONFIG_FILE: Final = "config.json"
+PAGE_FILE: Final = "index.html"
+PAGE_FOLDER: Final = "web"
 MAX_GOLDEN: Final = 1000
 MAX_BYTES: Final = 1 << 26  # of an array of an example, unpacked
+
+
+def is_of_page(name: str) -> bool:
+    """Return whether a file of a bundle is part of the page for browsers, and not the model's."""
+    return name == PAGE_FILE or name.startswith(f"{PAGE_FOLDER}/")
 
 
 class _Record(BaseModel):
@@ -51,6 +60,14 @@ class PortEntry(_Record):
     name: str
     dtype: str
     shape: list[str | int]
+
+
+def port_entries(ports: Sequence[Any]) -> list[PortEntry]:
+    """Return inputs or outputs of a session as the manifest writes them."""
+    return [
+        PortEntry(name=port.name, dtype=port.type.removeprefix("tensor(").removesuffix(")"), shape=list(port.shape))
+        for port in ports
+    ]
 
 
 class Manifest(_Record):
@@ -87,6 +104,16 @@ class Manifest(_Record):
     def takes_texts(self) -> bool:
         """Return whether the model's graph has its tokenizer in it."""
         return any(port.name == TEXT for port in self.inputs)
+
+    @property
+    def searches(self) -> bool:
+        """Return whether the model's graph writes whole texts by itself."""
+        return any(port.name == SEQUENCES for port in self.outputs)
+
+    @property
+    def models(self) -> list[str]:
+        """Return the names of the model's files: one, or two with an encoder."""
+        return [self.model, *([] if self.encoder is None else [self.encoder])]
 
     @property
     def digest(self) -> str:

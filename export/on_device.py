@@ -8,12 +8,12 @@ from typing import Final
 import numpy as np
 
 from export.bundle import Bundle
+from export.caches import IDS
 from export.latency import Call
 from export.manifest import Golden
 
 LENGTHS: Final = (8, 16, 32, 64, 128, 256, 512)
 CALLS_PER_LENGTH: Final = 5
-IDS: Final = "input_ids"
 
 
 def timed_model(bundle: Bundle) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, final
 
 from export.difficult import DIFFICULT
+from export.manifest import PAGE_FILE, PAGE_FOLDER
 from export.npm import RUNTIME, TOKENIZERS, WHERE, command, package_files
 from models.errors import BadInput, Mismatch
 from models.reading import Reader, tokenizer_of
@@ -18,8 +19,6 @@ from models.shape import ModelShape
 from models.task import Shows, Task
 from models.tokenizing import Encoding, Tokenizing
 
-PAGE_FILE: Final = "index.html"
-FOLDER: Final = "web"
 SETTINGS_FILE: Final = "page.json"
 _SITE: Final = Path(__file__).with_name("site")
 _OURS: Final = (
@@ -54,11 +53,6 @@ class Page:
     files: Mapping[str, bytes]
     texts: int
     otherwise: Sequence[str]
-
-
-def is_of_page(name: str) -> bool:
-    """Return whether a file of a bundle is a page's, and not the model's."""
-    return name == PAGE_FILE or name.startswith(f"{FOLDER}/")
 
 
 def check_page(shape: ModelShape, task: Task | None) -> None:
@@ -114,7 +108,7 @@ def make_page(
         _shown(read[one]) for one in (*range(min(shown, len(given))), *range(len(given), len(read))) if one not in wrong
     ]
     settings = json.dumps({**told, "texts": kept}, ensure_ascii=False, separators=(",", ":")).encode()
-    files = {f"{FOLDER}/{name}": data for name, data in (own | fetched | {SETTINGS_FILE: settings}).items()}
+    files = {f"{PAGE_FOLDER}/{name}": data for name, data in (own | fetched | {SETTINGS_FILE: settings}).items()}
     page = {PAGE_FILE: (_SITE / PAGE_FILE).read_bytes()}
     return Page(page | files, len(read) - len(wrong), [read[number]["text"] for number in wrong])
 

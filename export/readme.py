@@ -169,8 +169,7 @@ SECTIONS: Final[tuple[Callable[[Card], str], ...]] = (_use, in_other_libraries, 
 def _code(card: Card) -> str:
     shape, task = card.shape, card.task
     if shape.output is not None:
-        searches = SEQUENCES in {port.name for port in card.manifest.outputs}
-        return _SEARCHING.format(model=card.manifest.model, texts=SEQUENCES) if searches else _WRITING
+        return _SEARCHING.format(model=card.manifest.model, texts=SEQUENCES) if card.manifest.searches else _WRITING
     names = _NAMES if shape.labels else ""
     reading = "print(logits.shape)" if task is None else task.reading
     if card.manifest.takes_texts:

@@ -17,7 +17,7 @@ from export.chosen_words import Choice, Round
 from export.emit import Emit
 from export.lower_writing import encoded_states, lower_tokens
 from export.lowering import GROUPS, LOWERINGS
-from export.reach import Reach
+from export.reach import Given, Reach
 from export.step import Kept, remembered
 from export.target import Target
 from export.values import Carried, Port, Value, build
@@ -132,7 +132,8 @@ def _round_of(network: Network, emit: Emit, begun: _Begun) -> Round:
     places = search.node("Unsqueeze", number, search.integers([0, 1], "axes"), role="places") if behind else None
     kept = None if behind else search.constant(np.array(1, dtype=np.int64), "one")
     time = search.node("Shape", past[0].key, role="time", start=2, end=3)
-    reach = Reach(network.shape, search, tokens, time, mask=None, source_mask=begun.mask, places=places, alone=behind)
+    asked = Given(tokens, time, source_mask=begun.mask, places=places)
+    reach = Reach(network.shape, search, asked, alone=behind)
     logits, steps = lower_tokens(network, emit, tokens, reach, list(zip(past, begun.memories, strict=True)), kept)
     caches = []
     for ports, given, step in zip(layers, past, steps, strict=True):

@@ -18,6 +18,8 @@ from models.block import Block
 from models.layers.attention import Attention, DistanceBias
 from models.layers.cross_attention import CrossAttention
 
+PRESENT = ("context", "present_key", "present_value")  # what ONNX Runtime's attention gives
+
 
 class Kept(NamedTuple):
     """Keys and values, both (batch, heads of keys, time, size)."""
@@ -84,7 +86,7 @@ def _attended(module: Attention, emit: Emit, hidden: Value, reach: Reach, past: 
     if module.heads == 0:
         return emit.alone(module, "output"), Kept(*_empty(emit, past.key, reach))
     read = emit.children(module, ("query", "key", "value"), hidden)
-    if reach.alone and emit.target.microsoft and module.heads == module.key_heads:
+    if reach.alone and emit.target.microsoft and module.heads == module.key_heads and module.rotary is None:
         context, own = _at_once(module, emit, read, reach, past)
         return emit.child(module, "output", context), own
     counts = (module.heads, module.key_heads, module.key_heads)
@@ -109,51 +111,25 @@ def _attended(module: Attention, emit: Emit, hidden: Value, reach: Reach, past: 
 
 
 def _at_once(module: Attention, emit: Emit, read: list[Value], reach: Reach, past: Kept) -> tuple[Value, Kept]:
-    """Return what `_attended` does before the output projection, by one operator: of a small network, a step costs
-    about as much as it has nodes.
+    """Return what `_attended` does before the output projection where one token is new, by one operator: of a small
+    network, a step costs about as much as it has nodes.
     """
-    query, key, value = read
-    if module.rotary is not None:
-        turn = reach.turn(module.rotary, module.head_size)
-        query, key = (_turned_flat(module, emit, part, turn, name) for name, part in (("query", query), ("key", key)))
     bias = None
     if module.relative is not None:
         by_head = _bias(module.relative, emit.at("relative"), reach.distances(), (module.heads, 1))
         bias = emit.node("Unsqueeze", by_head, emit.integers([0], "axis"), role="bias")
-    context, *own = _multi_head(
-        module,
-        emit,
-        query,
-        key,
-        value,
-        None,
-        reach.written,
-        bias,
-        *past,
-        roles=("context", "present_key", "present_value"),
-        unidirectional=1,
-    )
+    context, *own = _multi_head(module, emit, *read, None, None, bias, *past, roles=PRESENT)
     return context, Kept(*own)
 
 
 def _multi_head(
-    module: Attention | CrossAttention,
-    emit: Emit,
-    *inputs: Value | None,
-    roles: tuple[str, ...],
-    unidirectional: int = 0,
+    module: Attention | CrossAttention, emit: Emit, *inputs: Value | None, roles: tuple[str, ...]
 ) -> tuple[Value, ...]:
     """Return what ONNX Runtime's MultiHeadAttention gives for query (batch, new, width), keys and values as that or by
     head, no bias, a mask (batch, time), what is added to scores (1, heads, new, time), and keys and values of before.
     """
-    scale = 1 / math.sqrt(module.head_size) if module.scale is None else module.scale
     return emit.several_of_microsoft(
-        "MultiHeadAttention",
-        *inputs,
-        roles=roles,
-        num_heads=module.heads,
-        scale=scale,
-        unidirectional=unidirectional,
+        "MultiHeadAttention", *inputs, roles=roles, num_heads=module.heads, scale=_scale(module)
     )
 
 
@@ -179,14 +155,6 @@ def _turned(module: Attention, emit: Emit, heads: Value, turn: tuple[Value, Valu
     along = emit.node("Mul", heads, turn[0], role=f"{name}_along")
     across = emit.node("Mul", exchanged, turn[1], role=f"{name}_across")
     return emit.node("Add", along, across, role=f"{name}_turned")
-
-
-def _turned_flat(module: Attention, emit: Emit, flat: Value, turn: tuple[Value, Value], name: str) -> Value:
-    """Return (batch, new, heads * size) turned."""
-    split = emit.integers([0, 0, module.heads, module.head_size], "by_head")
-    heads = _turned(module, emit, emit.node("Reshape", flat, split, role=f"{name}_heads"), turn, name)
-    joined = emit.integers([0, 0, module.heads * module.head_size], "joined")
-    return emit.node("Reshape", heads, joined, role=f"{name}_turned_flat")
 
 
 def _added(module: Attention, emit: Emit, reach: Reach) -> Value | None:
@@ -243,7 +211,7 @@ def _gathered(module: Attention | CrossAttention, emit: Emit, query: Value, read
 
 
 def _scores(module: Attention | CrossAttention, emit: Emit, query: Value, key: Value) -> Value:
-    scale = 1 / math.sqrt(module.head_size) if module.scale is None else module.scale
+    scale = _scale(module)
     if emit.target.microsoft:
         return emit.microsoft("FusedMatMul", query, key, role="scores", alpha=scale, transB=1)
     # What is turned is the query and the scores, which are small, and not the keys.
@@ -251,6 +219,10 @@ def _scores(module: Attention | CrossAttention, emit: Emit, query: Value, key: V
     product = emit.node("MatMul", key, asked, role="product")
     by_query = emit.node("Transpose", product, role="product_by_query", perm=[0, 1, 3, 2])
     return emit.node("Mul", by_query, emit.constant(np.array(scale, dtype=np.float32), "scale"), role="scores")
+
+
+def _scale(module: Attention | CrossAttention) -> float:
+    return 1 / math.sqrt(module.head_size) if module.scale is None else module.scale
 
 
 def _joined(module: Attention | CrossAttention, emit: Emit, by_head: Value) -> Value:
@@ -300,13 +272,13 @@ def _crossed_at_once(
         (alone,) = _multi_head(module, emit, query, *memory, None, reach.source_tokens, roles=("context",))
         return alone, None
     read = emit.children(module, ("key", "value"), memory.states)
-    mask, roles = reach.source_tokens, ("context", "present_key", "present_value")
+    mask = reach.source_tokens
     context, *kept = emit.either(
         memory.cached,
-        [*_multi_head(module, emit, query, *memory.past, None, mask, roles=roles[:1]), *_unread(module, emit)],
-        _multi_head(module, emit, query, *read, None, mask, roles=roles),
+        [*_multi_head(module, emit, query, *memory.past, None, mask, roles=PRESENT[:1]), *_unread(module, emit)],
+        _multi_head(module, emit, query, *read, None, mask, roles=PRESENT),
         outside=[query, memory.states, *memory.past, *([] if mask is None else [mask])],
-        roles=roles,
+        roles=PRESENT,
     )
     return context, Kept(*kept)
 

@@ -9,9 +9,18 @@ from typing import Final, NamedTuple, final
 
 import numpy as np
 
-from export.bundle import CONFIG_FILE, Bundle, port_entries
+from export.bundle import Bundle
 from export.golden_answers import right_label, tolerance_of
-from export.manifest import GOLDEN_FILE, MANIFEST_FILE, Golden, Manifest, PortEntry, read_record
+from export.manifest import (
+    CONFIG_FILE,
+    GOLDEN_FILE,
+    MANIFEST_FILE,
+    Golden,
+    Manifest,
+    PortEntry,
+    port_entries,
+    read_record,
+)
 from export.processor import Processor, processor
 from export.text.ports import LABEL
 from export.whole_graph import check_model
@@ -125,9 +134,8 @@ def _check_files(bundle: Bundle, besides: Collection[str]) -> None:
 
 
 def _check_models(bundle: Bundle) -> None:
-    for name in (bundle.manifest.model, bundle.manifest.encoder):
-        if name is not None:
-            check_model(inside(bundle.directory, name))
+    for name in bundle.manifest.models:
+        check_model(inside(bundle.directory, name))
     _check_ports("input", bundle.manifest.inputs, port_entries(bundle.session.get_inputs()), bundle.model)
     _check_ports("output", bundle.manifest.outputs, port_entries(bundle.session.get_outputs()), bundle.model)
     for length in bundle.manifest.lengths:

@@ -77,12 +77,18 @@ def beam_search(
         before = np.arange(len(tokens))
 
 
+def candidates(settings: Generation, words: int) -> int:
+    """Return how many texts are looked at in a round: enough that as many as there are beams do not end, at most all
+    that there are with one of `words` words behind each beam.
+    """
+    return min(max(2, 1 + len(settings.end)), words) * settings.beams
+
+
 def _grown(search: _Search, shares: Scores, settings: Generation, *, step: int) -> list[int] | None:
     """Put a word behind every running beam; return which beam each of those that run now continues, None at the end."""
     beams, words = shares.shape
     totals = (shares + search.scores[:, None]).reshape(-1)
-    wanted = min(max(2, 1 + len(settings.end)) * beams, len(totals))
-    best = largest(totals, wanted)
+    best = largest(totals, candidates(settings, words))
     parents, tokens = (best // words).tolist(), (best % words).tolist()
     full = step == search.room
     stops = [full or token in settings.end for token in tokens]

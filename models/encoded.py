@@ -165,6 +165,10 @@ class Encoded:
         longest = int(self.lengths[rows].max(initial=1))
         return self.batch(rows[: max(1, SAMPLED_TOKENS // longest)])
 
+    def single(self, row: int) -> dict[str, npt.NDArray[Any]]:
+        """Return what a runtime is called with for one row alone."""
+        return {name: value.numpy() for name, value in self.batch(np.array([row])).inputs.items()}
+
     def batch(self, indices: Rows) -> Batch:
         """Return the rows of these numbers, in this order, padded to the longest of them."""
         chosen = np.asarray(indices, dtype=np.int64)

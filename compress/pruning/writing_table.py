@@ -27,7 +27,7 @@ from compress.pruning.latency_table import (
 from compress.pruning.search import Costs, counts
 from compress.quantization.schemes import forms_of, linear_paths, quantize, table_paths
 from compress.statistics import round_ratios
-from export.bundle import Contents, write_bundle
+from export.contents import Contents, write_bundle
 from export.graph_file import graph_file
 from export.latency import compare
 from export.runtime_steps import RuntimeSteps, WriterSessions, writer_sessions

@@ -12,7 +12,7 @@ import numpy as np
 from compress.settings import ExportSettings
 from compress.stage import Context, Output, Stage
 from compress.text_in import TextIn
-from export.bundle import Contents, write_bundle
+from export.contents import Contents, write_bundle
 from export.graph_file import GraphFile, graph_file, search_file
 from export.graph_search import GraphSearch
 from export.lengths import Buckets
@@ -77,7 +77,7 @@ def run(parent: Checkpoint, settings: ExportSettings, context: Context) -> Outpu
         examples = _singles(data, spread(data, SEARCH_EXAMPLES), tick)
         details["same_texts"] = same_texts(search, _sessions(network, graph), examples)
     rows = spread(data, settings.golden)
-    golden = _with_a_short_one([_single(data, row) for row in rows], settings.lengths)
+    golden = _with_a_short_one([data.single(row) for row in rows], settings.lengths)
     if text_in is not None:
         golden = text_in.examples(rows)
         whole = text_in.graph_file(network, graph, golden)
@@ -167,12 +167,8 @@ def spread(data: Encoded, count: int) -> list[int]:
 def _singles(data: Encoded, rows: list[int], progress: Progress) -> Iterator[Arrays]:
     report = progress("compare with PyTorch")
     for number, row in enumerate(rows, start=1):
-        yield _single(data, row)
+        yield data.single(row)
         report(number, len(rows))
-
-
-def _single(data: Encoded, row: int) -> Arrays:
-    return {name: value.numpy() for name, value in data.batch(np.asarray([row])).inputs.items()}
 
 
 EXPORT: Stage[ExportSettings, NewBundle] = Stage("export", ExportSettings, run, milder)

@@ -37,7 +37,7 @@ def written_embeddings(module: Embeddings, emit: Emit, words: Value, reach: Reac
     What is written is batch first: a step has one token of each text, and keys and values are kept by text.
     """
     parts = [_scaled(module, emit, words)]
-    if isinstance(module.position, nn.Embedding | SinusoidalPositions) and reach.given is None:
+    if isinstance(module.position, nn.Embedding | SinusoidalPositions) and reach.given.places is None:
         # They are behind one another: a stretch of the table.
         table = emit.at("position").constant(module.position.weight[module.position_offset :], "rows")
         stretch = (reach.past, reach.every, emit.integers([0], "axis"))

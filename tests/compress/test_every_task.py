@@ -21,7 +21,8 @@ from compress.inspecting import bench_model, evaluate_model, inspect_model
 from compress.pipeline import execute, require_passed
 from compress.recipe import make_recipe
 from compress.report.files import write_report
-from export.bundle import Bundle, Contents, write_bundle
+from export.bundle import Bundle
+from export.contents import Contents, write_bundle
 from export.graph_file import graph_file
 from export.manifest import GoldenExample, PackedArray
 from export.target import CPU

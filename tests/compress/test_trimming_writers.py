@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, Generation
 
 from compress.trimming.checkpoint import trim_checkpoint
 from compress.trimming.tokenizer import Trimmed
-from export.bundle import Contents, write_bundle
+from export.contents import Contents, write_bundle
 from export.generator import Generator
 from export.graph_file import graph_file
 from export.target import CPU

@@ -15,7 +15,7 @@ from support.examples import tiny_tokenizing
 from support.networks import quantized_network, random_network, tiny_shape
 from support.peers import folder_of
 
-from export.bundle import Contents, write_bundle
+from export.contents import Contents, write_bundle
 from export.graph_file import graph_file
 from export.target import CPU
 from models.checkpoint import Checkpoint

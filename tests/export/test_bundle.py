@@ -13,7 +13,8 @@ import pytest
 from safetensors.numpy import load_file
 from support.networks import quantized_network, random_network, tiny_shape
 
-from export.bundle import Bundle, Contents, write_bundle
+from export.bundle import Bundle
+from export.contents import Contents, write_bundle
 from export.graph_file import graph_file
 from export.parity import native_logits
 from export.target import TARGETS

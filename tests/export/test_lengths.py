@@ -15,7 +15,8 @@ from support.networks import EFFICIENT, quantized_network, random_network, tiny_
 from compress.inspecting import inspect_model
 from compress.settings import ExportSettings
 from compress.stages.export import run
-from export.bundle import Bundle, Contents, write_bundle
+from export.bundle import Bundle
+from export.contents import Contents, write_bundle
 from export.graph_file import graph_file
 from export.lengths import Buckets, filled
 from export.parity import native_logits

@@ -13,7 +13,8 @@ from support.networks import PRUNED, random_network, tiny_shape
 from support.writers import writer
 from support.writing_tokenizers import byte_level
 
-from export.bundle import Bundle, Contents, write_bundle
+from export.bundle import Bundle
+from export.contents import Contents, write_bundle
 from export.graph_file import graph_file
 from export.target import CPU
 from models.checkpoint import Checkpoint

@@ -20,7 +20,8 @@ from compress.settings import ExportSettings
 from compress.stages import EXPORT
 from export.bundle import Bundle
 from export.difficult import DIFFICULT
-from export.page import Given, Page, check_page, is_of_page, make_page
+from export.manifest import is_of_page
+from export.page import Given, Page, check_page, make_page
 from export.verify import verify_bundle
 from models.checkpoint import Checkpoint
 from models.columns import Wanted

@@ -10,7 +10,7 @@ from support.examples import tiny_tokenizing, writing_checkpoint
 from support.images import image_checkpoint
 from support.networks import random_network, tiny_shape
 
-from export.bundle import Contents, write_bundle
+from export.contents import Contents, write_bundle
 from export.graph_file import graph_file
 from export.target import CPU, MOBILE, Target
 from models.checkpoint import Checkpoint

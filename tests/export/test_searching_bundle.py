@@ -17,7 +17,8 @@ from support.networks import random_network
 from support.writing_shapes import SHAPES
 
 from compress.cli import main
-from export.bundle import Bundle, Contents, write_bundle
+from export.bundle import Bundle
+from export.contents import Contents, write_bundle
 from export.generator import Generator
 from export.graph_file import graph_file, search_file
 from export.outputs import outputs_of

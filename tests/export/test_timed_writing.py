@@ -15,7 +15,7 @@ from support.networks import random_network
 from support.writing_shapes import SHAPES
 
 from export import latency, timed_writing
-from export.bundle import Contents, write_bundle
+from export.contents import Contents, write_bundle
 from export.graph_file import graph_file
 from export.latency import Call
 from export.target import CPU

@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 from support.examples import tiny_checkpoint, writing_checkpoint
 
-from export.bundle import Bundle, Contents, write_bundle
+from export.bundle import Bundle
+from export.contents import Contents, write_bundle
 from export.graph_file import graph_file, search_file
 from export.target import TARGETS
 from models.checkpoint import Checkpoint

@@ -11,7 +11,8 @@ from support.networks import PRUNED, quantized_network, random_network, tiny_sha
 from support.writers import writer
 from support.writing_tokenizers import byte_level, byte_level_bare
 
-from export.bundle import Bundle, Contents, write_bundle
+from export.bundle import Bundle
+from export.contents import Contents, write_bundle
 from export.generator import Generator
 from export.graph_file import graph_file
 from export.target import CPU
