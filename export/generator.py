@@ -85,6 +85,10 @@ class Generator:
                 yield piece
 
     def _read(self, texts: Sequence[str]) -> list[list[int]]:
+        if self.sessions.shape.decoder is not None:  # what goes on from nothing may write
+            for number, text in enumerate(texts, start=1):
+                if not text.strip():  # an end alone would be answered too, with whatever comes first
+                    raise BadInput(f"text {number} is empty", where="source", fix="There must be something to read.")
         return [encoding.ids for encoding in self.tokenizing.encode(texts, max_length=UNCUT)]
 
     def _begun(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+from support.bundles import tiny_bundle
 from support.real import SHARED, TEACHER
 from support.timing import time_by_size
 
@@ -46,3 +48,15 @@ def sst2() -> Path:
     if not directory.exists():
         pytest.skip(f"the SST-2 sentences are not at {directory}")
     return directory
+
+
+@pytest.fixture(scope="session")
+def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the bundle of a random classifier, which nobody may change."""
+    return tiny_bundle(tmp_path_factory.mktemp("sealed") / "bundle").directory
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, sealed: Path) -> Path:
+    """Return a copy of it, for a test to harm."""
+    return Path(shutil.copytree(sealed, tmp_path / "bundle"))

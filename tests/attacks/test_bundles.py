@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from support.bundles import edit, forge, forge_model, restamp, tiny_bundle, tiny_translator
+from support.bundles import edit, forge, forge_model, restamp, tiny_translator
 
 from compress.cli import main
 from export.generator import Generator
@@ -18,16 +18,6 @@ from export.verify import verify_bundle
 from models.errors import BadFile, Mismatch
 
 Harm = Callable[[Path], object]
-
-
-@pytest.fixture(scope="module")
-def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bundle(tmp_path_factory.mktemp("sealed") / "bundle").directory
-
-
-@pytest.fixture
-def bundle(tmp_path: Path, sealed: Path) -> Path:
-    return Path(shutil.copytree(sealed, tmp_path / "bundle"))
 
 
 def code_of(*words: str) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.bundles import edit, forge, restamp, tiny_bundle, tiny_translator
+from support.bundles import edit, forge, restamp, tiny_translator
 
 from compress.artifact import Origin, seal
 from export.bundle import Bundle
@@ -17,16 +17,6 @@ from export.verifier import VERIFIER_FILE
 UNCHECKED = 4
 
 Harm = Callable[[Path], object]
-
-
-@pytest.fixture(scope="module")
-def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bundle(tmp_path_factory.mktemp("sealed") / "bundle").directory
-
-
-@pytest.fixture
-def bundle(tmp_path: Path, sealed: Path) -> Path:
-    return Path(shutil.copytree(sealed, tmp_path / "bundle"))
 
 
 def node(bundle: Path, *, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -99,27 +89,19 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.slow
-def test_what_writes_writes_the_same(project: Path, tmp_path: Path) -> None:
-    bundle = tiny_translator(tmp_path / "bundle").directory
+@pytest.mark.parametrize(
+    ("in_graph", "right", "wrong"),
+    [(False, "texts written right within", "differs by"), (True, "texts found again", "differs by Infinity")],
+)
+def test_what_writes_writes_the_same(*, in_graph: bool, right: str, wrong: str, project: Path, tmp_path: Path) -> None:
+    bundle = tiny_translator(tmp_path / "bundle", in_graph=in_graph).directory
     said = node(bundle, cwd=project)
     assert said.returncode == 0, said.stderr
-    assert "outputs   2 texts written right within" in said.stdout
-    forge(bundle, "golden.json", lambda value: value["examples"][1]["written"].__setitem__(2, 4))
-    said = node(bundle, cwd=project)
-    assert said.returncode == 2
-    assert "golden.json: example 1 differs by" in said.stderr
-
-
-@pytest.mark.slow
-def test_a_graph_that_searches_finds_the_same_texts(project: Path, tmp_path: Path) -> None:
-    bundle = tiny_translator(tmp_path / "bundle", in_graph=True).directory
-    said = node(bundle, cwd=project)
-    assert said.returncode == 0, said.stderr
-    assert "outputs   2 texts found again" in said.stdout
+    assert f"outputs   2 {right}" in said.stdout
     forge(bundle, "golden.json", lambda value: value["examples"][1]["written"].__setitem__(0, 4))
     said = node(bundle, cwd=project)
     assert said.returncode == 2
-    assert "golden.json: example 1 differs by Infinity" in said.stderr
+    assert f"golden.json: example 1 {wrong}" in said.stderr
 
 
 @pytest.mark.slow

@@ -34,16 +34,6 @@ OLD = "processor : 0\nmodel name\t: Core i7-6700\nflags\t\t: fpu sse2 avx2\n"
 ARM = "processor : 0\nFeatures\t: fp asimd asimddp\n"
 
 
-@pytest.fixture(scope="module")
-def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bundle(tmp_path_factory.mktemp("sealed") / "bundle").directory
-
-
-@pytest.fixture
-def bundle(tmp_path: Path, sealed: Path) -> Path:
-    return Path(shutil.copytree(sealed, tmp_path / "bundle"))
-
-
 def call(*words: str, code: int = 0) -> None:
     with pytest.raises(SystemExit) as stop:
         main(words)

@@ -6,11 +6,12 @@ import copy
 import json
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
 from support.examples import TINY_PRUNING, tiny_recipe
+from support.runs import Finished
 from support.timing import time_by_size
 from support.vocabularies import word_piece_checkpoint
 
@@ -28,14 +29,6 @@ from models.checkpoint import Checkpoint
 from models.errors import BadInput, GateFailed
 
 RECOVERY = {"epochs": 0.1}
-
-
-class Finished(NamedTuple):
-    """A search that came to its end in `folder`: its recipe, and what it told."""
-
-    plain: dict[str, Any]
-    folder: Path
-    result: RunResult
 
 
 def recipe_in(folder: Path) -> dict[str, Any]:

@@ -10,12 +10,13 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from support.examples import TINY_PRUNING, tiny_checkpoint, tiny_recipe
+from support.runs import Finished
 from support.vocabularies import word_piece_checkpoint
 
 import compress
@@ -33,14 +34,6 @@ from models.shape import HeadShape
 
 ROOT = Path(__file__).parents[2]
 quickly = pytest.mark.usefixtures("timed_by_size")  # where nothing is said of times
-
-
-class Finished(NamedTuple):
-    """A run that came to its end in `folder`: its recipe, and what it told."""
-
-    plain: dict[str, Any]
-    folder: Path
-    result: RunResult
 
 
 def recipe_in(folder: Path) -> dict[str, Any]:

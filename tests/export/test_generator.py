@@ -15,6 +15,8 @@ import pytest
 from support.examples import tiny_tokenizing
 from support.networks import random_network
 from support.writing_shapes import SHAPES
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from compress.cli import main
 from export.bundle import Bundle
@@ -150,6 +152,17 @@ def test_bad_input_is_told(bundle: Path) -> None:
         generator.write(TEXTS, replace(HOW, beams=51))
     with pytest.raises(BadInput, match="several|end alone"):
         list(generator.stream(TEXTS[0], replace(HOW, beams=2)))
+
+
+@pytest.mark.parametrize("empty", ["", " \n"])
+def test_an_end_alone_is_nothing_to_read(empty: str, sealed: dict[str, Path], tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(sealed["bart"], tmp_path / "bart"))
+    tokenizer = Tokenizer.from_file(str(bundle / "tokenizer.json"))
+    ending = ("w3", tokenizer.token_to_id("w3"))
+    tokenizer.post_processor = TemplateProcessing(single="$A w3", special_tokens=[ending])
+    tokenizer.save(str(bundle / "tokenizer.json"))
+    with pytest.raises(BadInput, match="text 2 is empty"):
+        Generator.open(bundle).write([TEXTS[0], empty])
 
 
 def test_a_reader_may_stop(bundle: Path) -> None:

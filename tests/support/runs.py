@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +33,16 @@ ENVIRONMENT = Environment(
     onnxruntime="1.31.0",
     flags=["avx2", "avx512f", "avx512_vnni", "amx_int8"],
 )
+
+
+class Finished(NamedTuple):
+    """A run or search that came to its end in `folder`: its recipe, and what it told."""
+
+    plain: dict[str, Any]
+    folder: Path
+    result: RunResult
+
+
 # name, share of right answers, ms, bytes, parameters, layers kept as (heads, ffn), int8 modules, seconds
 STAGES = (
     ("teacher", 0.924, 12.4, 91_300_000, 22_713_602, [(12, 1536)] * 6, 0, 1.2),
