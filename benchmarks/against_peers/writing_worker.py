@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,33 @@ Write = Callable[[list[int], int, int], list[int]]
 
 
 def open_ours(model: Path, config: Mapping[str, Any], threads: int) -> Write:
-    """Return what writes with the graphs that we emit, as `compress predict` does."""
+    """Return what writes with the graphs that we emit, as `compress predict` does; one that searches by itself is for
+    the beams in its name.
+    """
     from dataclasses import replace
 
     from export.graph_file import ENCODER
+    from export.graph_search import GraphSearch
     from export.runtime_steps import RuntimeSteps, writer_sessions
     from models.checkpoint import Checkpoint
     from models.generation import generate, starts
 
     checkpoint = Checkpoint.load(model.parent)
-    sessions = writer_sessions(checkpoint.shape, model, model.with_name(f"{ENCODER}.onnx"), threads=threads)
     if checkpoint.generation is None:
         raise SystemExit("the model writes nothing")
     settings = replace(checkpoint.generation, sampling=None, length_penalty=1.0, no_repeat=0)
+
+    @cache
+    def search(beams: int) -> GraphSearch:
+        how = replace(settings, beams=beams)
+        return GraphSearch.open(checkpoint.shape, how, model.with_name(f"search-{beams}.onnx"), threads=threads)
+
+    def write_whole(source: list[int], beams: int, longest: int) -> list[int]:
+        return list(search(beams).write(source, max_tokens=longest)[0].tokens)
+
+    if model.name.startswith("search-"):
+        return write_whole
+    sessions = writer_sessions(checkpoint.shape, model, model.with_name(f"{ENCODER}.onnx"), threads=threads)
 
     def write(source: list[int], beams: int, longest: int) -> list[int]:
         how = replace(settings, beams=beams, max_tokens=longest)

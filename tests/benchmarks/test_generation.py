@@ -45,13 +45,16 @@ def test_every_model_has_a_row_for_every_way_of_writing(
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "Failed: broken: build: RuntimeError: no such operator"
     told = json.loads((tmp_path / "j").read_text())
-    models = {BASELINE, "ours int8", AGAIN}
+    models = {BASELINE, "ours int8", "ours int8, searching", AGAIN}
     assert {(row["model"], row["beams"]) for row in told["rows"]} == {
         (name, beams) for name in models for beams in (1, 4)
     }
     assert len(lines) == 2 + len(told["rows"]) + 1
     # What is written twice by the same model is the same.
     assert {row["same"] for row in told["rows"] if row["model"] in (BASELINE, AGAIN)} == {1.0}
+    # Where the search is does not change what is found.
+    same = {(row["model"], row["beams"]): row["same"] for row in told["rows"]}
+    assert all(same["ours int8", beams] == same["ours int8, searching", beams] for beams in (1, 4))
     assert all(len(row["rounds_ms"]) == 1 and row["tokens_a_second"] > 0 for row in told["rows"])
 
 

@@ -1,14 +1,19 @@
-"""Ours: the checkpoint's own graphs, and the same in int8 as the stage `quantize` makes it by default."""
+"""Ours: the checkpoint's own graphs, the same in int8 as the stage `quantize` makes it by default, and these with the
+search in the graph, a file for each number of beams.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from compress.quantization.schemes import forms_of, quantize
-from export.graph_file import graph_file
+from export.graph_file import graph_file, search_file
 from export.target import CPU
 from models.checkpoint import Checkpoint
+
+BEAMS = (1, 4)
 
 
 def build(checkpoint: Path, texts: list[dict[str, list[int]]], out: Path) -> dict[str, Any]:
@@ -22,4 +27,13 @@ def build(checkpoint: Path, texts: list[dict[str, list[int]]], out: Path) -> dic
         graph = graph_file(model.network(), CPU)
         for file, data in ((graph.name, graph.data), *graph.extra.items()):
             (folder / file).write_bytes(data)
-    return {f"ours {name}": f"{name}/{graph.name}" for name in models}
+    made = {f"ours {name}": f"{name}/{graph.name}" for name in models}
+    model, folder = models["int8"], out / "search"
+    folder.mkdir()
+    model.save(folder)
+    if model.generation is not None:
+        for beams in BEAMS:
+            how = replace(model.generation, beams=beams, sampling=None, length_penalty=1.0, no_repeat=0)
+            (folder / f"search-{beams}.onnx").write_bytes(search_file(model.network(), how, CPU).data)
+        made["ours int8, searching"] = f"search/search-{BEAMS[0]}.onnx"
+    return made
