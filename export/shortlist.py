@@ -92,6 +92,7 @@ class ListedSteps:
 
     def _listed(self, logits: Scores) -> Scores:
         found: npt.NDArray[np.float32] = np.full_like(logits, -np.inf)
-        for row, text in enumerate(self._texts):
-            found[row, self._lists[text]] = logits[row, self._lists[text]]
+        for row, text in enumerate(self._texts.tolist()):
+            words = self._lists[text]
+            found[row, words] = logits[row, words]
         return found
