@@ -14,6 +14,7 @@ ROUNDS = 5  # of EM: the order of the likeliest words hardly changes after them
 MOST_PAIRS = 1 << 23  # of a token that is read and one that is written: as many take some hundred MB
 
 Ids = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 class Lexicon(NamedTuple):
@@ -21,7 +22,7 @@ class Lexicon(NamedTuple):
 
     read: Ids
     written: Ids
-    counts: npt.NDArray[np.float64]
+    counts: Floats
 
 
 class _Beside(NamedTuple):
@@ -42,7 +43,7 @@ def fitted_lexicon(data: Encoded, *, tokens: int, seed: int, most: int = MOST_PA
     result. Where there are more than `most` pairs to look at, rows are drawn from the seed.
     """
     beside = _beside(data, empty=tokens, seed=seed, most=most)
-    shares = np.ones(len(beside.read))
+    shares: Floats = np.ones(len(beside.read))
     counts = shares
     lengths = np.diff(np.append(beside.starts, len(beside.pairs)))
     for _ in range(ROUNDS):

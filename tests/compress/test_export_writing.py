@@ -21,12 +21,14 @@ from support.writing_shapes import SHAPES
 
 from compress.cli import main
 from compress.settings import ExportSettings, ShortlistSettings
+from compress.sources import Inputs
 from compress.stage import Output
 from compress.stages import EXPORT
 from compress.stages.export import NewBundle
 from export.generator import Generator
 from export.verify import verify_bundle
 from models.checkpoint import Checkpoint
+from models.data import Table
 from models.encoded import Encoded
 from models.errors import BadInput, Unsupported
 from models.generation_settings import Generation, Sampling
@@ -139,6 +141,13 @@ def test_a_shortlist_is_made_of_what_the_teacher_wrote_where_it_was_learnt(tmp_p
     told = listing(tmp_path, random_written(20, behind=True), sequence=True, words=30).details["shortlist"]
     assert told["covered"] == 1.0 and told["listed"] < 40
     assert told["unchanged"] >= 0.9  # shares are of fewer words, so another text may have become the best
+
+
+def test_an_export_depends_on_training_texts_for_a_shortlist_alone(tmp_path: Path) -> None:
+    tables = {role: Table(["w3"], None, [("w4",)], role, role) for role in ("train", "validation")}
+    inputs = Inputs(task_named("translation"), writing_checkpoint("bart"), "", tables, None, tmp_path, 0)
+    assert set(inputs.keys("export")) == {"teacher", "validation"}
+    assert set(replace(inputs, listing=True).keys("export")) == {"teacher", "train", "validation"}
 
 
 def test_a_milder_shortlist_is_longer_until_there_is_none() -> None:
