@@ -1,0 +1,106 @@
+"""Weights in blocks of 4 bits, by the operator of ONNX Runtime whose numbers their modules compute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from export.emit import Emit
+from export.values import Value
+from models.errors import Unsupported
+from models.layers.blocked import BlockedEmbedding, BlockedLinear
+from models.layers.packed import LOWEST
+
+INT8_ACTIVATIONS = 4  # of the operator's levels of accuracy
+
+
+class Rows(NamedTuple):
+    """What is multiplied with: levels (out, blocks, block / 2), scales (out, blocks), how many inputs they are of, how
+    many of them a block has, and perhaps a bias (out,).
+    """
+
+    levels: Tensor
+    scale: Tensor
+    width: int
+    block: int
+    bias: Tensor | None
+
+
+def lower_blocked_linears(modules: Sequence[BlockedLinear], emits: Sequence[Emit], hidden: Value) -> list[Value]:
+    """Return the output of every module, for x (..., in): one product of all that read the same values."""
+    block, width = modules[0].block, modules[0].in_features
+    if any(module.block != block for module in modules):
+        return [lower_blocked_linears([one], [emit], hidden)[0] for one, emit in zip(modules, emits, strict=True)]
+    levels, scale, bias = (
+        torch.cat([module.get_buffer(name) for module in modules]) for name in ("weight", "weight_scale", "bias")
+    )
+    rows = Rows(levels, scale, width, block, bias if bool(bias.any()) else None)
+    emit = emits[0]
+    if len(modules) == 1:
+        return [_product(rows, emit, hidden, role="output")]
+    whole = _product(rows, emit, hidden, role="together")
+    widths = emit.integers([module.out_features for module in modules], "widths")
+    roles = tuple(part.path.rpartition(".")[2] for part in emits)
+    return list(emit.nodes("Split", whole, widths, roles=roles, axis=-1))
+
+
+def blocked_words(table: BlockedEmbedding, emit: Emit, hidden: Value, bias: Tensor | None) -> Value:
+    """Return the products of states (..., width) with every row of a table, (..., rows), plus a bias; the file holds
+    the table once, to look words up in and to write them with.
+    """
+    rows = Rows(table.weight, table.weight_scale, table.width, table.block, bias)
+    return _product(rows, emit, hidden, role="logits")
+
+
+def _product(rows: Rows, emit: Emit, hidden: Value, *, role: str) -> Value:
+    """Return x @ W.T + b for x (..., in)."""
+    _check_target(emit)
+    levels, scale = emit.constant(rows.levels, "weight"), emit.constant(rows.scale, "weight_scale")
+    bias = [] if rows.bias is None else [None, None, emit.constant(rows.bias, "bias")]  # after zero points and an order
+    return emit.microsoft(
+        "MatMulNBits",
+        hidden,
+        levels,
+        scale,
+        *bias,
+        role=role,
+        K=rows.width,
+        N=len(rows.levels),
+        bits=4,
+        block_size=rows.block,
+        accuracy_level=INT8_ACTIVATIONS,
+    )
+
+
+def lower_blocked_embedding(module: BlockedEmbedding, emit: Emit, indices: Value) -> Value:
+    """Return rows (..., width) in float32 for whole numbers of two axes: each byte is looked up as the two levels that
+    it holds.
+    """
+    _check_target(emit)
+    pairs = emit.node("Gather", emit.constant(module.weight, "weight"), indices, role="pairs")
+    bytes_ = np.arange(256)[:, None] >> np.array([0, 4])
+    twos = emit.constant(((bytes_ & 15) + LOWEST).astype(np.float32), "twos")
+    looked_up = emit.node("Gather", twos, emit.node("Cast", pairs, role="numbers", to=6), role="looked_up")
+    # (..., blocks, block / 2, 2) -> (..., blocks, block)
+    levels = emit.node("Reshape", looked_up, emit.integers([0, 0, 0, -1], "by_block"), role="levels")
+    scales = emit.node("Gather", emit.constant(module.weight_scale, "weight_scale"), indices, role="scales")
+    each = emit.node("Unsqueeze", scales, emit.integers([-1], "last"), role="scale_of_each")
+    scaled = emit.node("Mul", levels, each, role="scaled")
+    rows = emit.node("Reshape", scaled, emit.integers([0, 0, -1], "flat"), role="rows")
+    if module.width % module.block:
+        ends = [emit.integers([number], role) for number, role in ((0, "first"), (module.width, "width"), (-1, "axis"))]
+        rows = emit.node("Slice", rows, *ends, role="kept_rows")
+    return rows
+
+
+def _check_target(emit: Emit) -> None:
+    if not emit.target.microsoft:
+        raise Unsupported(
+            f"the target {emit.target.name} has no operator for weights in blocks of 4 bits",
+            where=emit.path,
+            fix="Export for cpu or web, or quantize with weights: int4 or int8.",
+        )
