@@ -310,9 +310,9 @@ class QuantizeSettings(Settings):
     weights: Literal["int8", "int4", "int4_blocks"] = Field(
         "int8",
         description="How the weights of linear layers are kept; int4 halves the file, the arithmetic stays int8. With "
-        "int4_blocks what runs for every word that is written is read from memory in 4 bits, with a scale for every block "
-        "of inputs: all of it, or what chooses the words alone, where a word then takes less time here than in int8, "
-        "which it stays else. Targets cpu and web.",
+        "int4_blocks what runs for every word that is written is read from memory in 4 bits, with a scale for every "
+        "block of inputs: all of it, or what makes logits alone, whichever writes a word the quickest on this machine; "
+        "int8 where neither is quicker. For the targets cpu and web.",
     )
     block_size: int | None = Field(
         None, description="Inputs of a block: 32, 64 or 128; 32 if left out. Larger ones are quicker and less exact."

@@ -101,8 +101,8 @@ class TextClock:
         return _costs(shape, self.clock.remembered(given, measured), ffn_multiple)
 
     def words(self, shapes: Mapping[str, ModelShape]) -> dict[str, float]:
-        """Return ms of a word in the middle of a text, mean over typical lengths, by a network of each shape, all of its
-        layers at their size: what is bound by memory is not told by a part of it.
+        """Return ms of a word in the middle of a text, mean over typical lengths, by a network of each shape: a
+        whole one, as what is bound by memory is not told by a part.
         """
         texts = texts_of(self.clock.data)
         given = {

@@ -102,9 +102,11 @@ def forms_of(
     return forms
 
 
-def choices_in_blocks(shape: ModelShape, forms: Mapping[str, Int8Form], *, block: int) -> dict[str, dict[str, Int8Form]]:
-    """Return what may be in blocks of 4 bits of what runs for every word that is written, most of it first: `all` linear
-    layers, what writes the `words` alone, and nothing (`int8`). Each is module path -> form of everything.
+def choices_in_blocks(
+    shape: ModelShape, forms: Mapping[str, Int8Form], *, block: int
+) -> dict[str, dict[str, Int8Form]]:
+    """Return what may be in blocks of 4 bits of what runs for every word that is written, most of it first: `all` of
+    it, what makes logits of `words` alone, and nothing (`int8`). Each is module path -> form of everything.
 
     Layers that `forms` leaves in float stay there, and so does a word table that it has in another form than int8.
 
@@ -112,7 +114,7 @@ def choices_in_blocks(shape: ModelShape, forms: Mapping[str, Int8Form], *, block
         BadInput: there is nothing that runs for every word.
     """
     form = Int8Form(f"blocks{block}")
-    words = [path for path in (PROJECTION, _written_with(shape)) if path in forms and forms[path] in MULTIPLIED]
+    words = [path for path in (PROJECTION, _written_with(shape)) if path and forms.get(path) in MULTIPLIED]
     layers = [path for path in linear_paths(shape) if path in forms and _runs_for_every_word(shape, path)]
     if not words and not layers:
         raise BadInput(
@@ -120,8 +122,9 @@ def choices_in_blocks(shape: ModelShape, forms: Mapping[str, Int8Form], *, block
             where="quantize.weights",
             fix="int4 halves the file of a model that writes nothing.",
         )
-    choices = {"all": [*layers, *words], "words": words, "int8": []}
-    return {name: dict(forms) | dict.fromkeys(paths, form) for name, paths in choices.items() if paths or name == "int8"}
+    choices = {"all": [*layers, *words], "words": words}
+    blocked = {name: dict(forms) | dict.fromkeys(paths, form) for name, paths in choices.items() if paths}
+    return blocked | {"int8": dict(forms)}
 
 
 def _runs_for_every_word(shape: ModelShape, path: str) -> bool:
@@ -168,7 +171,9 @@ def quantize(
         if path not in tables:  # an int8 layer always adds a bias, at no cost
             weights.setdefault(bias, torch.zeros(len(weights[weight])))
         if path in curvatures:
-            rounded = partial(round_to_four_bits_in_blocks, block=BLOCKS[form]) if form in BLOCKS else round_to_four_bits
+            rounded = (
+                partial(round_to_four_bits_in_blocks, block=BLOCKS[form]) if form in BLOCKS else round_to_four_bits
+            )
             found = rounded(weights[weight], weights[bias], curvatures[path])
             weights[weight], weights[scale], weights[bias] = found
         else:

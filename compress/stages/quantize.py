@@ -91,7 +91,9 @@ def _fastest(
     """Return the forms by which a word takes the least time, and what is told of the choice."""
     block = settings.block_size or BLOCK
     choices = choices_in_blocks(parent.shape, forms, block=block)
-    clock = TextClock.of(parent, Clock(context.train, context.threads, context.cache, int8=True, progress=context.progress))
+    clock = TextClock.of(
+        parent, Clock(context.train, context.threads, context.cache, int8=True, progress=context.progress)
+    )
     times = clock.words({name: parent.shape.with_int8(choice) for name, choice in choices.items()})
     chosen = min(choices, key=lambda name: times[name])
     return choices[chosen], {"block_size": block, "chosen": chosen, "word_ms": times}

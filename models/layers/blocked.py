@@ -1,8 +1,8 @@
 """Weights in 4 bits with a scale for every block of inputs, which compute what ONNX Runtime's MatMulNBits computes.
 
-What is read is rounded to int8 (accuracy level 4 of the operator): every row for itself, in the same blocks, with a scale
-of largest magnitude / 127 and no zero point. So nothing depends on a batch, on padding or on other beams. The operator
-sums whole numbers within a block and blocks in float; here all sums are in float, which is the same to float rounding.
+What is read is rounded to int8 (accuracy level 4 of the operator): every row for itself, in the same blocks, with a
+scale of largest magnitude / 127 and no zero point. So nothing depends on a batch, on padding or on other beams. The
+operator sums whole numbers within a block and blocks in float; here all sums are in float, the same to float rounding.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def pack_blocks(levels: Tensor, block: int) -> Tensor:
 
     They are stored plus 8, two neighbours in a byte, the first in its low half; what a last block lacks is zero.
     """
-    raised = (_filled(levels, block) - LOWEST).to(torch.uint8).unflatten(-1, (block // 2, 2))
-    return raised[..., 0] | (raised[..., 1] << 4)
+    raised = (_filled(levels, block) - LOWEST).to(torch.uint8)
+    return raised[..., 0::2] | (raised[..., 1::2] << 4)
 
 
 def unpack_blocks(weight: Tensor, scale: Tensor, width: int) -> Tensor:
@@ -67,7 +67,8 @@ def rounded_in_blocks(hidden: Tensor, block: int) -> Tensor:
 
 def _filled(values: Tensor, block: int) -> Tensor:
     """Return (..., blocks, block) for (..., width), with zeros where the last block is cut short."""
-    return pad(values, (0, -values.shape[-1] % block)).unflatten(-1, (block_count(values.shape[-1], block), block))
+    *before, width = values.shape
+    return pad(values, (0, -width % block)).reshape(*before, block_count(width, block), block)
 
 
 class BlockedLinear(nn.Module):
@@ -117,6 +118,4 @@ class BlockedEmbedding(nn.Module):
 
     def products(self, hidden: Tensor) -> Tensor:
         """Return (..., rows): the products of states (..., width) with every row, as a BlockedLinear computes them."""
-        return linear(
-            rounded_in_blocks(hidden, self.block), unpack_blocks(self.weight, self.weight_scale, self.width)
-        )
+        return linear(rounded_in_blocks(hidden, self.block), unpack_blocks(self.weight, self.weight_scale, self.width))
