@@ -25,7 +25,7 @@ def check_words(recipe: Recipe, base: Checkpoint) -> None:
 def check_written(recipe: Recipe, task: Task) -> None:
     """Raise Unsupported where a recipe asks for what is done to models that write nothing alone, and BadInput where it
     asks for texts without what is to be written for them, or for blocks of weights that nothing writes with or that its
-    target has no operator for.
+    target does not multiply.
     """
     if recipe.quantize is not None and recipe.quantize.weights == "int4_blocks":
         _check_blocks(recipe, task)
@@ -58,9 +58,9 @@ def _check_blocks(recipe: Recipe, task: Task) -> None:
     if task.writes is Writes.NOTHING:
         what = f"int4_blocks is for models that write, and those of {task.name} do not"
         raise BadInput(what, where="quantize.weights", fix="Give int4 or int8.")
-    if target is not None and not target.microsoft:
-        what = f"the target {target.name} has no operator for weights in blocks of 4 bits"
-        raise BadInput(what, where="quantize.weights", fix="Give int4 or int8, or export for cpu or web.")
+    if target is not None and not target.blocks:
+        what = f"the target {target.name} multiplies no weights in blocks of 4 bits"
+        raise BadInput(what, where="quantize.weights", fix="Give int4 or int8, or export for cpu.")
 
 
 def check_export(settings: ExportSettings, base: Checkpoint, task: Task, *, paired: bool, cache: Path) -> None:

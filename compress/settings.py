@@ -312,7 +312,7 @@ class QuantizeSettings(Settings):
         description="How the weights of linear layers are kept; int4 halves the file, the arithmetic stays int8. With "
         "int4_blocks what runs for every word that is written is read from memory in 4 bits, with a scale for every "
         "block of inputs: all of it, or what makes logits alone, whichever writes a word the quickest on this machine; "
-        "int8 where neither is quicker. For the targets cpu and web.",
+        "int8 where neither is quicker. For the target cpu.",
     )
     block_size: int | None = Field(
         None, description="Inputs of a block: 32, 64 or 128; 32 if left out. Larger ones are quicker and less exact."

@@ -98,9 +98,9 @@ def lower_blocked_embedding(module: BlockedEmbedding, emit: Emit, indices: Value
 
 
 def _check_target(emit: Emit) -> None:
-    if not emit.target.microsoft:
+    if not emit.target.blocks:
         raise Unsupported(
-            f"the target {emit.target.name} has no operator for weights in blocks of 4 bits",
+            f"the target {emit.target.name} multiplies no weights in blocks of 4 bits",
             where=emit.path,
-            fix="Export for cpu or web, or quantize with weights: int4 or int8.",
+            fix="Export for cpu, or quantize with weights: int4 or int8.",
         )

@@ -17,6 +17,8 @@ from compress.pruning import latency_table
 from compress.pruning.writing_table import TextClock
 from compress.quantization.rounding import round_to_four_bits_in_blocks
 from compress.quantization.schemes import choices_in_blocks, forms_of, quantize
+from compress.recipe import make_recipe
+from compress.refusals import check_written
 from compress.settings import ExportSettings, QuantizeSettings
 from compress.stage import Context
 from compress.stages import EXPORT, QUANTIZE
@@ -176,11 +178,26 @@ def test_a_bundle_of_blocks_is_verified(
 
 
 @pytest.mark.parametrize("choice", ["all", "words"])
-def test_a_target_without_the_operator_is_refused(choice: str) -> None:
+@pytest.mark.parametrize("target", ["mobile", "web"])
+def test_a_target_that_multiplies_none_is_refused(target: str, choice: str) -> None:
     network = blocked("bart", choice=choice).network()
-    with pytest.raises(Unsupported, match=r"the target mobile has no operator for weights in blocks.*int4 or int8"):
-        graph_file(network, TARGETS["mobile"])
-    assert graph_file(network, TARGETS["web"]).data
+    with pytest.raises(Unsupported, match=f"the target {target} multiplies no weights in blocks.*int4 or int8"):
+        graph_file(network, TARGETS[target])
+
+
+@pytest.mark.parametrize(
+    ("task", "target", "message"),
+    [
+        ("translation", "mobile", "the target mobile multiplies no weights in blocks"),
+        ("translation", "web", "the target web multiplies no weights in blocks"),
+        ("text-classification", "cpu", "those of text-classification do not"),
+    ],
+)
+def test_a_recipe_is_refused_before_it_runs(task: str, target: str, message: str) -> None:
+    recipe = make_recipe({"quantize": {"weights": "int4_blocks"}, "export": {"target": target}}, where="recipe")
+    with pytest.raises(BadInput, match=rf"quantize\.weights: .*{message}.*Give int4 or int8"):
+        check_written(recipe, task_named(task))
+    check_written(make_recipe({"quantize": {"weights": "int4_blocks"}}, where="recipe"), task_named("translation"))
 
 
 def test_a_word_is_timed_by_graphs_of_every_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from export.emit import Emit
 from export.lowering import GROUPS, LOWERINGS
 from export.lowering.blocked import blocked_words
 from export.session import open_session
-from export.target import CPU, MOBILE
+from export.target import CPU, MOBILE, WEB, Target
 from export.values import Port, Value, build
 from models.errors import Unsupported
 from models.kinds import BLOCKS
@@ -110,8 +110,11 @@ def test_what_is_too_small_for_a_scale_is_zero() -> None:
     np.testing.assert_array_equal(found, layer(hidden).numpy())
 
 
-def test_a_target_of_standard_operators_has_none_for_them() -> None:
+@pytest.mark.parametrize("target", [MOBILE, WEB], ids=["mobile", "web"])
+def test_a_target_that_would_unpack_them_in_every_call_is_refused(target: Target) -> None:
     x = Value(Port("x", "float32", ("batch", "time", 40)))
-    emit = Emit(MOBILE, LOWERINGS, GROUPS, "layers.0.ffn.up")
-    with pytest.raises(Unsupported, match=r"layers\.0\.ffn\.up: the target mobile has no operator.*int4 or int8"):
+    emit = Emit(target, LOWERINGS, GROUPS, "layers.0.ffn.up")
+    with pytest.raises(
+        Unsupported, match=rf"layers\.0\.ffn\.up: the target {target.name} multiplies no weights.*int4 or int8"
+    ):
         GROUPS[BlockedLinear]([BlockedLinear(40, 3, block=32)], [emit], x)
