@@ -77,22 +77,27 @@ def _product(rows: Rows, emit: Emit, hidden: Value, *, role: str) -> Value:
 
 
 def lower_blocked_embedding(module: BlockedEmbedding, emit: Emit, indices: Value) -> Value:
+    """Return rows (..., width) in float32 for whole numbers of two axes."""
+    return blocked_rows(Rows(module.weight, module.weight_scale, module.width, module.block, None), emit, indices)
+
+
+def blocked_rows(of: Rows, emit: Emit, indices: Value) -> Value:
     """Return rows (..., width) in float32 for whole numbers of two axes: each byte is looked up as the two levels that
     it holds.
     """
     _check_target(emit)
-    pairs = emit.node("Gather", emit.constant(module.weight, "weight"), indices, role="pairs")
+    pairs = emit.node("Gather", emit.constant(of.levels, "weight"), indices, role="pairs")
     bytes_ = np.arange(256)[:, None] >> np.array([0, 4])
     twos = emit.constant(((bytes_ & 15) + LOWEST).astype(np.float32), "twos")
     looked_up = emit.node("Gather", twos, emit.node("Cast", pairs, role="numbers", to=6), role="looked_up")
     # (..., blocks, block / 2, 2) -> (..., blocks, block)
     levels = emit.node("Reshape", looked_up, emit.integers([0, 0, 0, -1], "by_block"), role="levels")
-    scales = emit.node("Gather", emit.constant(module.weight_scale, "weight_scale"), indices, role="scales")
+    scales = emit.node("Gather", emit.constant(of.scale, "weight_scale"), indices, role="scales")
     each = emit.node("Unsqueeze", scales, emit.integers([-1], "last"), role="scale_of_each")
     scaled = emit.node("Mul", levels, each, role="scaled")
     rows = emit.node("Reshape", scaled, emit.integers([0, 0, -1], "flat"), role="rows")
-    if module.width % module.block:
-        ends = [emit.integers([number], role) for number, role in ((0, "first"), (module.width, "width"), (-1, "axis"))]
+    if of.width % of.block:
+        ends = [emit.integers([number], role) for number, role in ((0, "first"), (of.width, "width"), (-1, "axis"))]
         rows = emit.node("Slice", rows, *ends, role="kept_rows")
     return rows
 
