@@ -8,6 +8,7 @@ from compress.quantization.schemes import WORD_FORMS
 from compress.settings import DistillSettings, LessonSettings, LossSettings, ScheduleSettings
 from compress.stage import Context
 from models.checkpoint import Checkpoint
+from models.encoded import Encoded
 from teacher_student.distillation import Lessons, Reading
 from teacher_student.losses import LossWeights
 from teacher_student.schedule import Schedule
@@ -73,3 +74,13 @@ def lessons_of(
         teacher_validation=own.validation,
         ensemble=tuple(read_by(teacher) for teacher in context.ensemble),
     )
+
+
+def taught(context: Context, student: Checkpoint) -> Encoded | None:
+    """Return the training texts with what the teacher wrote for them, where the student learnt that and reads them as
+    the teacher does; else None.
+    """
+    if not context.sequence or student.reader.digest != context.teacher.reader.digest:
+        return None
+    read = context.encoded("train", context.teacher)
+    return written_by(context.teacher, read, cache=context.cache, progress=context.progress)

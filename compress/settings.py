@@ -344,6 +344,13 @@ class QuantizeSettings(Settings):
         return self
 
 
+class ShortlistSettings(Settings):
+    """Weigh at every word those alone that are likely to be written for the source."""
+
+    words: Count = Field(20, description="Words that each token of the source adds: those written most often for it.")
+    first: Count = Field(200, description="Words that may be written for any source: those written most often at all.")
+
+
 class ExportSettings(Settings):
     """Write the ONNX bundle."""
 
@@ -354,6 +361,11 @@ class ExportSettings(Settings):
         "host",
         description="Who looks for the words of a model that writes: the host, step by step, or the graph, which is "
         "one file then that gives whole texts, for devices that cannot call a step.",
+    )
+    shortlist: ShortlistSettings | None = Field(
+        None,
+        description="Write words alone that the training texts, or the teacher's where they were learnt, have for such "
+        "a source: a shorter step, with search: graph.",
     )
     golden: Count = Field(8, description="Texts whose expected outputs travel in the bundle.")
     lengths: tuple[Count, ...] = Field(
@@ -380,4 +392,6 @@ class ExportSettings(Settings):
             raise ValueError(f"text_in is for the target cpu: {self.target} has no operators that read texts")
         if self.text_in and self.search == "graph":
             raise ValueError("text_in is for models that answer, and search: graph for those that write")
+        if self.shortlist is not None and self.search != "graph":
+            raise ValueError("a shortlist is for search: graph, as a host weighs the words that a step gives it")
         return self

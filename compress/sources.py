@@ -43,7 +43,8 @@ CHECKPOINT_FILES = ("*.json", "*/config.json", "*.safetensors")
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Everything a run reads. `teacher_digest` says which files `base` came from; `ensemble` teaches besides.
+    """Everything a run reads. `teacher_digest` says which files `base` came from; `ensemble` teaches besides. With
+    `listing` an export lists the words of the training texts.
 
     Models with tokenizers of their own read the same tables: `encoded` gives the examples as one of them does.
     """
@@ -59,6 +60,7 @@ class Inputs:
     ensemble: tuple[Checkpoint, ...] = ()
     ensemble_digest: str = ""
     provenance: Provenance = Provenance()
+    listing: bool = False
     _read: dict[tuple[str, bool, str, int], Encoded] = field(default_factory=dict, compare=False)
     _near: dict[str, list[str]] = field(default_factory=dict, compare=False)
     _made: dict[str, Table] = field(default_factory=dict, compare=False)
@@ -144,9 +146,11 @@ class Inputs:
 
     def read_by(self, stage: str) -> tuple[str, ...]:
         """Return the roles of the examples that a stage may see. Those of the gates and the report are not among them,
-        except for validation: the best weights are chosen on it, and it is what an export is compared on.
+        except for validation: the best weights are chosen on it, and it is what an export is compared on, which reads
+        training texts for a shortlist alone.
         """
-        roles = {"teacher": (), "export": ("validation",)}.get(stage, ("train", "validation"))
+        exported = ("train", "validation") if self.listing else ("validation",)
+        roles = {"teacher": (), "export": exported}.get(stage, ("train", "validation"))
         return tuple(role for role in roles if role in self.tables)
 
     def keys(self, stage: str) -> dict[str, str]:
@@ -196,10 +200,13 @@ def load_inputs(recipe: Recipe, *, cache: Path, progress: Progress = silent) -> 
         paired = any(table.pairs is not None for table in tables.values())
         check_export(recipe.export, base, task, paired=paired, cache=cache)
     others, others_digest = _ensemble(recipe, base)
-    length = recipe.data.max_length
+    length, listing = recipe.data.max_length, recipe.export is not None and recipe.export.shortlist is not None
+    source = _provenance(recipe)
     inputs = Inputs(
-        task, base, digest, tables, length, cache, recipe.seed, progress, others, others_digest, _provenance(recipe)
+        task, base, digest, tables, length, cache, recipe.seed, progress, others, others_digest, source, listing
     )
+    if listing:
+        inputs.require("train", wanted_by="export.shortlist")
     for role in tables:  # what is wrong with the data is said before anything is computed
         inputs.encoded(role, base)
     return inputs

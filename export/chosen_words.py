@@ -54,16 +54,21 @@ class _Grown(NamedTuple):
 
 
 class Choice:
-    """The choice among `words` words, in at most `room` rounds."""
+    """The choice among `words` words, in at most `room` rounds; where some are `listed` (words,), logits are of these
+    alone.
+    """
 
-    def __init__(self, emit: Emit, settings: Generation, *, words: int, pad: int, room: Value) -> None:
+    def __init__(
+        self, emit: Emit, settings: Generation, *, words: int, pad: int, room: Value, listed: Value | None = None
+    ) -> None:
         self.emit, self.settings, self.words, self.pad, self.room = emit, settings, words, pad, room
-        self.wanted = candidates(settings, words)
+        self.listed, self.wanted = listed, candidates(settings, words)
 
     def greedy(self, one: Round) -> tuple[Value]:
         """Return the text (1, time) of the likeliest words, with the one that ends it."""
         emit = self.emit
-        token = emit.node("ArgMax", self._allowed(one.logits, one.number), role="token", axis=-1, keepdims=0)
+        place = emit.node("ArgMax", self._allowed(one.logits, one.number), role="likeliest", axis=-1, keepdims=0)
+        token = self._word_at(place, "token")
         goes_on = emit.node("Gather", self._words(self.settings.end, within=False), token, role="goes_on")
         written = Value(Port("written", "int64", (1, "time")))
         text = emit.node("Concat", written, token, role="text", axis=1)
@@ -111,9 +116,9 @@ class Choice:
         totals = emit.node("Add", shares, before.scores, role="totals")
         flat = emit.node("Reshape", totals, emit.integers([-1], "all"), role="flat_totals")
         best, places = self._top(flat, self.wanted, "best")
-        words = self._number(self.words, "words")
+        words = self._weighed()
         parents = emit.node("Div", places, words, role="parents")
-        tokens = emit.node("Mod", places, words, role="tokens")
+        tokens = self._word_at(emit.node("Mod", places, words, role="places"), "tokens")
         stops = emit.node("Gather", self._words(self.settings.end, within=True), tokens, role="stops")
         column = emit.node("Unsqueeze", tokens, emit.integers([1], "axis"), role="column")
         said = emit.node("Gather", before.written, parents, role="said", axis=0)
@@ -214,19 +219,34 @@ class Choice:
         """Return the scores, or where it is time those of one token alone."""
         alone = np.full(self.words, NOT, dtype=np.float32)
         alone[token] = 0
-        return self.emit.node("Where", now, self.emit.constant(alone, f"forced_{role}"), scores, role=f"with_{role}")
+        forced = self._of_listed(self.emit.constant(alone, f"forced_{role}"), f"forced_{role}")
+        return self.emit.node("Where", now, forced, scores, role=f"with_{role}")
 
     def _without(self, tokens: tuple[int, ...], role: str) -> Value:
-        """Return what is added to scores so that tokens are not written, (words,)."""
+        """Return what is added to scores so that tokens are not written, (words,), or of those that are listed."""
         row = np.zeros(self.words, dtype=np.float32)
         row[list(tokens)] = NOT
-        return self.emit.constant(row, f"without_{role}")
+        return self._of_listed(self.emit.constant(row, f"without_{role}"), f"without_{role}")
 
     def _words(self, tokens: tuple[int, ...], *, within: bool) -> Value:
         """Return for every word whether it is one of these tokens, or none of them, (words,)."""
         row = np.full(self.words, not within)
         row[list(tokens)] = within
         return self.emit.constant(row, "ends" if within else "goes_on")
+
+    def _weighed(self) -> Value:
+        """Return how many words have a score."""
+        if self.listed is None:
+            return self._number(self.words, "words")
+        return self.emit.node("Squeeze", self.emit.node("Shape", self.listed, role="count"), role="listed_count")
+
+    def _word_at(self, places: Value, role: str) -> Value:
+        """Return the words whose scores stand at these places."""
+        return places if self.listed is None else self.emit.node("Gather", self.listed, places, role=role)
+
+    def _of_listed(self, row: Value, role: str) -> Value:
+        """Return of a number for every word (words,) those of the words that have a score."""
+        return row if self.listed is None else self.emit.node("Gather", row, self.listed, role=f"{role}_listed")
 
     def _top(self, scores: Value, count: int, role: str) -> tuple[Value, Value]:
         """Return the largest of scores (size,) and their places, the largest first, and of equal ones the earlier."""

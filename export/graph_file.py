@@ -13,6 +13,7 @@ from export.lower import lower
 from export.lower_writing import lower_encoder, lower_writer
 from export.mobile import OPERATORS_FILE, to_ort
 from export.search_in_graph import lower_search
+from export.shortlist import Shortlist
 from export.target import FileForm, Target
 from export.text_in_graph import text_graph
 from models.generation_settings import Generation
@@ -49,14 +50,17 @@ def graph_file(network: Network, target: Target) -> GraphFile:
     return _stored(_graphs(network, target), target)
 
 
-def search_file(network: Network, settings: Generation, target: Target) -> GraphFile:
-    """Return the one file of a network that writes whole texts, as these settings say: the search is in its graph.
+def search_file(
+    network: Network, settings: Generation, target: Target, shortlist: Shortlist | None = None
+) -> GraphFile:
+    """Return the one file of a network that writes whole texts, as these settings say: the search is in its graph. With
+    a `shortlist` it weighs the words alone that this has for a source.
 
     Raises:
         Unsupported: a module has no ONNX form, the network writes nothing, or a setting is for no graph.
-        BadInput: the settings are not for this network.
+        BadInput: the settings, or the shortlist, are not for this network.
     """
-    return _stored({ONNX_FILE: lower_search(network, settings, target)}, target)
+    return _stored({ONNX_FILE: lower_search(network, settings, target, shortlist)}, target)
 
 
 def _stored(models: Mapping[str, onnx.ModelProto], target: Target) -> GraphFile:

@@ -26,6 +26,7 @@ from export.caches import (
     cache_ports,
 )
 from export.emit import Emit
+from export.listed_words import listed_logits
 from export.lowering import GROUPS, LOWERINGS
 from export.lowering.blocked import blocked_words
 from export.lowering.embeddings import scaled_states, written_embeddings
@@ -136,10 +137,11 @@ def lower_tokens(
     reach: Reach,
     read: Sequence[tuple[Kept, Memory | Kept | None]],
     kept: Value | None,
+    listed: Value | None = None,
 ) -> tuple[Value, list[Step]]:
     """Return the logits (batch, kept, words) of the word behind the last `kept` (a number) of new tokens `ids` (batch,
     new), or behind every one, and the step of each layer, which reads what was kept of the tokens before and of an
-    encoder's states.
+    encoder's states. Logits are of all words, or of those `listed` (words,).
     """
     table = "embeddings.word" if _reads_first_table(network) else "decoder.embeddings.word"
     stack = emit if network.decoder is None else emit.at("decoder")
@@ -154,6 +156,8 @@ def lower_tokens(
     hidden = hidden if kept is None else _last(emit, hidden, kept)
     if part.final_norm is not None:
         hidden = stack.child(part, "final_norm", hidden)
+    if listed is not None:
+        return listed_logits(network, emit, hidden, table, listed), steps
     return _words(network, emit, hidden, table), steps
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -12,8 +12,9 @@ from export.graph_search import GraphSearch
 from export.parity import Bound, Parity
 from export.runtime_steps import RuntimeSteps, WriterSessions
 from export.session import Arrays, Floats
+from export.shortlist import ListedSteps, Shortlist
 from models.errors import BadInput, Mismatch
-from models.generation import generate, starts
+from models.generation import Steps, generate, starts
 from models.network import Network
 
 SHOWN: Final = 8  # logits of the worst token
@@ -59,9 +60,22 @@ def compare_writing(network: Network, sessions: WriterSessions, batches: Iterabl
     )
 
 
-def same_texts(search: GraphSearch, sessions: WriterSessions, batches: Iterable[Arrays]) -> float:
+class Shortened(NamedTuple):
+    """What a shortlist does to so many `texts`: how many words are `listed` for one, which share is `covered` of the
+    words that are written without it, and which share of texts is `unchanged` by it.
+    """
+
+    texts: int
+    listed: float
+    covered: float
+    unchanged: float
+
+
+def same_texts(
+    search: GraphSearch, sessions: WriterSessions, batches: Iterable[Arrays], shortlist: Shortlist | None = None
+) -> float:
     """Return the share of texts, each a batch of one, behind which a graph that searches finds what is found by steps
-    of the graphs that `compare_writing` compares.
+    of the graphs that `compare_writing` compares, where only words of the `shortlist`, if there is one, have a share.
 
     Raises:
         BadInput: there is no example.
@@ -71,7 +85,9 @@ def same_texts(search: GraphSearch, sessions: WriterSessions, batches: Iterable[
     for batch in batches:
         read = batch["input_ids"][0].tolist()
         behind = sessions.encoder is not None
-        steps = RuntimeSteps(sessions, [read] if behind else None)
+        steps: Steps = RuntimeSteps(sessions, [read] if behind else None)
+        if shortlist is not None:
+            steps = ListedSteps(steps, [shortlist.words_for(read)])
         if not behind:
             read = read[: (len(read) + 1) // 2]  # it goes on from there
         (best, *_), *_ = generate(steps, starts(how, 1) if behind else [read], how)
@@ -85,6 +101,28 @@ def same_texts(search: GraphSearch, sessions: WriterSessions, batches: Iterable[
             where=f"the search in the graph and by steps on {len(same)} examples",
         )
     return share
+
+
+def shortened(
+    search: GraphSearch, sessions: WriterSessions, batches: Iterable[Arrays], shortlist: Shortlist
+) -> Shortened:
+    """Return what the shortlist of a graph that searches does to texts, each behind a source that is a batch of one.
+
+    Raises:
+        BadInput: there is no example.
+    """
+    how, listed, covered, same = search.settings, list[int](), list[bool](), list[bool]()
+    for batch in batches:
+        read = batch["input_ids"][0].tolist()
+        (best, *_), *_ = generate(RuntimeSteps(sessions, [read]), starts(how, 1), how)
+        words = shortlist.words_for(read)
+        listed.append(len(words))
+        covered += np.isin(best.tokens, words).tolist()
+        same.append(search.write(read, max_tokens=how.max_tokens)[0].tokens == best.tokens)
+    if not same:
+        raise BadInput("a shortlist is tried on at least one example")
+    share = float(np.mean(covered)) if covered else 1.0
+    return Shortened(len(same), float(np.mean(listed)), share, float(np.mean(same)))
 
 
 def _native(network: Network, batch: Arrays) -> Floats:

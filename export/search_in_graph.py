@@ -15,9 +15,11 @@ import torch
 from export.caches import IDS, MASK, MOST, SCORES, SEQUENCES, LayerPorts, cache_ports
 from export.chosen_words import Choice, Round
 from export.emit import Emit
+from export.listed_words import listed_words
 from export.lower_writing import encoded_states, lower_tokens
 from export.lowering import GROUPS, LOWERINGS
 from export.reach import Given, Reach
+from export.shortlist import Shortlist
 from export.step import Kept, remembered
 from export.target import Target
 from export.values import Carried, Port, Value, build
@@ -30,18 +32,23 @@ from models.network import Network
 PART = "search"
 
 
-def lower_search(network: Network, settings: Generation, target: Target) -> onnx.ModelProto:
+def lower_search(
+    network: Network, settings: Generation, target: Target, shortlist: Shortlist | None = None
+) -> onnx.ModelProto:
     """Return the checked ONNX model that writes behind one source, `input_ids` (1, source) with its `attention_mask`,
     or without an encoder behind a prompt, `input_ids` (1, prompt): `sequences` (beams, time), the best first, with the
     token that ends a text and padding behind it. Of several beams it gives the `scores` (beams,) too.
 
-    All else is fixed as the settings say, but for `max_tokens`, an input that has their number by default.
+    All else is fixed as the settings say, but for `max_tokens`, an input that has their number by default. With a
+    `shortlist` only the words that it has for the source are written, and have a share.
 
     Raises:
         Unsupported: a module has no ONNX form, the network writes nothing, or a setting is for no graph.
-        BadInput: the settings are not for this network.
+        BadInput: the settings, or the shortlist, are not for this network.
     """
     check_search(network, settings)
+    if shortlist is not None:
+        shortlist.check(network.shape, settings)
     emit = Emit(target, LOWERINGS, GROUPS)
     most = Value(Port(MOST, "int64", (), default=settings.max_tokens))
     with torch.no_grad():
@@ -51,10 +58,11 @@ def lower_search(network: Network, settings: Generation, target: Target) -> onnx
         else:
             ids, mask = (Value(Port(name, "int64", (1, "source"))) for name in (IDS, MASK))
             inputs, begun = [ids, mask, most], _behind(network, emit, ids, mask, settings)
-        one = _round_of(network, emit, begun)
-        search, shape = emit.at(PART), network.shape
+        search, shape, words = emit.at(PART), network.shape, network.shape.written_words
+        listed = None if shortlist is None else listed_words(search, shortlist, ids, words=words)
+        one = _round_of(network, emit, begun, listed)
         room = _room(network, search, ids, most)
-        choice = Choice(search, settings, words=shape.written_words, pad=shape.pad_token_id, room=room)
+        choice = Choice(search, settings, words=words, pad=shape.pad_token_id, room=room, listed=listed)
         found = choice.greedy(one) if settings.beams == 1 else choice.searched(one)
     ports = (Port(SEQUENCES, "int64", (settings.beams, "time")), Port(SCORES, "float32", (settings.beams,)))
     return build(
@@ -122,8 +130,8 @@ def _for_each(emit: Emit, value: Value, rows: tuple[int, ...], role: str) -> Val
     return value if rows[0] == 1 else emit.node("Expand", value, emit.integers(rows, "rows"), role=f"{role}_for_each")
 
 
-def _round_of(network: Network, emit: Emit, begun: _Begun) -> Round:
-    """Return a round of the loop up to the logits (rows, 1, words)."""
+def _round_of(network: Network, emit: Emit, begun: _Begun, listed: Value | None) -> Round:
+    """Return a round of the loop up to the logits (rows, 1, words), of all words or those that are listed."""
     number, search, behind = Value(Port("round", "int64", ())), emit.at(PART), network.decoder is not None
     tokens = Value(Port("tokens", "int64", (begun.rows, 1 if behind else "new")))
     layers = cache_ports(network.shape)
@@ -134,7 +142,8 @@ def _round_of(network: Network, emit: Emit, begun: _Begun) -> Round:
     time = search.node("Shape", past[0].key, role="time", start=2, end=3)
     asked = Given(tokens, time, source_mask=begun.mask, places=places)
     reach = Reach(network.shape, search, asked, alone=behind)
-    logits, steps = lower_tokens(network, emit, tokens, reach, list(zip(past, begun.memories, strict=True)), kept)
+    read = list(zip(past, begun.memories, strict=True))
+    logits, steps = lower_tokens(network, emit, tokens, reach, read, kept, listed)
     caches = []
     for ports, given, step in zip(layers, past, steps, strict=True):
         axes = (begun.rows if isinstance(begun.rows, int) else 1, ports.key.heads, 0, ports.key.head_size)

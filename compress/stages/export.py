@@ -9,7 +9,9 @@ from typing import Any, final
 
 import numpy as np
 
+from compress.lessons import taught
 from compress.settings import ExportSettings
+from compress.shortlisting import shortlist_of
 from compress.stage import Context, Output, Stage
 from compress.text_in import TextIn
 from export.contents import Contents, write_bundle
@@ -18,9 +20,10 @@ from export.graph_search import GraphSearch
 from export.lengths import Buckets
 from export.page import Given, Page, make_page
 from export.parity import Parity, bound_for, compare_answers
-from export.parity_writing import compare_writing, same_texts, words_bound
+from export.parity_writing import compare_writing, same_texts, shortened, words_bound
 from export.runtime_steps import WriterSessions, writer_sessions
 from export.session import Arrays
+from export.shortlist import Shortlist
 from export.target import TARGETS, Target
 from models.checkpoint import Checkpoint
 from models.encoded import Encoded
@@ -31,7 +34,8 @@ from models.progress import Progress
 from models.targets import Writes
 
 PARITY_EXAMPLES = 256
-SEARCH_EXAMPLES = 64  # each is written twice, to its end
+SEARCH_EXAMPLES = 64  # each is written several times, to its end
+MILDER = 2
 SEARCH = "export.search: graph"
 
 
@@ -56,7 +60,8 @@ def run(parent: Checkpoint, settings: ExportSettings, context: Context) -> Outpu
     """Return the bundle of `parent`.
 
     Raises:
-        BadInput: the model cannot have the lengths, the page for browsers or the search in the graph that is asked for.
+        BadInput: the model cannot have the lengths, the page for browsers, the search in the graph or the shortlist
+            that is asked for, or there are no texts to make a shortlist of.
         Mismatch: ONNX Runtime and PyTorch do not agree on the validation examples, or a page, or the tokenizer in the
             graph, reads a text otherwise.
         Unsupported: the search, or the tokenizer, is to be in the graph, and has no form there.
@@ -67,15 +72,19 @@ def run(parent: Checkpoint, settings: ExportSettings, context: Context) -> Outpu
         target = target.at_lengths(settings.lengths)
     page = _page(parent, settings, context) if target.page else None
     text_in = TextIn.compared(parent, target, context) if settings.text_in else None
-    whole = _search_file(parent, network, target, context) if settings.search == "graph" else None
+    shortlist = _shortlist(parent, settings, context)
+    whole = _search_file(parent, network, target, context, shortlist) if settings.search == "graph" else None
     graph = graph_file(network, target)
     data, tick = context.validation, context.progress
     parity = _parity(network, graph, _singles(data, spread(data, PARITY_EXAMPLES), tick))
     details: dict[str, Any] = {"parity": asdict(parity)}
     if whole is not None and parent.generation is not None:
         search = GraphSearch.open(parent.shape, parent.generation, whole.data, threads=1)
-        examples = _singles(data, spread(data, SEARCH_EXAMPLES), tick)
-        details["same_texts"] = same_texts(search, _sessions(network, graph), examples)
+        sessions, examples = _sessions(network, graph), list(_singles(data, spread(data, SEARCH_EXAMPLES), tick))
+        details["same_texts"] = same_texts(search, sessions, examples, shortlist)
+        if shortlist is not None:
+            found = shortened(search, sessions, examples, shortlist)
+            details["shortlist"] = {"words": parent.shape.written_words, **found._asdict()}
     rows = spread(data, settings.golden)
     golden = _with_a_short_one([data.single(row) for row in rows], settings.lengths)
     if text_in is not None:
@@ -89,7 +98,17 @@ def run(parent: Checkpoint, settings: ExportSettings, context: Context) -> Outpu
     return Output(NewBundle(contents), details)
 
 
-def _search_file(parent: Checkpoint, network: Network, target: Target, context: Context) -> GraphFile:
+def _shortlist(parent: Checkpoint, settings: ExportSettings, context: Context) -> Shortlist | None:
+    """Return the shortlist that is asked for: of what the model learnt to write, else of what the data expects."""
+    if settings.shortlist is None:
+        return None
+    told = taught(context, parent)
+    return shortlist_of(parent, context.train if told is None else told, settings.shortlist, seed=context.seed)
+
+
+def _search_file(
+    parent: Checkpoint, network: Network, target: Target, context: Context, shortlist: Shortlist | None
+) -> GraphFile:
     """Return the one file of a model that searches in its graph."""
     if parent.generation is None:
         raise BadInput("the model writes nothing, so nothing is searched", where=SEARCH, fix="Leave it out.")
@@ -99,7 +118,7 @@ def _search_file(parent: Checkpoint, network: Network, target: Target, context: 
             where=SEARCH,
             fix="Leave the search to the host; `export.graph_file.search_file` makes the file without judging it.",
         )
-    return search_file(network, parent.generation, target)
+    return search_file(network, parent.generation, target, shortlist)
 
 
 def _check_lengths(parent: Checkpoint, lengths: Sequence[int]) -> None:
@@ -155,8 +174,16 @@ def _sessions(network: Network, graph: GraphFile) -> WriterSessions:
     return writer_sessions(network.shape, graph.data, encoder, threads=1)
 
 
-def milder(settings: ExportSettings, details: dict[str, Any]) -> None:
-    """Return nothing: an export changes no accuracy that a milder one could win back."""
+def milder(settings: ExportSettings, details: dict[str, Any]) -> ExportSettings | None:
+    """Return settings with a shortlist of twice as many words, or without where that is most of them; an export without
+    one changes no accuracy that a milder one could win back.
+    """
+    listed = settings.shortlist
+    if listed is None:
+        return None
+    told, more = details["shortlist"], {"words": MILDER * listed.words, "first": MILDER * listed.first}
+    ends = MILDER * told["listed"] > told["words"] / 2
+    return settings.model_copy(update={"shortlist": None if ends else listed.model_copy(update=more)})
 
 
 def spread(data: Encoded, count: int) -> list[int]:

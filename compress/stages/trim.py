@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.lessons import lessons_of, schedule_of, weights_of
+from compress.lessons import lessons_of, schedule_of, taught, weights_of
 from compress.settings import TrimSettings
 from compress.stage import Context, Output, Stage
 from compress.trimming.checkpoint import trim_checkpoint
@@ -16,7 +16,6 @@ from models.checkpoint import Checkpoint
 from models.encoded import Encoded
 from models.targets import Writes
 from teacher_student.distillation import distill
-from teacher_student.sequence import written_by
 
 ROOM = 2  # texts may get this much longer than those of the training data
 STEP = 64
@@ -89,11 +88,8 @@ def milder(settings: TrimSettings, details: dict[str, Any]) -> TrimSettings | No
 def _seen(parent: Checkpoint, context: Context) -> npt.NDArray[Any]:
     """Return the tokens of the training texts, and of those that the teacher wrote for them where they were learnt."""
     seen = tokens_of(context.train, context.task.writes)
-    if not context.sequence or parent.reader.digest != context.teacher.reader.digest:
-        return seen
-    read = context.encoded("train", context.teacher)
-    told = written_by(context.teacher, read, cache=context.cache, progress=context.progress)
-    return np.concatenate([seen, told.targets[:, 0]])
+    told = taught(context, parent)
+    return seen if told is None else np.concatenate([seen, told.targets[:, 0]])
 
 
 def tokens_of(data: Encoded, writes: Writes) -> npt.NDArray[Any]:

@@ -28,8 +28,8 @@ class Int8Weight(NamedTuple):
     """What a quantized input is multiplied by: int8 levels (in, out), and scales and perhaps a bias (out,)."""
 
     levels: Value
-    scale: Tensor
-    bias: Tensor | None
+    scale: Value
+    bias: Value | None
 
 
 def lower_quantized_linears(modules: Sequence[QuantizedLinear], emits: Sequence[Emit], hidden: Value) -> list[Value]:
@@ -54,10 +54,19 @@ def _alike(modules: Sequence[QuantizedLinear]) -> bool:
 
 def _quantize(module: QuantizedLinear, emit: Emit, hidden: Value) -> Activation:
     if module.form is Int8Form.DYNAMIC:
-        return Activation(*emit.nodes("DynamicQuantizeLinear", hidden, roles=("levels", "scale", "zero_point")))
+        return _ranged(emit, hidden)
     scale = emit.constant(module.input_scale, "input_scale")
     zero_point = emit.constant(module.input_zero_point, "input_zero_point")
     return Activation(emit.node("QuantizeLinear", hidden, scale, zero_point, role="levels"), scale, zero_point)
+
+
+def _ranged(emit: Emit, hidden: Value) -> Activation:
+    """Return an input in levels of the range that it has."""
+    return Activation(*emit.nodes("DynamicQuantizeLinear", hidden, roles=("levels", "scale", "zero_point")))
+
+
+def _constant(emit: Emit, value: Tensor | None, role: str) -> Value | None:
+    return None if value is None else emit.constant(value, role)
 
 
 def quantized_words(table: QuantizedEmbedding, emit: Emit, hidden: Value, bias: Tensor | None) -> Value:
@@ -65,44 +74,57 @@ def quantized_words(table: QuantizedEmbedding, emit: Emit, hidden: Value, bias: 
 
     The file holds the table once; ONNX Runtime turns it when a session starts.
     """
-    activation = Activation(*emit.nodes("DynamicQuantizeLinear", hidden, roles=("levels", "scale", "zero_point")))
     weight = emit.node("Transpose", emit.constant(table.weight, "weight"), role="weight_by_width", perm=[1, 0])
-    return _multiplied(emit, activation, Int8Weight(weight, table.weight_scale, bias))
+    by = Int8Weight(weight, emit.constant(table.weight_scale, "weight_scale"), _constant(emit, bias, "bias"))
+    return _multiplied(emit, _ranged(emit, hidden), by)
+
+
+def listed_products(
+    module: QuantizedLinear | QuantizedEmbedding, emit: Emit, hidden: Value, rows: Value, bias: Value | None
+) -> Value:
+    """Return the products of states (..., width) with the `rows` (listed,) of a table, or of a linear layer's weight,
+    (..., listed), each number that of all rows, plus a bias (listed,).
+    """
+    if isinstance(module, QuantizedLinear):
+        activation = _quantize(module, emit, hidden)
+        every = emit.node("Transpose", _weight(module, emit), role="weight_by_row", perm=[1, 0])
+    else:
+        activation, every = _ranged(emit, hidden), emit.constant(module.weight, "weight")
+    levels = emit.node("Gather", every, rows, role="listed_levels", axis=0)
+    scale = emit.node("Gather", emit.constant(module.weight_scale, "weight_scale"), rows, role="listed_scales")
+    by_width = emit.node("Transpose", levels, role="listed_by_width", perm=[1, 0])
+    return _multiplied(emit, activation, Int8Weight(by_width, scale, bias))
 
 
 def _product(module: QuantizedLinear, emit: Emit, activation: Activation) -> Value:
-    weight = Int8Weight(_weight(module, emit), module.weight_scale, module.bias)
+    scale, bias = emit.constant(module.weight_scale, "weight_scale"), _constant(emit, module.bias, "bias")
+    weight = Int8Weight(_weight(module, emit), scale, bias)
     if module.form is Int8Form.STATIC and not emit.target.microsoft:
-        return _multiplied_between(emit, activation, weight)
+        return _multiplied_between(emit, activation, weight, torch.zeros_like(module.weight_scale, dtype=torch.int8))
     return _multiplied(emit, activation, weight)
 
 
-def _multiplied_between(emit: Emit, activation: Activation, by: Int8Weight) -> Value:
+def _multiplied_between(emit: Emit, activation: Activation, by: Int8Weight, zero_points: Tensor) -> Value:
     """Return a product in float between what turns levels into floats (QDQ): the form of int8 that the execution
     providers of phones know. ONNX Runtime's own makes one integer product of it.
     """
     left = emit.node("DequantizeLinear", *activation, role="dequantized")
-    scale, zero_point = (
-        emit.constant(by.scale, "weight_scale"),
-        emit.constant(torch.zeros_like(by.scale, dtype=torch.int8), "weight_zero_point"),
-    )
-    right = emit.node("DequantizeLinear", by.levels, scale, zero_point, role="dequantized_weight", axis=1)
+    zero_point = emit.constant(zero_points, "weight_zero_point")
+    right = emit.node("DequantizeLinear", by.levels, by.scale, zero_point, role="dequantized_weight", axis=1)
     product = emit.node("MatMul", left, right, role="product")
-    return product if by.bias is None else emit.node("Add", product, emit.constant(by.bias, "bias"), role="output")
+    return product if by.bias is None else emit.node("Add", product, by.bias, role="output")
 
 
 def _multiplied(emit: Emit, activation: Activation, by: Int8Weight) -> Value:
-    weight_scale = emit.constant(by.scale, "weight_scale")
-    bias = None if by.bias is None else emit.constant(by.bias, "bias")
     levels, scale, zero_point = activation
     if emit.target.microsoft:
         return emit.microsoft(
-            "MatMulIntegerToFloat", levels, by.levels, scale, weight_scale, zero_point, None, bias, role="output"
+            "MatMulIntegerToFloat", levels, by.levels, scale, by.scale, zero_point, None, by.bias, role="output"
         )
     sums = emit.node("MatMulInteger", levels, by.levels, zero_point, role="sums")
-    both = emit.node("Mul", scale, weight_scale, role="scale_product")
+    both = emit.node("Mul", scale, by.scale, role="scale_product")
     scaled = emit.node("Mul", emit.node("Cast", sums, role="float_sums", to=1), both, role="scaled")
-    return scaled if bias is None else emit.node("Add", scaled, bias, role="output")
+    return scaled if by.bias is None else emit.node("Add", scaled, by.bias, role="output")
 
 
 def _weight(module: QuantizedLinear, emit: Emit) -> Value:

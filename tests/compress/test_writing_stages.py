@@ -208,6 +208,25 @@ def test_a_search_in_the_graph_is_judged_as_one_on_the_host(translator: Done, tm
     assert bench_model(str(bundle), translator.look)["speedup"]["estimate"] > 0
 
 
+def test_a_shortlist_is_judged_and_timed_as_part_of_the_search(translator: Done, tmp_path: Path) -> None:
+    directory, data = translator.directory, translator.recipe.data
+    words = ["--task", "translation", "--teacher", str(directory / "0-train"), "--validation", str(data.validation)]
+    words += ["--label", "up", "--max-length", "24", "--search", "graph", "--golden", "2", "--json"]
+    words += ["--shortlist-words", "6", "--shortlist-first", "8", "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as stop:
+        main(["export", str(directory / "4-quantize"), *words])
+    assert stop.value.code == 2
+    with pytest.raises(SystemExit) as stop:
+        main(["export", str(directory / "4-quantize"), *words, "--train", str(data.train)])
+    assert stop.value.code == 0
+    record = json.loads((tmp_path / "out" / "artifact.json").read_text())
+    told = record["details"]["shortlist"]
+    assert told["listed"] < 40 < told["words"] and told["covered"] > 0.98
+    assert verify_bundle(tmp_path / "out", besides=[RECORD_FILE]).examples == 2
+    facts = evaluate_model(str(tmp_path / "out"), translator.look)
+    assert facts["estimate"] == pytest.approx(translator.result.last.validation.estimate, abs=0.03)
+
+
 def test_a_vocabulary_is_trimmed_to_what_is_read_and_written(translator: Done, tmp_path: Path) -> None:
     few = {
         role: write_lines(tmp_path, role, rows=60, seed=seed, letters="abc")

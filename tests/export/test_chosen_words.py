@@ -14,6 +14,7 @@ from export.chosen_words import Choice, Round
 from export.emit import Emit
 from export.lowering import GROUPS, LOWERINGS
 from export.session import open_session
+from export.shortlist import ListedSteps
 from export.target import MOBILE
 from export.values import Carried, Port, Value, build
 from models.beams import Hypothesis
@@ -46,19 +47,24 @@ class Chain:
         return np.stack([self.table[row] for row in self.rows])
 
 
-def in_graph(chain: Chain, how: Generation, start: int, *, rows: int | str) -> list[Any]:
-    """Return what a graph of the same chain gives; it begins with `rows` rows, or where that is a name with one."""
+def in_graph(chain: Chain, how: Generation, start: int, *, rows: int | str, words: Ids | None = None) -> list[Any]:
+    """Return what a graph of the same chain gives; it begins with `rows` rows, or where that is a name with one. It
+    weighs all words, or these alone.
+    """
     emit, begun = Emit(MOBILE, LOWERINGS, GROUPS), how.beams if isinstance(rows, int) else 1
     number, tokens = Value(Port("round", "int64", ())), Value(Port("tokens", "int64", (rows, 1)))
     before = Value(Port("before", "int64", (rows, 1)))
     line = emit.node("Mul", before, emit.constant(np.array(WORDS), "words"), role="line")
-    table = emit.constant(chain.table.reshape(WORDS * WORDS, WORDS), "table")
+    every = chain.table.reshape(WORDS * WORDS, WORDS)
+    table = emit.constant(every if words is None else every[:, words], "table")
     logits = emit.node("Gather", table, emit.node("Add", line, tokens, role="place"), role="logits")
     first, ahead = (emit.constant(np.full((begun, 1), token), "begun") for token in (start, FIRST))
     kept = Carried(ahead, before, emit.node("Identity", tokens, role="now"))
     one = Round(number, rows, first, tokens, logits, [kept])
     most = Value(Port("max_tokens", "int64", (), default=how.max_tokens))
-    choice = Choice(emit, how, words=WORDS, pad=PAD, room=emit.node("Identity", most, role="room"))
+    listed = None if words is None else emit.constant(words, "listed")
+    room = emit.node("Identity", most, role="room")
+    choice = Choice(emit, how, words=WORDS, pad=PAD, room=room, listed=listed)
     found = choice.greedy(one) if how.beams == 1 else choice.searched(one)
     ports = (Port("sequences", "int64", ("beams", "time")), Port("scores", "float32", ("beams",)))
     model = build([most], dict(zip(ports, found, strict=False)), opset=17, name="chain")
@@ -76,9 +82,9 @@ def hypotheses(found: list[Any], how: Generation) -> list[Hypothesis]:
     return read
 
 
-def assert_same(chain: Chain, how: Generation, start: int, rows: int | str) -> None:
-    (expected,) = generate(chain, [[start]], how)
-    found = hypotheses(in_graph(chain, how, start, rows=rows), how)
+def assert_same(chain: Chain, how: Generation, start: int, rows: int | str, words: Ids | None = None) -> None:
+    (expected,) = generate(chain if words is None else ListedSteps(chain, [words]), [[start]], how)
+    found = hypotheses(in_graph(chain, how, start, rows=rows, words=words), how)
     assert [text[:2] for text in found] == [text[:2] for text in expected]
     if how.beams > 1:
         assert [text.score for text in found] == pytest.approx([text.score for text in expected], abs=1e-5)
@@ -106,6 +112,12 @@ def searches(draw: st.DrawFn) -> Generation:
 @given(searches(), st.integers(0, 99), st.booleans())
 def test_a_graph_finds_what_the_search_finds(how: Generation, seed: int, apart: bool) -> None:
     assert_same(Chain(seed), how, start=seed % WORDS, rows="rows" if apart else how.beams)
+
+
+@settings(max_examples=40)
+@given(searches(), st.integers(0, 99), st.sets(st.integers(4, 6)))
+def test_a_graph_finds_it_among_the_words_of_a_list(how: Generation, seed: int, others: set[int]) -> None:
+    assert_same(Chain(seed), how, seed % WORDS, "rows", np.array([0, 1, 2, 3, *sorted(others)]))
 
 
 @pytest.mark.parametrize("ending", Ending)
