@@ -12,10 +12,11 @@ from torch import Tensor
 from export.emit import Emit
 from export.values import Value
 from models.errors import Unsupported
-from models.layers.blocked import BlockedEmbedding, BlockedLinear
+from models.layers.blocked import ACTIVATION_LIMIT, BlockedEmbedding, BlockedLinear
 from models.layers.packed import LOWEST
 
 INT8_ACTIVATIONS = 4  # of the operator's levels of accuracy
+TINY = 1e-35
 
 
 class Rows(NamedTuple):
@@ -100,6 +101,44 @@ def blocked_rows(of: Rows, emit: Emit, indices: Value) -> Value:
         ends = [emit.integers([number], role) for number, role in ((0, "first"), (of.width, "width"), (-1, "axis"))]
         rows = emit.node("Slice", rows, *ends, role="kept_rows")
     return rows
+
+
+def listed_in_blocks(
+    module: BlockedLinear | BlockedEmbedding, emit: Emit, hidden: Value, numbers: Value, bias: Value | None
+) -> Value:
+    """Return the products of states (batch, new, width) with the rows of these `numbers` (listed,), (batch, new,
+    listed), each number that of all rows to float rounding, plus a bias (listed,). The operator wants rows that do not
+    change, so these are unpacked, and the states are rounded as it rounds them.
+    """
+    width = module.in_features if isinstance(module, BlockedLinear) else module.width
+    one = emit.integers([0], "one")
+    line = emit.node("Unsqueeze", numbers, one, role="listed_line")
+    rows = blocked_rows(Rows(module.weight, module.weight_scale, width, module.block, None), emit, line)
+    by_width = emit.node("Transpose", emit.node("Squeeze", rows, one, role="listed_rows"), role="by_width", perm=[1, 0])
+    sums = emit.node("MatMul", _rounded(module.block, width, emit, hidden), by_width, role="listed_products")
+    if isinstance(module, BlockedLinear) and bool(module.bias.any()):
+        own = emit.node("Gather", emit.constant(module.bias, "own_bias"), numbers, role="listed_own_biases")
+        sums = emit.node("Add", sums, own, role="listed_sums")
+    return sums if bias is None else emit.node("Add", sums, bias, role="listed_logits")
+
+
+def _rounded(block: int, width: int, emit: Emit, hidden: Value) -> Value:
+    """Return states (batch, new, width) as the operator rounds them: to int8 in blocks, each with a scale of its own."""
+    missing = -width % block
+    if missing:
+        hidden = emit.node("Pad", hidden, emit.integers([0, 0, 0, 0, 0, missing], "missing"), role="filled_states")
+    blocks = emit.node("Reshape", hidden, emit.integers([0, 0, -1, block], "by_block"), role="blocked_states")
+    largest = emit.node("ReduceMax", emit.node("Abs", blocks, role="sizes"), role="largest", axes=[-1])
+    # What is too small for a scale is zero: a block of zeros must not become none.
+    limit = emit.node("Max", largest, emit.constant(np.array(TINY, dtype=np.float32), "tiny"), role="limit")
+    scale = emit.node("Div", limit, emit.constant(np.float32(ACTIVATION_LIMIT), "levels"), role="state_scale")
+    levels = emit.node("Round", emit.node("Div", blocks, scale, role="shares"), role="state_levels")
+    rounded = emit.node("Mul", levels, scale, role="rounded_blocks")
+    flat = emit.node("Reshape", rounded, emit.integers([0, 0, -1], "flat"), role="rounded_states")
+    if not missing:
+        return flat
+    ends = [emit.integers([number], role) for number, role in ((0, "first"), (width, "width"), (-1, "axis"))]
+    return emit.node("Slice", flat, *ends, role="kept_states")
 
 
 def _check_target(emit: Emit) -> None:
