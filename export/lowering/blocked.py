@@ -115,15 +115,15 @@ def listed_in_blocks(
     line = emit.node("Unsqueeze", numbers, one, role="listed_line")
     rows = blocked_rows(Rows(module.weight, module.weight_scale, width, module.block, None), emit, line)
     by_width = emit.node("Transpose", emit.node("Squeeze", rows, one, role="listed_rows"), role="by_width", perm=[1, 0])
-    sums = emit.node("MatMul", _rounded(module.block, width, emit, hidden), by_width, role="listed_products")
-    if isinstance(module, BlockedLinear) and bool(module.bias.any()):
+    if isinstance(module, BlockedLinear):
         own = emit.node("Gather", emit.constant(module.bias, "own_bias"), numbers, role="listed_own_biases")
-        sums = emit.node("Add", sums, own, role="listed_sums")
+        bias = own if bias is None else emit.node("Add", own, bias, role="listed_bias")
+    sums = emit.node("MatMul", _rounded(module.block, width, emit, hidden), by_width, role="listed_products")
     return sums if bias is None else emit.node("Add", sums, bias, role="listed_logits")
 
 
 def _rounded(block: int, width: int, emit: Emit, hidden: Value) -> Value:
-    """Return states (batch, new, width) as the operator rounds them: to int8 in blocks, each with a scale of its own."""
+    """Return states (batch, new, width) as the operator rounds them: to int8, in blocks with a scale each."""
     missing = -width % block
     if missing:
         hidden = emit.node("Pad", hidden, emit.integers([0, 0, 0, 0, 0, missing], "missing"), role="filled_states")
@@ -131,7 +131,8 @@ def _rounded(block: int, width: int, emit: Emit, hidden: Value) -> Value:
     largest = emit.node("ReduceMax", emit.node("Abs", blocks, role="sizes"), role="largest", axes=[-1])
     # What is too small for a scale is zero: a block of zeros must not become none.
     limit = emit.node("Max", largest, emit.constant(np.array(TINY, dtype=np.float32), "tiny"), role="limit")
-    scale = emit.node("Div", limit, emit.constant(np.float32(ACTIVATION_LIMIT), "levels"), role="state_scale")
+    most = emit.constant(np.array(ACTIVATION_LIMIT, dtype=np.float32), "most")
+    scale = emit.node("Div", limit, most, role="state_scale")
     levels = emit.node("Round", emit.node("Div", blocks, scale, role="shares"), role="state_levels")
     rounded = emit.node("Mul", levels, scale, role="rounded_blocks")
     flat = emit.node("Reshape", rounded, emit.integers([0, 0, -1], "flat"), role="rounded_states")

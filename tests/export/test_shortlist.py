@@ -167,6 +167,8 @@ def test_others_are_as_if_they_were_banned() -> None:
 )
 def test_in_int8_it_is_the_same(name: str, form: Int8Form, beams: int, target: str) -> None:
     network = quantized_network(random_network(BEHIND[name], seed=3), form)
+    if name == "untied":  # what rounds weights writes into a bias
+        network.get_buffer("output.projection.bias").copy_(torch.linspace(-1, 1, 50))
     assert_of_steps(network, replace(HOW, beams=beams), TARGETS[target])
 
 
