@@ -49,7 +49,7 @@ def fitted_lexicon(data: Encoded, *, tokens: int, seed: int, most: int = MOST_PA
     for _ in range(ROUNDS):
         each = shares[beside.pairs]
         each /= np.repeat(np.add.reduceat(each, beside.starts), lengths)
-        counts = np.bincount(beside.pairs, each, minlength=len(shares))
+        counts = np.bincount(beside.pairs, each, minlength=len(shares)).astype(np.float64)
         shares = counts / np.bincount(beside.read, counts, minlength=tokens + 1)[beside.read]
     real = beside.read != tokens
     return Lexicon(beside.read[real], beside.written[real], counts[real])

@@ -13,9 +13,11 @@ from export.emit import Emit
 from export.lowering.blocked import listed_in_blocks
 from export.lowering.embeddings import scaled_states
 from export.lowering.quantized import listed_products
-from export.shortlist import Shortlist
+from export.shortlist import WHERE, Shortlist
 from export.values import Value
+from models.errors import Unsupported
 from models.layers.blocked import BlockedEmbedding, BlockedLinear
+from models.layers.packed import PackedEmbedding, TwoBitEmbedding
 from models.layers.quantized import QuantizedEmbedding, QuantizedLinear
 from models.network import Network
 from models.token_scores import Ids
@@ -45,6 +47,9 @@ def listed_words(emit: Emit, shortlist: Shortlist, ids: Value, *, words: int) ->
 def listed_logits(network: Network, emit: Emit, hidden: Value, table: str, words: Value) -> Value:
     """Return the logits (batch, new, listed) of `words` (listed,) for states (batch, new, hidden), the same that they
     have among all; `table` is the path of the word table that the writer reads.
+
+    Raises:
+        Unsupported: words are written by a matrix of which no rows can be taken.
     """
     output = network.output
     assert output is not None
@@ -58,12 +63,15 @@ def listed_logits(network: Network, emit: Emit, hidden: Value, table: str, words
         return listed_products(module, part, scaled, words, bias)
     if isinstance(module, BlockedEmbedding | BlockedLinear):
         return listed_in_blocks(module, part, scaled, words, bias)
-    if isinstance(module, nn.Linear):
+    if isinstance(module, nn.Linear | nn.Embedding):
         rows = part.node("Gather", part.constant(module.weight, "weight"), words, role="listed_rows")
-    else:
+    elif isinstance(module, PackedEmbedding | TwoBitEmbedding):
         one = part.integers([0], "one")
         each = emit.child(network, table, part.node("Unsqueeze", words, one, role="listed_line"))
         rows = part.node("Squeeze", each, one, role="listed_rows")
+    else:
+        kind = type(module).__name__
+        raise Unsupported(f"a shortlist has no rows of a {kind}", where=WHERE, fix="Leave it out.")
     by_width = part.node("Transpose", rows, role="listed_by_width", perm=[1, 0])
     product = part.node("MatMul", scaled, by_width, role="product")
     return product if bias is None else part.node("Add", product, bias, role="logits")

@@ -80,10 +80,10 @@ def run(parent: Checkpoint, settings: ExportSettings, context: Context) -> Outpu
     details: dict[str, Any] = {"parity": asdict(parity)}
     if whole is not None and parent.generation is not None:
         search = GraphSearch.open(parent.shape, parent.generation, whole.data, threads=1)
-        sessions, examples = _sessions(network, graph), list(_singles(data, spread(data, SEARCH_EXAMPLES), tick))
-        details["same_texts"] = same_texts(search, sessions, examples, shortlist)
+        steps, examples = _sessions(network, graph), list(_singles(data, spread(data, SEARCH_EXAMPLES), tick))
+        details["same_texts"] = same_texts(search, steps, examples, shortlist)
         if shortlist is not None:
-            found = shortened(search, sessions, examples, shortlist)
+            found = shortened(search, steps, examples, shortlist)
             details["shortlist"] = {"words": parent.shape.written_words, **found._asdict()}
     rows = spread(data, settings.golden)
     golden = _with_a_short_one([data.single(row) for row in rows], settings.lengths)

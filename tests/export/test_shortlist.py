@@ -15,6 +15,7 @@ from support.examples import tiny_tokenizing
 from support.networks import quantized_network, random_network
 from support.shortlists import drawn_shortlist, every_word
 from support.writing_shapes import CROSSING, SHAPES
+from torch import nn
 
 from compress.quantization.schemes import choices_in_blocks, forms_of, quantize
 from export.emit import Emit
@@ -29,7 +30,7 @@ from export.target import CPU, TARGETS, Target
 from export.values import Port, Value, build
 from models.beams import Hypothesis
 from models.checkpoint import Checkpoint
-from models.errors import BadInput
+from models.errors import BadInput, Unsupported
 from models.generation import Steps, generate, starts
 from models.generation_settings import Ending, Generation
 from models.kinds import Int8Form
@@ -223,6 +224,14 @@ def test_a_batch_has_a_list_for_every_text() -> None:
     together = generate(steps, starts(how, 2), how)
     alone = expected(lambda given: NativeSteps(network, given), how, shortlist, sources)
     assert_same(together, alone)
+
+
+def test_words_of_which_there_are_no_rows_are_refused() -> None:
+    network = random_network(UNTIED)
+    assert network.output is not None
+    network.output.projection = nn.Identity()
+    with pytest.raises(Unsupported, match="no rows of a Identity"):
+        lower_search(network, HOW, CPU, drawn_shortlist(UNTIED, HOW, seed=0))
 
 
 def test_a_shortlist_that_does_not_fit_is_refused() -> None:
