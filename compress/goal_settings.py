@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -119,10 +119,10 @@ class SearchSettings(Settings):
         True, description="Shorten trainings that would take longer than the minutes, and lengthen those on few texts."
     )
     levels: Count = Field(12, description="Most levels of a family.")
-    first_speedup: Annotated[float, Field(gt=1.0)] | None = Field(
+    first_speedup: Annotated[float, Field(gt=1.0)] | Literal["goal"] | None = Field(
         None,
-        description="How many times as fast the first level that is cut is as the model before; as later ones if "
-        "left out.",
+        description="How many times as fast the first level that is cut is as the model before: a number, `goal` for "
+        "one that grows with max_drop, or as later levels if left out.",
     )
     trials: Count = Field(1, description="Families that are grown: the recipe's own, then others drawn from the space.")
     space: dict[str, tuple[Any, ...]] = Field(

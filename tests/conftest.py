@@ -50,7 +50,7 @@ def sst2() -> Path:
     return directory
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the bundle of a random classifier, which nobody may change."""
     return tiny_bundle(tmp_path_factory.mktemp("sealed") / "bundle").directory

@@ -62,8 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()  # type: ignore[attr-defined]
         sys.exit(EXIT_BAD_INPUT)
     except (typer.Abort, KeyboardInterrupt):
-        _say("Interrupted. What was finished is kept; run the same command again to go on.", words)
-        sys.exit(EXIT_INTERRUPTED)
+        code = EXIT_INTERRUPTED
     except CompressError as error:
         _complain(error, words)
         sys.exit(EXIT_GATE_FAILED if isinstance(error, GateFailed) else EXIT_BAD_INPUT)
@@ -71,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # A full disk, a missing permission: the system's own words say what and where.
         _complain(CompressError(error.strerror or str(error), where=error.filename and str(error.filename)), words)
         sys.exit(EXIT_BAD_INPUT)
+    if code == EXIT_INTERRUPTED:  # which some releases of typer return for an interrupt, and others raise
+        _say("Interrupted. What was finished is kept; run the same command again to go on.", words)
     sys.exit(code if isinstance(code, int) else 0)
 
 

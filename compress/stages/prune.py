@@ -24,7 +24,7 @@ from models.shape import ModelShape
 from models.sublayers import sublayers_of
 from teacher_student.distillation import distill
 
-CORRECTIONS = 2
+CORRECTIONS = 3
 SHORT = 0.99  # of the wanted speed-up: within the noise of the measurement
 LONG = 1.05
 MILDER = 0.7
@@ -227,14 +227,14 @@ def _confirmed(
 ) -> Cut:
     """Return the cut model whose measured speed-up meets the wanted one with the least loss of importance.
 
-    The table predicts sublayers one by one; what they cost together is measured on the emitted graphs, and the budget
-    corrected by the error, at most twice. Where no try meets the target the fastest is returned.
+    The table predicts sublayers one by one; what they cost together is measured on the emitted graphs, and the cost
+    that was found is corrected by the error: the budget may have been larger, where there was nothing left to keep.
+    Where no try meets the target the fastest is returned.
     """
-    correction = 1.0
+    budget = target.budgets[-1]
     tried: list[tuple[float, Choice, Checkpoint]] = []
     for _ in range(1 + CORRECTIONS):
-        corrected = max(target.budgets[-1] * correction, costs.least) if tried else target.budgets[-1]
-        choice = search(scores, costs, corrected, unit=target.unit, removable=target.removable)
+        choice = search(scores, costs, budget, unit=target.unit, removable=target.removable)
         candidate = cut(model, choice.plan)
         if any(candidate.shape == earlier.shape for _, _, earlier in tried):
             break
@@ -242,7 +242,7 @@ def _confirmed(
         tried.append((speedup, choice, candidate))
         if wanted * SHORT <= speedup <= wanted * LONG:
             break
-        correction *= speedup / wanted
+        budget = max(choice.cost * speedup / wanted, costs.least)
     enough = [one for one in tried if one[0] >= wanted * SHORT]
     best = min(enough, key=lambda one: one[1].lost) if enough else max(tried, key=lambda one: one[0])
     speedup, choice, candidate = best

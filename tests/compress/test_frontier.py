@@ -113,6 +113,21 @@ def test_the_first_level_may_be_cut_further_than_later_ones() -> None:
     assert first_step(plain) == plain.prune
 
 
+@pytest.mark.parametrize(
+    ("goal", "speedup"),
+    [({"max_drop": 0.5}, 1.9), ({}, 2.6), ({"max_drop": 2.0}, 4.0), ({"max_drop": 9.0}, 5.0)],
+)
+def test_the_more_may_be_lost_the_further_the_first_level_is_cut(goal: dict[str, float], speedup: float) -> None:
+    wanted = {"prune": {"speedup": 1.25, "sparsity": None}, "search": {**goal, "first_speedup": "goal"}}
+    assert first_step(make_recipe(wanted, where="test")).speedup == pytest.approx(speedup)
+
+
+def test_where_no_loss_is_named_the_first_level_is_cut_as_for_a_point() -> None:
+    wanted = {"max_drop": None, "max_latency": 1.0, "first_speedup": "goal"}
+    recipe = make_recipe({"prune": {"speedup": 1.25, "sparsity": None}, "search": wanted}, where="test")
+    assert first_step(recipe).speedup == pytest.approx(2.6)
+
+
 def test_a_first_speedup_is_none_of_weights(plain: dict[str, Any], tmp_path: Path) -> None:
     recipe = make_recipe(plain | {"search": {"max_drop": 99.0, "first_speedup": 2.0}}, where="test")
     with pytest.raises(BadInput, match=r"search\.first_speedup.*share of the weights"):

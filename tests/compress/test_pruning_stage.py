@@ -87,6 +87,22 @@ def test_meets_the_confirmed_speedup(tmp_path: Path, times: list[str]) -> None:
     json.dumps(details)
 
 
+def test_a_speedup_that_grows_faster_than_the_table_says_is_not_overshot(
+    tmp_path: Path, times: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compared(self: Clock, parent: Checkpoint, candidate: Checkpoint) -> float:
+        size = [sum(layer.heads + layer.ffn / 4 for layer in model.shape.layers) for model in (parent, candidate)]
+        return float(((1.0 + size[0]) / (1.0 + size[1])) ** 1.5)
+
+    monkeypatch.setattr(Clock, "speedup", compared)
+    model = tiny_checkpoint(LAYERS)
+    context = tiny_context(tmp_path, model, train=random_rows(32), validation=random_rows(16, seed=1))
+    told = PRUNE.run(model, brief(), context).details
+    # What the round before left is a little too slow, and the table's own answer far too fast.
+    assert told["speedups_tried"][0] > 2.4
+    assert 1.8 * 0.99 <= told["measured_speedup"] < 2.0
+
+
 def test_killed_between_rounds_it_ends_the_same(
     tmp_path: Path, times: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -232,3 +232,16 @@ def test_the_command_writes(translator: Path, capsys: pytest.CaptureFixture[str]
         assert stop.value.code == 0
         said = capsys.readouterr().out
         assert (json.loads(said) if options else said) == expected
+
+
+def test_whoever_interrupts_is_told(
+    translator: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*given: Any, **options: Any) -> list[str]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Generator, "write", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", str(translator), *TEXTS])
+    assert stop.value.code == 130
+    assert capsys.readouterr() == ("", "Interrupted. What was finished is kept; run the same command again to go on.\n")
