@@ -24,8 +24,11 @@ def check_words(recipe: Recipe, base: Checkpoint) -> None:
 
 def check_written(recipe: Recipe, task: Task) -> None:
     """Raise Unsupported where a recipe asks for what is done to models that write nothing alone, and BadInput where it
-    asks for texts without what is to be written for them.
+    asks for texts without what is to be written for them, or for blocks of weights that nothing writes with or that its
+    target does not multiply.
     """
+    if recipe.quantize is not None and recipe.quantize.weights == "int4_blocks":
+        _check_blocks(recipe, task)
     if task.writes is Writes.NOTHING:
         return
     unknown = {
@@ -48,6 +51,16 @@ def check_written(recipe: Recipe, task: Task) -> None:
     for where, asked in (wanted | {"data.extra": recipe.data.extra is not None}).items():
         if asked:
             raise BadInput("of these texts nothing says what to write", where=where, fix="Leave it out.")
+
+
+def _check_blocks(recipe: Recipe, task: Task) -> None:
+    target = TARGETS[recipe.export.target] if recipe.export is not None else None
+    if task.writes is Writes.NOTHING:
+        what = f"int4_blocks is for models that write, and those of {task.name} do not"
+        raise BadInput(what, where="quantize.weights", fix="Give int4 or int8.")
+    if target is not None and not target.blocks:
+        what = f"the target {target.name} multiplies no weights in blocks of 4 bits"
+        raise BadInput(what, where="quantize.weights", fix="Give int4 or int8, or export for cpu.")
 
 
 def check_export(settings: ExportSettings, base: Checkpoint, task: Task, *, paired: bool, cache: Path) -> None:

@@ -10,11 +10,13 @@ from onnx import TensorProto
 from torch import nn
 
 from export.emit import Emit
+from export.lowering.blocked import listed_in_blocks
 from export.lowering.embeddings import scaled_states
 from export.lowering.quantized import listed_products
 from export.shortlist import WHERE, Shortlist
 from export.values import Value
 from models.errors import Unsupported
+from models.layers.blocked import BlockedEmbedding, BlockedLinear
 from models.layers.packed import PackedEmbedding, TwoBitEmbedding
 from models.layers.quantized import QuantizedEmbedding, QuantizedLinear
 from models.network import Network
@@ -59,6 +61,8 @@ def listed_logits(network: Network, emit: Emit, hidden: Value, table: str, words
     module = network.get_submodule(table) if output.projection is None else output.projection
     if isinstance(module, QuantizedEmbedding | QuantizedLinear):
         return listed_products(module, part, scaled, words, bias)
+    if isinstance(module, BlockedEmbedding | BlockedLinear):
+        return listed_in_blocks(module, part, scaled, words, bias)
     if isinstance(module, nn.Linear | nn.Embedding):
         rows = part.node("Gather", part.constant(module.weight, "weight"), words, role="listed_rows")
     elif isinstance(module, PackedEmbedding | TwoBitEmbedding):

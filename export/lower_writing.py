@@ -28,6 +28,7 @@ from export.caches import (
 from export.emit import Emit
 from export.listed_words import listed_logits
 from export.lowering import GROUPS, LOWERINGS
+from export.lowering.blocked import blocked_words
 from export.lowering.embeddings import scaled_states, written_embeddings
 from export.lowering.network import by_batch, states_of
 from export.lowering.quantized import quantized_words
@@ -38,6 +39,7 @@ from export.values import Port, Value, build
 from models.block import Block
 from models.errors import Unsupported
 from models.kinds import Positions
+from models.layers.blocked import BlockedEmbedding
 from models.layers.embeddings import Embeddings
 from models.layers.quantized import QuantizedEmbedding
 from models.network import Network
@@ -182,6 +184,9 @@ def _words(network: Network, emit: Emit, hidden: Value, table: str) -> Value:
     if isinstance(module, QuantizedEmbedding):
         scaled = scaled_states(output, emit.at("output"), hidden)
         return quantized_words(module, emit.at("output"), scaled, output.bias)
+    if isinstance(module, BlockedEmbedding):
+        scaled = scaled_states(output, emit.at("output"), hidden)
+        return blocked_words(module, emit.at("output"), scaled, output.bias)
     if isinstance(module, torch.nn.Embedding):
         return emit.child(network, "output", hidden, emit.at(table).constant(module.weight, "weight"))
     every = emit.constant(np.arange(network.shape.written_words, dtype=np.int64)[None], "every_word")

@@ -28,7 +28,8 @@ class Target:
 
     `opset` 17 is the first with LayerNormalization; every ONNX Runtime since 1.12 runs it. `lengths` are those that
     texts are filled up to, for execution providers that want every axis fixed. With `page` a bundle holds a page that
-    runs it in a browser.
+    runs it in a browser. With `blocks` weights in blocks of 4 bits are multiplied as they lie: a runtime that does not
+    know how unpacks all of them in every call.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Target:
     opset: int = 17
     lengths: tuple[int, ...] = ()
     page: bool = False
+    blocks: bool = False
 
     @property
     def microsoft(self) -> bool:
@@ -48,7 +50,7 @@ class Target:
         return replace(self, file_form=FileForm.ONNX, lengths=lengths)
 
 
-CPU: Final = Target("cpu", Operators.MICROSOFT, FileForm.ONNX)
+CPU: Final = Target("cpu", Operators.MICROSOFT, FileForm.ONNX, blocks=True)
 MOBILE: Final = Target("mobile", Operators.STANDARD, FileForm.ORT)
 WEB: Final = Target("web", Operators.MICROSOFT, FileForm.ONNX, page=True)  # the WebAssembly build has them all
 TARGETS: Final = {target.name: target for target in (CPU, MOBILE, WEB)}

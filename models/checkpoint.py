@@ -28,7 +28,7 @@ from models.generation_settings import (
 )
 from models.hugging_face import PROJECTION, WEIGHTS_FILE, position_tables, read_hugging_face, read_tensors
 from models.imaging import PROCESSOR_FILE
-from models.kinds import Biases, Int8Form
+from models.kinds import Biases
 from models.network import Network
 from models.provenance import PAGE
 from models.reading import Reader, load_reader, tokenizer_of
@@ -119,12 +119,10 @@ class Checkpoint:
 
     @property
     def parameters(self) -> int:
-        """Return the number of weights, scales left out."""
-        counted = {name: value.numel() for name, value in self.weights.items() if name.endswith(("weight", "bias"))}
-        for path, form in self.shape.int8:
-            if form in (Int8Form.TABLE4, Int8Form.TABLE2):  # several in a byte
-                counted[f"{path}.weight"] = len(self.weights[f"{path}.weight"]) * self.shape.embedding_width
-        return sum(counted.values())
+        """Return the number of weights, whatever they are kept in, scales left out."""
+        with torch.device("meta"):
+            slots = Network(self.shape.with_int8({})).state_dict()
+        return sum(slot.numel() for name, slot in slots.items() if name.endswith(("weight", "bias")))
 
     def projection(self) -> dict[str, npt.NDArray[np.float32]]:
         """Return `weight` (width, hidden) and `bias` (width) of what leads to an embedding, where there is one."""

@@ -57,8 +57,8 @@ class Reads(str, Enum):
 
 
 class Int8Form(str, Enum):
-    """How a module is kept in whole numbers: int8 with an activation scale per call or from calibration, or a table in
-    8, 4 or 2 bits.
+    """How a module is kept in whole numbers: int8 with an activation scale per call or from calibration, a table in 8,
+    4 or 2 bits, or either in 4 bits with a scale for every block of so many inputs.
     """
 
     DYNAMIC = "dynamic"
@@ -66,9 +66,13 @@ class Int8Form(str, Enum):
     TABLE = "table"
     TABLE4 = "table4"
     TABLE2 = "table2"
+    BLOCKS32 = "blocks32"
+    BLOCKS64 = "blocks64"
+    BLOCKS128 = "blocks128"
 
 
 TABLES = (Int8Form.TABLE, Int8Form.TABLE4, Int8Form.TABLE2)
+BLOCKS = {Int8Form.BLOCKS32: 32, Int8Form.BLOCKS64: 64, Int8Form.BLOCKS128: 128}  # inputs of a block
 
 
 _E = TypeVar("_E", bound=Enum)

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from models.block import Block
 from models.decoder import Decoder, Written, walk
 from models.errors import BadInput
-from models.kinds import TABLES, Int8Form
+from models.kinds import BLOCKS, TABLES, Int8Form
 from models.layers.attention import DistanceBias, padding_mask
+from models.layers.blocked import BlockedEmbedding, BlockedLinear
 from models.layers.cache import Cache, reach_of, written
 from models.layers.embeddings import Embeddings, WordOutput
 from models.layers.heads import make_head
@@ -225,6 +226,10 @@ def _int8(module: nn.Module, form: Int8Form, path: str) -> nn.Module:
         return PackedEmbedding(module.num_embeddings, module.embedding_dim)
     if isinstance(module, nn.Embedding) and form is Int8Form.TABLE2:
         return TwoBitEmbedding(module.num_embeddings, module.embedding_dim)
+    if isinstance(module, nn.Embedding) and form in BLOCKS:
+        return BlockedEmbedding(module.num_embeddings, module.embedding_dim, block=BLOCKS[form])
+    if isinstance(module, nn.Linear) and form in BLOCKS:
+        return BlockedLinear(module.in_features, module.out_features, block=BLOCKS[form])
     if isinstance(module, nn.Linear) and form not in TABLES:
         return QuantizedLinear(module.in_features, module.out_features, form=form)
     raise BadInput(f"a {type(module).__name__} has no int8 form {form.value!r}", where=path)

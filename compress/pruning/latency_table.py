@@ -211,9 +211,11 @@ class Timed(NamedTuple):
     times: float
 
 
-def in_rounds(work: Mapping[str, Sequence[Timed]], progress: Progress) -> dict[str, float]:
+def in_rounds(
+    work: Mapping[str, Sequence[Timed]], progress: Progress, *, what: str = "heads and neurons"
+) -> dict[str, float]:
     """Return ms of each piece of work: the medians over interleaved rounds of what it is made of."""
-    tick = progress("latency of heads and neurons")
+    tick = progress(f"latency of {what}")
     rounds: list[dict[str, list[int]]] = []
     began = time.monotonic()
     while len(rounds) < ROUNDS and (len(rounds) <= LEAST_ROUNDS or time.monotonic() - began < SECONDS):

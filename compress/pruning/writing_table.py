@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, final
 
 import numpy as np
+import torch
 
 from compress.machine import calls, timed_rows
 from compress.pruning.latency_table import (
@@ -98,6 +99,27 @@ class TextClock:
             return {name: [times[name], copies] for name, (_, copies) in graphs.items()}
 
         return _costs(shape, self.clock.remembered(given, measured), ffn_multiple)
+
+    def words(self, shapes: Mapping[str, ModelShape]) -> dict[str, float]:
+        """Return ms of a word in the middle of a text, mean over typical lengths, by a network of each shape: a
+        whole one, as what is bound by memory is not told by a part.
+        """
+        texts = texts_of(self.clock.data)
+        given = {
+            "words": {name: shape.to_json() for name, shape in shapes.items()},
+            "texts": [list(text) for text in texts],
+            "beams": self.generation.beams,
+        }
+
+        def measured() -> dict[str, Any]:
+            work = {}
+            for name, shape in shapes.items():
+                loaded = _loaded(shape, _drawn(shape), self.clock.threads)
+                steps = (partial(_word_ns, loaded, text, self.generation.beams) for text in texts)
+                work[name] = [Timed(step, 1 / len(texts)) for step in steps]
+            return in_rounds(work, self.clock.progress, what="a word")
+
+        return {name: float(ms) for name, ms in self.clock.remembered(given, measured).items()}
 
     def speedup(self, parent: Checkpoint, candidate: Checkpoint) -> float:
         """Return how many times faster the candidate's real graphs write than its parent's, in processes of their own.
@@ -200,13 +222,26 @@ def _times(
     """
     work, share = {}, 1 / len(texts)
     for name, shape in shapes.items():
-        graph = graph_file(Network(shape).eval(), CPU)
-        encoder = None if graph.encoder is None else graph.extra[graph.encoder]
-        loaded = writer_sessions(shape, graph.data, encoder, threads=threads)
+        loaded = _loaded(shape, Network(shape), threads)
         begins = [Timed(partial(_begin_ns, loaded, text), share) for text in texts]
         words = [Timed(partial(_word_ns, loaded, text, beams), share * (text.written - 1)) for text in texts]
         work[name] = [*begins, *words]
     return in_rounds(work, progress)
+
+
+def _loaded(shape: ModelShape, network: Network, threads: int) -> WriterSessions:
+    graph = graph_file(network.eval(), CPU)
+    encoder = None if graph.encoder is None else graph.extra[graph.encoder]
+    return writer_sessions(shape, graph.data, encoder, threads=threads)
+
+
+def _drawn(shape: ModelShape) -> Network:
+    """Return a network with drawn levels: a file holds equal weights once, and memory would be read less."""
+    network, generator = Network(shape), torch.Generator().manual_seed(0)
+    for levels in network.buffers():
+        if not levels.is_floating_point():
+            levels.random_(generator=generator)
+    return network
 
 
 def _begin_ns(loaded: WriterSessions, text: Text) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from compress.curvature import damped
 from models.kinds import Int8Form
+from models.layers.blocked import block_scale, pack_blocks
 from models.layers.packed import four_bit_levels, four_bit_scale, row_scale, two_bit_levels
 
 DAMPING = 0.01  # of the mean diagonal
@@ -33,9 +34,27 @@ def round_to_four_bits(weight: Tensor, bias: Tensor, moments: Tensor) -> tuple[T
     comes last and stays in float.
     """
     scale = four_bit_scale(weight.detach().float())
+    levels, rest = _with_bias(weight, bias, moments, scale[:, None])
+    return levels.to(torch.int8), scale, rest
+
+
+def round_to_four_bits_in_blocks(
+    weight: Tensor, bias: Tensor, moments: Tensor, *, block: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return packed levels, the scales of the blocks and the bias of a linear layer, as a BlockedLinear has them; the
+    rest as in `round_to_four_bits`. The scales are those of the weights before any of them moved.
+    """
+    scale = block_scale(weight, block)
+    each = scale.repeat_interleave(block, dim=1)[:, : weight.shape[1]]
+    levels, rest = _with_bias(weight, bias, moments, each)
+    return pack_blocks(levels, block), scale, rest
+
+
+def _with_bias(weight: Tensor, bias: Tensor, moments: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the levels of a linear layer's weights, and the bias, which comes last and stays in float."""
     whole = torch.cat([weight.detach().float(), bias.detach().float()[:, None]], dim=1)
     levels, rest = _rounded(whole, damped(moments, DAMPING), scale, four_bit_levels, columns=weight.shape[1])
-    return levels.to(torch.int8), scale, rest[:, 0].clone()
+    return levels, rest[:, 0].clone()
 
 
 def rounded_rows(weight: Tensor, form: Int8Form, moments: Tensor) -> Tensor:
@@ -47,7 +66,7 @@ def rounded_rows(weight: Tensor, form: Int8Form, moments: Tensor) -> Tensor:
     scale = row_scale(values, form)
     width = len(moments)
     matrix = moments + TABLE_DAMPING * moments.diagonal().mean() * torch.eye(width, dtype=moments.dtype)
-    levels, _ = _rounded(values, matrix, scale, TABLE_LEVELS[form], columns=width)
+    levels, _ = _rounded(values, matrix, scale[:, None], TABLE_LEVELS[form], columns=width)
     return levels * scale[:, None]
 
 
@@ -55,21 +74,22 @@ def _rounded(
     values: Tensor, matrix: Tensor, scale: Tensor, nearest: Callable[[Tensor, Tensor], Tensor], *, columns: int
 ) -> tuple[Tensor, Tensor]:
     """Return the levels of the first `columns` of `values` (rows, features), and what the others, which stay in float,
-    have become; `matrix` (features, features) is positive definite.
+    have become; `matrix` (features, features) is positive definite, and `scale` is that of a row, (rows, 1), or of each
+    of its columns.
     """
     features = values.shape[1]
     order = torch.argsort(matrix.diagonal()[:columns], descending=True, stable=True)
     everything = torch.cat([order, torch.arange(columns, features)])
     sorted_matrix = matrix[everything][:, everything]
     factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(sorted_matrix)), upper=True).float()
-    rest = values[:, everything]
+    rest, steps = values[:, everything], scale.expand(len(values), columns)[:, order]
     rounded = torch.empty(len(values), columns)
     for start in range(0, columns, BLOCK):
         end = min(start + BLOCK, columns)
         errors = torch.empty(len(values), end - start)
         for place in range(start, end):
-            rounded[:, place] = nearest(rest[:, place], scale)
-            error = (rest[:, place] - rounded[:, place] * scale) / factor[place, place]
+            rounded[:, place] = nearest(rest[:, place], steps[:, place])
+            error = (rest[:, place] - rounded[:, place] * steps[:, place]) / factor[place, place]
             rest[:, place:end] -= error[:, None] * factor[place, place:end]
             errors[:, place - start] = error
         rest[:, end:] -= errors @ factor[start:end, end:]

@@ -11,17 +11,20 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from compress.quantization.rounding import round_to_four_bits
+from compress.quantization.rounding import round_to_four_bits, round_to_four_bits_in_blocks
 from models.checkpoint import Checkpoint
 from models.errors import BadInput, nearest
-from models.kinds import TABLES, Int8Form
+from models.kinds import BLOCKS, Int8Form
+from models.layers.blocked import round_to_blocks
 from models.layers.packed import pack_rows, pack_rows_in_two_bits
 from models.layers.quantized import ACTIVATION_LEVELS, WEIGHT_LIMIT, quantize_weight
 from models.network import Network
 from models.shape import ModelShape
 
 WORDS = "embeddings.word"
+PROJECTION = "output.projection"
 WORD_FORMS = {"int8": Int8Form.TABLE, "int4": Int8Form.TABLE4, "int2": Int8Form.TABLE2}
+MULTIPLIED = (Int8Form.DYNAMIC, Int8Form.STATIC, Int8Form.TABLE)  # forms that a product in int8 is taken of
 ROUNDED = {Int8Form.TABLE4: pack_rows, Int8Form.TABLE2: pack_rows_in_two_bits}
 
 
@@ -99,6 +102,47 @@ def forms_of(
     return forms
 
 
+def choices_in_blocks(
+    shape: ModelShape, forms: Mapping[str, Int8Form], *, block: int
+) -> dict[str, dict[str, Int8Form]]:
+    """Return what may be in blocks of 4 bits of what runs for every word that is written, most of it first: `all` of
+    it, what makes logits of `words` alone, and nothing (`int8`). Each is module path -> form of everything.
+
+    Layers that `forms` leaves in float stay there, and so does a word table that it has in another form than int8.
+
+    Raises:
+        BadInput: there is nothing that runs for every word.
+    """
+    form = Int8Form(f"blocks{block}")
+    words = [path for path in (PROJECTION, _written_with(shape)) if path and forms.get(path) in MULTIPLIED]
+    layers = [path for path in linear_paths(shape) if path in forms and _runs_for_every_word(shape, path)]
+    if not words and not layers:
+        raise BadInput(
+            "no layer in int8 runs for every word that is written",
+            where="quantize.weights",
+            fix="int4 halves the file of a model that writes nothing.",
+        )
+    choices = {"all": [*layers, *words], "words": words}
+    blocked = {name: dict(forms) | dict.fromkeys(paths, form) for name, paths in choices.items() if paths}
+    return blocked | {"int8": dict(forms)}
+
+
+def _runs_for_every_word(shape: ModelShape, path: str) -> bool:
+    """Return whether a linear layer does; keys and values of an encoder's states are computed once for a text."""
+    if shape.output is None or path == PROJECTION:
+        return False
+    once = path.endswith((".cross.key", ".cross.value"))
+    return not once and (shape.decoder is None or path.startswith("decoder."))
+
+
+def _written_with(shape: ModelShape) -> str | None:
+    """Return the path of the word table that words are written with, where one is."""
+    if shape.output is None or not shape.output.tied:
+        return None
+    own = shape.decoder is not None and shape.decoder.vocab_size is not None
+    return f"decoder.{WORDS}" if own else WORDS
+
+
 def quantize(
     checkpoint: Checkpoint,
     forms: Mapping[str, Int8Form],
@@ -109,9 +153,9 @@ def quantize(
 ) -> Checkpoint:
     """Return the checkpoint with these modules in int8; `ranges` holds what each STATIC module reads.
 
-    Weights are symmetric with one scale per output channel, tables have one per row. The linear layers that
-    `four_bits` holds the curvature of use 16 of the 256 levels, -8..7; whatever else is multiplied with activations
-    uses those from -`limit` to `limit`.
+    Weights are symmetric with one scale per output channel, tables have one per row, and what is in blocks one for each
+    of them. The linear layers that `four_bits` holds the curvature of, in blocks or not, use 16 of the 256 levels,
+    -8..7; whatever else is multiplied with activations uses those from -`limit` to `limit`.
 
     Raises:
         BadInput: a STATIC module has no range.
@@ -121,12 +165,16 @@ def quantize(
     if missing:
         raise BadInput(f"no calibrated range for {', '.join(missing)}", where="quantize")
     weights: dict[str, Tensor] = dict(checkpoint.weights)
+    tables = set(table_paths(checkpoint.shape))
     for path, form in forms.items():
         weight, scale, bias = (f"{path}.{name}" for name in ("weight", "weight_scale", "bias"))
-        if form not in TABLES:  # an int8 layer always adds a bias, at no cost
+        if path not in tables:  # an int8 layer always adds a bias, at no cost
             weights.setdefault(bias, torch.zeros(len(weights[weight])))
         if path in curvatures:
-            found = round_to_four_bits(weights[weight], weights[bias], curvatures[path])
+            rounded = (
+                partial(round_to_four_bits_in_blocks, block=BLOCKS[form]) if form in BLOCKS else round_to_four_bits
+            )
+            found = rounded(weights[weight], weights[bias], curvatures[path])
             weights[weight], weights[scale], weights[bias] = found
         else:
             weights[weight], weights[scale] = _rounding(checkpoint.shape, path, form, limit)(weights[weight])
@@ -138,9 +186,9 @@ def quantize(
 
 def _rounding(shape: ModelShape, path: str, form: Int8Form, limit: int) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """Return what rounds the weights of a module; a table that is only looked up in uses all levels."""
+    if form in BLOCKS:
+        return partial(round_to_blocks, block=BLOCKS[form])
     if form in ROUNDED:
         return ROUNDED[form]
-    own = shape.decoder is not None and shape.decoder.vocab_size is not None
-    written = f"decoder.{WORDS}" if own else WORDS
-    multiplied = form not in TABLES or (shape.output is not None and path == written)
+    multiplied = form is not Int8Form.TABLE or path == _written_with(shape)
     return partial(quantize_weight, limit=limit if multiplied else WEIGHT_LIMIT)

@@ -26,7 +26,18 @@ SUPERSCRIPT = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074
 
 def appendix(report: Report) -> Markup:
     """Return the parts of the page that few read and some need."""
-    parts = (_training, _narrowing, _pruning, _trimming, _sensitivity, _data, _artifacts, _environment, _recipe)
+    parts = (
+        _training,
+        _narrowing,
+        _pruning,
+        _trimming,
+        _blocks,
+        _sensitivity,
+        _data,
+        _artifacts,
+        _environment,
+        _recipe,
+    )
     return join([part(report) for part in parts])
 
 
@@ -128,6 +139,27 @@ def _pair(value: Any) -> str | None:
 def _objects(value: Any) -> list[Mapping[str, Any]]:
     """Return the objects of a list in a stage's details: they belong to the stages, and may be anything."""
     return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
+
+
+def _blocks(report: Report) -> Markup | None:
+    """Return what a word takes with weights in blocks of 4 bits, and what was chosen for that."""
+    rows = []
+    for stage in report.stages:
+        told = stage.details.get("blocks")
+        times = told.get("word_ms") if isinstance(told, Mapping) else None
+        if isinstance(told, Mapping) and isinstance(times, Mapping):
+            shown = [times.get(choice) for choice in ("all", "words", "int8")]
+            ms = [f"{one:.3f}" if _number(one) else wording.NONE for one in shown]
+            rows.append([stage.stage, str(told.get("block_size")), *ms, str(told.get("chosen"))])
+    if not rows:
+        return None
+    said = (
+        "Milliseconds of a word that is written, with all that runs for every word in blocks of 4 bits, with what "
+        "makes logits alone, and in int8: the least is chosen."
+    )
+    heads = ["Stage", "Inputs of a block", "all", "words", "int8", "Chosen"]
+    drawn = table(heads, rows, label="Blocks", numbers={1, 2, 3, 4}, class_="compact")
+    return section("Weights in blocks", said, drawn)
 
 
 def _sensitivity(report: Report) -> Markup | None:

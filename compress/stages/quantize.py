@@ -7,27 +7,32 @@ from dataclasses import replace
 from typing import Any
 
 from compress.curvature import curvature, table_curvature
+from compress.pruning.latency_table import Clock
+from compress.pruning.writing_table import TextClock
 from compress.quantization.calibration import calibrate
 from compress.quantization.refit import refitted
 from compress.quantization.rounding import TABLE_LEVELS, rounded_rows
-from compress.quantization.schemes import WORDS, forms_of, linear_paths, quantize
+from compress.quantization.schemes import WORDS, choices_in_blocks, forms_of, linear_paths, quantize
 from compress.quantization.sensitivity import affordable, sensitivities
 from compress.settings import QuantizeSettings
 from compress.stage import Context, Output, Stage
 from models.checkpoint import Checkpoint
-from models.kinds import TABLES, Int8Form
+from models.kinds import BLOCKS, TABLES, Int8Form
 from models.layers.quantized import REDUCED_LIMIT, WEIGHT_LIMIT
 
+BLOCK = 32  # inputs of a block of weights in 4 bits
 STEP = 2  # layers that a milder attempt leaves in float besides
 
 
 def run(parent: Checkpoint, settings: QuantizeSettings, context: Context) -> Output[Checkpoint]:
-    """Return the checkpoint in int8; details hold the form of every module and what each alone costs.
+    """Return the checkpoint in int8; details hold the form of every module and what each alone costs, and where blocks
+    were asked for what was chosen and the ms of a word by each choice.
 
     Training examples are needed for static ranges, weights in 4 bits, compensation and the sensitivity table only.
 
     Raises:
-        BadInput: the model is in int8 already, `keep_float` names no layer, or examples are needed and missing.
+        BadInput: the model is in int8 already, `keep_float` names no layer, examples are needed and missing, or blocks
+            are asked for and the model writes nothing.
     """
     forms = forms_of(
         parent,
@@ -35,6 +40,9 @@ def run(parent: Checkpoint, settings: QuantizeSettings, context: Context) -> Out
         embeddings=settings.embeddings,
         keep_float=settings.keep_float,
     )
+    timed: dict[str, Any] = {}
+    if settings.weights == "int4_blocks":
+        forms, timed["blocks"] = _fastest(parent, forms, settings, context)
     model = _compensated(parent, forms, settings, context) if settings.compensate else parent
     static = [path for path, form in forms.items() if form is Int8Form.STATIC]
     ranges = {}
@@ -48,10 +56,11 @@ def run(parent: Checkpoint, settings: QuantizeSettings, context: Context) -> Out
             progress=context.progress,
         )
     curvatures = {}
-    if settings.weights == "int4":
+    in_four_bits = [path for path in linear_paths(parent.shape) if _in_four_bits(path, forms, settings)]
+    if in_four_bits:
         curvatures = curvature(
             model,
-            [path for path, form in forms.items() if form not in TABLES],
+            in_four_bits,
             context.train,
             examples=settings.calibration_examples,
             seed=context.seed,
@@ -73,7 +82,25 @@ def run(parent: Checkpoint, settings: QuantizeSettings, context: Context) -> Out
         "linear": len(linear_paths(parent.shape)),
         "float": [path for path in linear_paths(parent.shape) if path not in forms],
     }
-    return Output(product, details)
+    return Output(product, details | timed)
+
+
+def _fastest(
+    parent: Checkpoint, forms: Mapping[str, Int8Form], settings: QuantizeSettings, context: Context
+) -> tuple[dict[str, Int8Form], dict[str, Any]]:
+    """Return the forms by which a word takes the least time, and what is told of the choice."""
+    block = settings.block_size or BLOCK
+    choices = choices_in_blocks(parent.shape, forms, block=block)
+    clock = TextClock.of(
+        parent, Clock(context.train, context.threads, context.cache, int8=True, progress=context.progress)
+    )
+    times = clock.words({name: parent.shape.with_int8(choice) for name, choice in choices.items()})
+    chosen = min(choices, key=lambda name: times[name])
+    return choices[chosen], {"block_size": block, "chosen": chosen, "word_ms": times}
+
+
+def _in_four_bits(path: str, forms: Mapping[str, Int8Form], settings: QuantizeSettings) -> bool:
+    return path in forms and (settings.weights == "int4" or forms[path] in BLOCKS)
 
 
 def _compensated(
@@ -101,14 +128,16 @@ def _compensated(
 def milder(settings: QuantizeSettings, details: dict[str, Any]) -> QuantizeSettings | None:
     """Return settings that give bits back to what has few, or else leave more layers in float.
 
-    First a word table that is the most sensitive, then the weights of the linear layers, and then the two most
-    sensitive linear layers, up to half of all.
+    First a word table that is the most sensitive, then the weights of the linear layers, whose blocks become small
+    first, and then the two most sensitive linear layers, up to half of all.
     """
     names = [row["name"] for row in details["sensitivity"]]
     if names and details["forms"].get(names[0]) in (Int8Form.TABLE4.value, Int8Form.TABLE2.value):
         return settings.model_copy(update={"embeddings": "int4" if settings.embeddings == "int2" else "int8"})
-    if settings.weights == "int4":
-        return settings.model_copy(update={"weights": "int8"})
+    if (settings.block_size or BLOCK) > BLOCK:
+        return settings.model_copy(update={"block_size": BLOCK})
+    if settings.weights != "int8":
+        return settings.model_copy(update={"weights": "int8", "block_size": None})
     tables = {form.value for form in TABLES}
     candidates = [name for name in names if details["forms"].get(name) not in tables]
     more = tuple(candidates[:STEP])

@@ -9,6 +9,7 @@ from torch import nn
 from export.emit import GroupLowering, Lowering
 from export.lowering.activation import lower_gelu, lower_relu, lower_silu, lower_tanh
 from export.lowering.attention import lower_attention, lower_distance_bias
+from export.lowering.blocked import lower_blocked_embedding, lower_blocked_linears
 from export.lowering.embeddings import lower_embedding, lower_embeddings, lower_word_output
 from export.lowering.feedforward import lower_feed_forward
 from export.lowering.heads import (
@@ -33,6 +34,7 @@ from export.lowering.quantized import (
 )
 from models.block import Block
 from models.layers.attention import Attention, DistanceBias
+from models.layers.blocked import BlockedEmbedding, BlockedLinear
 from models.layers.embeddings import Embeddings, SinusoidalPositions, WordOutput
 from models.layers.feedforward import FeedForward
 from models.layers.heads import (
@@ -63,6 +65,7 @@ LOWERINGS: Mapping[type[nn.Module], Lowering] = {
     QuantizedEmbedding: lower_quantized_embedding,
     PackedEmbedding: lower_packed_embedding,
     TwoBitEmbedding: lower_two_bit_embedding,
+    BlockedEmbedding: lower_blocked_embedding,
     nn.LayerNorm: lower_layer_norm,
     nn.RMSNorm: lower_rms_norm,
     ElementwiseNorm: lower_elementwise_norm,
@@ -84,4 +87,5 @@ LOWERINGS: Mapping[type[nn.Module], Lowering] = {
 GROUPS: Mapping[type[nn.Module], GroupLowering] = {
     nn.Linear: lower_linears,
     QuantizedLinear: lower_quantized_linears,
+    BlockedLinear: lower_blocked_linears,
 }

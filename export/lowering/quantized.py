@@ -88,6 +88,8 @@ def listed_products(
     if isinstance(module, QuantizedLinear):
         activation = _quantize(module, emit, hidden)
         every = emit.node("Transpose", _weight(module, emit), role="weight_by_row", perm=[1, 0])
+        own = emit.node("Gather", emit.constant(module.bias, "own_bias"), rows, role="listed_own_biases")
+        bias = own if bias is None else emit.node("Add", own, bias, role="listed_bias")
     else:
         activation, every = _ranged(emit, hidden), emit.constant(module.weight, "weight")
     levels = emit.node("Gather", every, rows, role="listed_levels", axis=0)

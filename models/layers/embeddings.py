@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from models.kinds import Positions
+from models.layers.blocked import BlockedEmbedding
 from models.layers.linear import make_linear
 from models.layers.norm import make_norm
 from models.layers.quantized import QuantizedEmbedding
@@ -93,7 +94,7 @@ class Embeddings(nn.Module):
 class WordOutput(nn.Module):
     """Logits of words for the last states: their product with the rows of a word table (Press and Wolf 2017) or with a
     matrix of its own, where the states were multiplied by a scale (Raffel et al. 2020), plus a bias. A table in int8
-    multiplies in int8: its product is the largest of a step.
+    or in blocks multiplies in int8: its product is the largest of a step.
     """
 
     def __init__(self, hidden_size: int, words: int, shape: OutputShape) -> None:
@@ -108,7 +109,7 @@ class WordOutput(nn.Module):
         logits: Tensor
         if self.projection is not None:
             logits = self.projection(scaled)
-        elif isinstance(table, QuantizedEmbedding):
+        elif isinstance(table, (QuantizedEmbedding, BlockedEmbedding)):
             logits = table.products(scaled)
         else:
             return linear(scaled, rows_of(table), self.bias)

@@ -113,6 +113,19 @@ def test_a_narrower_stream_is_told_of() -> None:
     assert "Channels of the residual stream" not in render_html(make_report(run))
 
 
+@pytest.mark.parametrize("times", [{"all": 1.25, "words": 2.5, "int8": 5.0}, {"all": None, "int8": "long"}])
+def test_what_blocks_were_chosen_by_is_told(times: dict[str, object]) -> None:
+    run = make_run()
+    told = {"blocks": {"block_size": 64, "chosen": "words", "word_ms": times}}
+    artifact = run.stages[1].artifact.model_copy(update={"details": told})
+    timed = run.stages[1].model_copy(update={"artifact": artifact})
+    page = render_html(make_report(run.model_copy(update={"stages": [run.stages[0], timed, *run.stages[2:]]})))
+    assert "Weights in blocks" in page
+    for ms in times.values():
+        assert not isinstance(ms, float) or f"{ms:.3f}" in page
+    assert "Weights in blocks" not in render_html(make_report(run))
+
+
 @pytest.mark.parametrize("run", [make_run(stages=1, timed=False, test=0), make_run(stages=2)], ids=["least", "two"])
 def test_a_key_without_a_figure_is_null_and_not_left_out(run: RunResult) -> None:
     whole, least = as_json(make_run()), as_json(run)

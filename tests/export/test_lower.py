@@ -17,6 +17,7 @@ from support.networks import EVEN, PRUNED, TURNED, WINDOWS, quantized_network, r
 from torch import nn
 
 import models.layers.attention
+import models.layers.blocked
 import models.layers.embeddings
 import models.layers.feedforward
 import models.layers.heads
@@ -290,7 +291,17 @@ def _layer_types() -> set[type[nn.Module]]:
     places = (models.layers, models.network)
     folder = [
         getattr(models.layers, name)
-        for name in ("attention", "embeddings", "feedforward", "heads", "norm", "packed", "patches", "quantized")
+        for name in (
+            "attention",
+            "blocked",
+            "embeddings",
+            "feedforward",
+            "heads",
+            "norm",
+            "packed",
+            "patches",
+            "quantized",
+        )
     ]
     own = {
         found

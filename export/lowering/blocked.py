@@ -1,0 +1,151 @@
+"""Weights in blocks of 4 bits, by the operator of ONNX Runtime whose numbers their modules compute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from export.emit import Emit
+from export.values import Value
+from models.errors import Unsupported
+from models.layers.blocked import ACTIVATION_LIMIT, BlockedEmbedding, BlockedLinear
+from models.layers.packed import LOWEST
+
+INT8_ACTIVATIONS = 4  # of the operator's levels of accuracy
+TINY = 1e-35
+
+
+class Rows(NamedTuple):
+    """What is multiplied with: levels (out, blocks, block / 2), scales (out, blocks), how many inputs they are of, how
+    many of them a block has, and perhaps a bias (out,).
+    """
+
+    levels: Tensor
+    scale: Tensor
+    width: int
+    block: int
+    bias: Tensor | None
+
+
+def lower_blocked_linears(modules: Sequence[BlockedLinear], emits: Sequence[Emit], hidden: Value) -> list[Value]:
+    """Return the output of every module, for x (..., in): one product of all that read the same values."""
+    block, width = modules[0].block, modules[0].in_features
+    if any(module.block != block for module in modules):
+        return [lower_blocked_linears([one], [emit], hidden)[0] for one, emit in zip(modules, emits, strict=True)]
+    levels, scale, bias = (
+        torch.cat([module.get_buffer(name) for module in modules]) for name in ("weight", "weight_scale", "bias")
+    )
+    rows = Rows(levels, scale, width, block, bias if bool(bias.any()) else None)
+    emit = emits[0]
+    if len(modules) == 1:
+        return [_product(rows, emit, hidden, role="output")]
+    whole = _product(rows, emit, hidden, role="together")
+    widths = emit.integers([module.out_features for module in modules], "widths")
+    roles = tuple(part.path.rpartition(".")[2] for part in emits)
+    return list(emit.nodes("Split", whole, widths, roles=roles, axis=-1))
+
+
+def blocked_words(table: BlockedEmbedding, emit: Emit, hidden: Value, bias: Tensor | None) -> Value:
+    """Return the products of states (..., width) with every row of a table, (..., rows), plus a bias; the file holds
+    the table once, to look words up in and to write them with.
+    """
+    rows = Rows(table.weight, table.weight_scale, table.width, table.block, bias)
+    return _product(rows, emit, hidden, role="logits")
+
+
+def _product(rows: Rows, emit: Emit, hidden: Value, *, role: str) -> Value:
+    """Return x @ W.T + b for x (..., in)."""
+    _check_target(emit)
+    levels, scale = emit.constant(rows.levels, "weight"), emit.constant(rows.scale, "weight_scale")
+    bias = [] if rows.bias is None else [None, None, emit.constant(rows.bias, "bias")]  # after zero points and an order
+    return emit.microsoft(
+        "MatMulNBits",
+        hidden,
+        levels,
+        scale,
+        *bias,
+        role=role,
+        K=rows.width,
+        N=len(rows.levels),
+        bits=4,
+        block_size=rows.block,
+        accuracy_level=INT8_ACTIVATIONS,
+    )
+
+
+def lower_blocked_embedding(module: BlockedEmbedding, emit: Emit, indices: Value) -> Value:
+    """Return rows (..., width) in float32 for whole numbers of two axes."""
+    return blocked_rows(Rows(module.weight, module.weight_scale, module.width, module.block, None), emit, indices)
+
+
+def blocked_rows(of: Rows, emit: Emit, indices: Value) -> Value:
+    """Return rows (..., width) in float32 for whole numbers of two axes: each byte is looked up as the two levels that
+    it holds.
+    """
+    _check_target(emit)
+    pairs = emit.node("Gather", emit.constant(of.levels, "weight"), indices, role="pairs")
+    bytes_ = np.arange(256)[:, None] >> np.array([0, 4])
+    twos = emit.constant(((bytes_ & 15) + LOWEST).astype(np.float32), "twos")
+    looked_up = emit.node("Gather", twos, emit.node("Cast", pairs, role="numbers", to=6), role="looked_up")
+    # (..., blocks, block / 2, 2) -> (..., blocks, block)
+    levels = emit.node("Reshape", looked_up, emit.integers([0, 0, 0, -1], "by_block"), role="levels")
+    scales = emit.node("Gather", emit.constant(of.scale, "weight_scale"), indices, role="scales")
+    each = emit.node("Unsqueeze", scales, emit.integers([-1], "last"), role="scale_of_each")
+    scaled = emit.node("Mul", levels, each, role="scaled")
+    rows = emit.node("Reshape", scaled, emit.integers([0, 0, -1], "flat"), role="rows")
+    if of.width % of.block:
+        ends = [emit.integers([number], role) for number, role in ((0, "first"), (of.width, "width"), (-1, "axis"))]
+        rows = emit.node("Slice", rows, *ends, role="kept_rows")
+    return rows
+
+
+def listed_in_blocks(
+    module: BlockedLinear | BlockedEmbedding, emit: Emit, hidden: Value, numbers: Value, bias: Value | None
+) -> Value:
+    """Return the products of states (batch, new, width) with the rows of these `numbers` (listed,), (batch, new,
+    listed), each number that of all rows to float rounding, plus a bias (listed,). The operator wants rows that do not
+    change, so these are unpacked, and the states are rounded as it rounds them.
+    """
+    width = module.in_features if isinstance(module, BlockedLinear) else module.width
+    one = emit.integers([0], "one")
+    line = emit.node("Unsqueeze", numbers, one, role="listed_line")
+    rows = blocked_rows(Rows(module.weight, module.weight_scale, width, module.block, None), emit, line)
+    by_width = emit.node("Transpose", emit.node("Squeeze", rows, one, role="listed_rows"), role="by_width", perm=[1, 0])
+    if isinstance(module, BlockedLinear):
+        own = emit.node("Gather", emit.constant(module.bias, "own_bias"), numbers, role="listed_own_biases")
+        bias = own if bias is None else emit.node("Add", own, bias, role="listed_bias")
+    sums = emit.node("MatMul", _rounded(module.block, width, emit, hidden), by_width, role="listed_products")
+    return sums if bias is None else emit.node("Add", sums, bias, role="listed_logits")
+
+
+def _rounded(block: int, width: int, emit: Emit, hidden: Value) -> Value:
+    """Return states (batch, new, width) as the operator rounds them: to int8, in blocks with a scale each."""
+    missing = -width % block
+    if missing:
+        hidden = emit.node("Pad", hidden, emit.integers([0, 0, 0, 0, 0, missing], "missing"), role="filled_states")
+    blocks = emit.node("Reshape", hidden, emit.integers([0, 0, -1, block], "by_block"), role="blocked_states")
+    largest = emit.node("ReduceMax", emit.node("Abs", blocks, role="sizes"), role="largest", axes=[-1])
+    # What is too small for a scale is zero: a block of zeros must not become none.
+    limit = emit.node("Max", largest, emit.constant(np.array(TINY, dtype=np.float32), "tiny"), role="limit")
+    most = emit.constant(np.array(ACTIVATION_LIMIT, dtype=np.float32), "most")
+    scale = emit.node("Div", limit, most, role="state_scale")
+    levels = emit.node("Round", emit.node("Div", blocks, scale, role="shares"), role="state_levels")
+    rounded = emit.node("Mul", levels, scale, role="rounded_blocks")
+    flat = emit.node("Reshape", rounded, emit.integers([0, 0, -1], "flat"), role="rounded_states")
+    if not missing:
+        return flat
+    ends = [emit.integers([number], role) for number, role in ((0, "first"), (width, "width"), (-1, "axis"))]
+    return emit.node("Slice", flat, *ends, role="kept_states")
+
+
+def _check_target(emit: Emit) -> None:
+    if not emit.target.blocks:
+        raise Unsupported(
+            f"the target {emit.target.name} multiplies no weights in blocks of 4 bits",
+            where=emit.path,
+            fix="Export for cpu, or quantize with weights: int4 or int8.",
+        )
