@@ -16,6 +16,8 @@ PAIR_COLUMNS = (
     ("query", "passage"),
     ("text1", "text2"),
     ("text_a", "text_b"),
+    ("text", "text_pair"),
+    ("text", "pair"),
     ("question", "context"),
 )
 TEXT_COLUMNS: tuple[str, ...] = ("sentence", "text", "content", "review", "utterance", "document", "query", "question")

@@ -70,6 +70,8 @@ def test_csv_cells_may_hold_line_ends(tmp_path: Path) -> None:
         ("Sentence,LABEL,idx", ("Sentence", None, "LABEL")),
         ("idx,question1,question2,label", ("question1", "question2", "label")),
         ("premise,hypothesis,label,text", ("premise", "hypothesis", "label")),
+        ("text,pair,label", ("text", "pair", "label")),
+        ("label,text,text_pair", ("text", "text_pair", "label")),
         ("intent,utterance,other", ("utterance", None, "intent")),
         ("content,foo", ("content", None, None)),
         ("title,text", ("text", None, None)),
