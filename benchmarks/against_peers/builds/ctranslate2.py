@@ -30,6 +30,17 @@ class Marian(loaders.MarianMTLoader):  # type: ignore[misc]
         return loaders.BartLoader.get_vocabulary(self, model, tokenizer)
 
 
+@loaders.register_loader("PegasusConfig")
+class Pegasus(loaders.PegasusLoader):  # type: ignore[misc]
+    """PEGASUS, whose configuration no longer says that its norms stand before the sublayers."""
+
+    def get_model_spec(self, model: Any) -> Any:
+        """Return the network."""
+        model.config.normalize_before = True
+        model.config.normalize_embedding = False
+        return super().get_model_spec(model)
+
+
 class Converter(TransformersConverter):  # type: ignore[misc]
     """Reads `tokenizer.json`, whatever class of tokenizer the family usually has."""
 
