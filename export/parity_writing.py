@@ -15,6 +15,7 @@ from export.session import Arrays, Floats
 from export.shortlist import ListedSteps, Shortlist
 from models.errors import BadInput, Mismatch
 from models.generation import Steps, generate, starts
+from models.generation_settings import Generation
 from models.network import Network
 
 SHOWN: Final = 8  # logits of the worst token
@@ -71,27 +72,41 @@ class Shortened(NamedTuple):
     unchanged: float
 
 
-def same_texts(
+class Searched(NamedTuple):
+    """How a graph that searches does beside steps of the graphs that `compare_writing` compares: the share of texts
+    behind which both find the same, and what its shortlist does, if it has one.
+    """
+
+    same: float
+    shortened: Shortened | None
+
+
+def compare_searches(
     search: GraphSearch, sessions: WriterSessions, batches: Iterable[Arrays], shortlist: Shortlist | None = None
-) -> float:
-    """Return the share of texts, each a batch of one, behind which a graph that searches finds what is found by steps
-    of the graphs that `compare_writing` compares, where only words of the `shortlist`, if there is one, have a share.
+) -> Searched:
+    """Compare what is found behind texts, each a batch of one. With a shortlist only its words have a share in the
+    steps too, and what it does is told beside steps in which all words have.
 
     Raises:
         BadInput: there is no example.
-        Mismatch: it is too small.
+        Mismatch: too few texts are the same.
     """
-    same, how = list[bool](), search.settings
+    how, behind = search.settings, sessions.encoder is not None
+    same, listed, covered, unchanged = list[bool](), list[int](), list[bool](), list[bool]()
     for batch in batches:
         read = batch["input_ids"][0].tolist()
-        behind = sessions.encoder is not None
-        steps: Steps = RuntimeSteps(sessions, [read] if behind else None)
-        if shortlist is not None:
-            steps = ListedSteps(steps, [shortlist.words_for(read)])
         if not behind:
             read = read[: (len(read) + 1) // 2]  # it goes on from there
-        (best, *_), *_ = generate(steps, starts(how, 1) if behind else [read], how)
-        same.append(search.write(read, max_tokens=how.max_tokens)[0].tokens == best.tokens)
+        found = search.write(read, max_tokens=how.max_tokens)[0].tokens
+        words = None if shortlist is None else shortlist.words_for(read)
+        steps: Steps = RuntimeSteps(sessions, [read] if behind else None)
+        wanted = _best(steps if words is None else ListedSteps(steps, [words]), read, how, behind=behind)
+        same.append(found == wanted)
+        if words is not None:
+            free = _best(RuntimeSteps(sessions, [read]), read, how, behind=behind)
+            listed.append(len(words))
+            covered += np.isin(free, words).tolist()
+            unchanged.append(found == free)
     if not same:
         raise BadInput("parity needs at least one example")
     share = float(np.mean(same))
@@ -100,29 +115,16 @@ def same_texts(
             f"{share:.1%} of texts are the same, wanted {SAME_TEXTS:.0%}",
             where=f"the search in the graph and by steps on {len(same)} examples",
         )
-    return share
+    if shortlist is None:
+        return Searched(share, None)
+    known = float(np.mean(covered)) if covered else 1.0
+    return Searched(share, Shortened(len(same), float(np.mean(listed)), known, float(np.mean(unchanged))))
 
 
-def shortened(
-    search: GraphSearch, sessions: WriterSessions, batches: Iterable[Arrays], shortlist: Shortlist
-) -> Shortened:
-    """Return what the shortlist of a graph that searches does to texts, each behind a source that is a batch of one.
-
-    Raises:
-        BadInput: there is no example.
-    """
-    how, listed, covered, same = search.settings, list[int](), list[bool](), list[bool]()
-    for batch in batches:
-        read = batch["input_ids"][0].tolist()
-        (best, *_), *_ = generate(RuntimeSteps(sessions, [read]), starts(how, 1), how)
-        words = shortlist.words_for(read)
-        listed.append(len(words))
-        covered += np.isin(best.tokens, words).tolist()
-        same.append(search.write(read, max_tokens=how.max_tokens)[0].tokens == best.tokens)
-    if not same:
-        raise BadInput("a shortlist is tried on at least one example")
-    share = float(np.mean(covered)) if covered else 1.0
-    return Shortened(len(same), float(np.mean(listed)), share, float(np.mean(same)))
+def _best(steps: Steps, read: list[int], how: Generation, *, behind: bool) -> tuple[int, ...]:
+    """Return the best text behind a source, or a prompt."""
+    ((best, *_),) = generate(steps, starts(how, 1) if behind else [read], how)
+    return best.tokens
 
 
 def _native(network: Network, batch: Arrays) -> Floats:

@@ -20,7 +20,7 @@ from export.graph_search import GraphSearch
 from export.lengths import Buckets
 from export.page import Given, Page, make_page
 from export.parity import Parity, bound_for, compare_answers
-from export.parity_writing import compare_writing, same_texts, shortened, words_bound
+from export.parity_writing import compare_searches, compare_writing, words_bound
 from export.runtime_steps import WriterSessions, writer_sessions
 from export.session import Arrays
 from export.shortlist import Shortlist
@@ -80,11 +80,11 @@ def run(parent: Checkpoint, settings: ExportSettings, context: Context) -> Outpu
     details: dict[str, Any] = {"parity": asdict(parity)}
     if whole is not None and parent.generation is not None:
         search = GraphSearch.open(parent.shape, parent.generation, whole.data, threads=1)
-        steps, examples = _sessions(network, graph), list(_singles(data, spread(data, SEARCH_EXAMPLES), tick))
-        details["same_texts"] = same_texts(search, steps, examples, shortlist)
-        if shortlist is not None:
-            found = shortened(search, steps, examples, shortlist)
-            details["shortlist"] = {"words": parent.shape.written_words, **found._asdict()}
+        examples = _singles(data, spread(data, SEARCH_EXAMPLES), tick)
+        found = compare_searches(search, _sessions(network, graph), examples, shortlist)
+        details["same_texts"] = found.same
+        if found.shortened is not None:
+            details["shortlist"] = {"words": parent.shape.written_words, **found.shortened._asdict()}
     rows = spread(data, settings.golden)
     golden = _with_a_short_one([data.single(row) for row in rows], settings.lengths)
     if text_in is not None:
@@ -170,8 +170,7 @@ def _parity(network: Network, graph: GraphFile, examples: Iterator[Arrays]) -> P
 
 
 def _sessions(network: Network, graph: GraphFile) -> WriterSessions:
-    encoder = None if graph.encoder is None else graph.extra[graph.encoder]
-    return writer_sessions(network.shape, graph.data, encoder, threads=1)
+    return writer_sessions(network.shape, graph.data, graph.encoder_data, threads=1)
 
 
 def milder(settings: ExportSettings, details: dict[str, Any]) -> ExportSettings | None:
