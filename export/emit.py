@@ -173,6 +173,11 @@ class Emit:
         """Return a constant list of int64."""
         return self.constant(np.array(numbers, dtype=np.int64), role)
 
+    def cut(self, value: Value, width: int, *, role: str) -> Value:
+        """Return the first `width` of a value's last axis."""
+        ends = (self.integers([number], name) for number, name in ((0, "first"), (width, "width"), (-1, "axis")))
+        return self.node("Slice", value, *ends, role=role)
+
 
 def _given(value: Value | Places | None) -> Value:
     if not isinstance(value, Value):

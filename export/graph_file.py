@@ -39,6 +39,11 @@ class GraphFile:
     encoder: str | None = None
     takes_texts: bool = False
 
+    @property
+    def encoder_data(self) -> bytes | None:
+        """Return the bytes of the encoder's file, where there is one."""
+        return None if self.encoder is None else self.extra[self.encoder]
+
 
 def graph_file(network: Network, target: Target) -> GraphFile:
     """Return the model file of a network for a target; of one that writes behind an encoder it is the decoder's, named

@@ -143,7 +143,7 @@ def lower_tokens(
     new), or behind every one, and the step of each layer, which reads what was kept of the tokens before and of an
     encoder's states. Logits are of all words, or of those `listed` (words,).
     """
-    table = "embeddings.word" if _reads_first_table(network) else "decoder.embeddings.word"
+    table = network.shape.written_table
     stack = emit if network.decoder is None else emit.at("decoder")
     part = network if network.decoder is None else network.decoder
     assert isinstance(part.embeddings, Embeddings)
@@ -159,10 +159,6 @@ def lower_tokens(
     if listed is not None:
         return listed_logits(network, emit, hidden, table, listed), steps
     return _words(network, emit, hidden, table), steps
-
-
-def _reads_first_table(network: Network) -> bool:
-    return network.decoder is None or network.decoder.embeddings.word is None
 
 
 def _last(emit: Emit, hidden: Value, kept: Value) -> Value:

@@ -237,6 +237,12 @@ class ModelShape:
         return self.hidden_size if self.head is None else self.head.outputs
 
     @property
+    def written_table(self) -> str:
+        """Return the module path of the table that what writes reads its own words from."""
+        own = None if self.decoder is None else self.decoder.vocab_size
+        return "embeddings.word" if own is None else "decoder.embeddings.word"
+
+    @property
     def written_words(self) -> int:
         """Return how many words the table has that what writes reads its own words from."""
         own = None if self.decoder is None else self.decoder.vocab_size

@@ -231,8 +231,7 @@ def _times(
 
 def _loaded(shape: ModelShape, network: Network, threads: int) -> WriterSessions:
     graph = graph_file(network.eval(), CPU)
-    encoder = None if graph.encoder is None else graph.extra[graph.encoder]
-    return writer_sessions(shape, graph.data, encoder, threads=threads)
+    return writer_sessions(shape, graph.data, graph.encoder_data, threads=threads)
 
 
 def _drawn(shape: ModelShape) -> Network:

@@ -137,10 +137,7 @@ def _runs_for_every_word(shape: ModelShape, path: str) -> bool:
 
 def _written_with(shape: ModelShape) -> str | None:
     """Return the path of the word table that words are written with, where one is."""
-    if shape.output is None or not shape.output.tied:
-        return None
-    own = shape.decoder is not None and shape.decoder.vocab_size is not None
-    return f"decoder.{WORDS}" if own else WORDS
+    return shape.written_table if shape.output is not None and shape.output.tied else None
 
 
 def quantize(

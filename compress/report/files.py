@@ -34,11 +34,13 @@ def add_devices(run: Path, files: Sequence[Path]) -> None:
         BadInput: the run has no bundle, or a file is of another one.
     """
     told = {file: read_device_report(file) for file in files}
+    if not told:
+        return
     own = _bundle(run)
-    if told and own is None:
+    if own is None:
         raise BadInput("the run has handed over no bundle, so no device has run it", where=str(run))
     for file, report in told.items():
-        if own is not None and report.bundle != own:
+        if report.bundle != own:
             raise BadInput(
                 f"is of the bundle {report.bundle[:12]}, the run's is {own[:12]}",
                 where=str(file),

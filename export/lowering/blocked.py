@@ -98,8 +98,7 @@ def blocked_rows(of: Rows, emit: Emit, indices: Value) -> Value:
     scaled = emit.node("Mul", levels, each, role="scaled")
     rows = emit.node("Reshape", scaled, emit.integers([0, 0, -1], "flat"), role="rows")
     if of.width % of.block:
-        ends = [emit.integers([number], role) for number, role in ((0, "first"), (of.width, "width"), (-1, "axis"))]
-        rows = emit.node("Slice", rows, *ends, role="kept_rows")
+        rows = emit.cut(rows, of.width, role="kept_rows")
     return rows
 
 
@@ -138,8 +137,7 @@ def _rounded(block: int, width: int, emit: Emit, hidden: Value) -> Value:
     flat = emit.node("Reshape", rounded, emit.integers([0, 0, -1], "flat"), role="rounded_states")
     if not missing:
         return flat
-    ends = [emit.integers([number], role) for number, role in ((0, "first"), (width, "width"), (-1, "axis"))]
-    return emit.node("Slice", flat, *ends, role="kept_states")
+    return emit.cut(flat, width, role="kept_states")
 
 
 def _check_target(emit: Emit) -> None:

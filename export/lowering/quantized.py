@@ -169,8 +169,7 @@ def lower_two_bit_embedding(module: TwoBitEmbedding, emit: Emit, indices: Value)
     # (..., bytes, 4) -> (..., 4 * bytes): the two axes of indices stay.
     levels = emit.node("Reshape", looked_up, emit.integers([0, 0, -1], "flat"), role="levels")
     if module.width % 4:
-        ends = [emit.integers([number], role) for number, role in ((0, "first"), (module.width, "width"), (-1, "axis"))]
-        levels = emit.node("Slice", levels, *ends, role="kept_levels")
+        levels = emit.cut(levels, module.width, role="kept_levels")
     scales = emit.node("Gather", emit.constant(module.weight_scale[:, None], "weight_scale"), indices, role="scales")
     return emit.node("Mul", levels, scales, role="rows")
 
@@ -186,8 +185,7 @@ def _unpacked(emit: Emit, pairs: Value, width: int) -> Value:
     low = emit.node("Sub", both, emit.node("Mul", high, _number(emit, 16, "sixteen"), role="high_part"), role="low")
     levels = emit.node("Concat", low, high, role="halves", axis=-1)
     if width % 2:
-        ends = [emit.integers([number], role) for number, role in ((0, "first"), (width, "width"), (-1, "axis"))]
-        levels = emit.node("Slice", levels, *ends, role="levels")
+        levels = emit.cut(levels, width, role="levels")
     return emit.node("Add", levels, _number(emit, LOWEST, "lowest"), role="centred")
 
 

@@ -118,11 +118,10 @@ def test_what_is_cut_is_the_masked_model_and_writes_the_same_in_the_runtime(
 def texts_alike(checkpoint: Checkpoint) -> list[float]:
     """Return of greedy texts the share of tokens that the network and the emitted graphs write alike."""
     network, graph = checkpoint.network(), graph_file(checkpoint.network(), CPU)
-    encoder = None if graph.encoder is None else graph.extra[graph.encoder]
-    loaded = writer_sessions(network.shape, graph.data, encoder, threads=1)
+    loaded = writer_sessions(network.shape, graph.data, graph.encoder_data, threads=1)
     assert checkpoint.generation is not None
     how = replace(checkpoint.generation, beams=1, max_tokens=8, min_tokens=8)
-    behind = encoder is not None
+    behind = graph.encoder is not None
 
     def written(steps: Steps, text: list[int]) -> tuple[int, ...]:
         ((best, *_),) = generate(steps, starts(how, 1) if behind else [text], how)

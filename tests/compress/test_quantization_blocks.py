@@ -64,8 +64,7 @@ def test_the_graphs_write_what_the_network_writes(name: str, beams: int) -> None
     checkpoint = blocked(name, generation=how)
     network, behind = checkpoint.network(), checkpoint.shape.decoder is not None
     graph = graph_file(network, CPU)
-    encoder = None if graph.encoder is None else graph.extra[graph.encoder]
-    loaded = writer_sessions(network.shape, graph.data, encoder, threads=1)
+    loaded = writer_sessions(network.shape, graph.data, graph.encoder_data, threads=1)
     stepped = written(lambda sources: RuntimeSteps(loaded, sources), how, behind=behind)
     assert stepped == written(lambda sources: NativeSteps(network, sources), how, behind=behind)
     search = GraphSearch.open(network.shape, how, search_file(network, how, CPU).data, threads=1)

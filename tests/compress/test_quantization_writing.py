@@ -51,8 +51,8 @@ def written_by_the_network(name: str) -> list[tuple[int, ...]]:
 def test_a_graph_in_int8_writes_what_the_network_writes(name: str, target: str) -> None:
     network = in_int8(name).network()
     graph = graph_file(network, TARGETS[target])
-    encoder = None if graph.encoder is None else graph.extra[graph.encoder]
-    loaded, behind = writer_sessions(network.shape, graph.data, encoder, threads=1), encoder is not None
+    loaded = writer_sessions(network.shape, graph.data, graph.encoder_data, threads=1)
+    behind = graph.encoder is not None
     found = [written(RuntimeSteps(loaded, [text] if behind else None), text, behind=behind) for text in drawn_texts()]
     same = [np.equal(*both).mean() for both in zip(written_by_the_network(name), found, strict=True)]
     assert np.mean(same) > 0.95

@@ -32,8 +32,7 @@ WAYS = {
 
 def sessions_of(network: Network) -> WriterSessions:
     graph = graph_file(network, CPU)
-    encoder = None if graph.encoder is None else graph.extra[graph.encoder]
-    return writer_sessions(network.shape, graph.data, encoder, threads=1)
+    return writer_sessions(network.shape, graph.data, graph.encoder_data, threads=1)
 
 
 @pytest.fixture(scope="module", params=SHAPES)
