@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 from support.networks import quantized_network, random_network
+from support.searches import TEXTS, assert_same, searched
 from support.writing_shapes import SHAPES
 
 from export.lower_writing import lower_encoder, lower_writer
 from export.runtime_steps import RuntimeSteps, writer_sessions
 from export.search_in_graph import lower_search
-from export.session import open_session
 from export.target import CPU, MOBILE, TARGETS, Target
 from models.beams import Hypothesis
 from models.errors import BadInput, Unsupported
@@ -23,32 +22,10 @@ from models.kinds import Int8Form
 from models.native_steps import NativeSteps
 from models.network import Network
 
-TEXTS = ([5, 9, 14, 3], [30], [7, 7, 12, 45, 8, 21])
 # Ends that the tiny networks do write.
 ENDS = (12, 48, 2)
 HOW = Generation(start=1, end=ENDS, max_tokens=7, min_tokens=2)
 targets = pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
-
-
-def searched(network: Network, how: Generation, target: Target, **given: int) -> list[list[Hypothesis]]:
-    """Return what the graph writes for every text."""
-    session = open_session(lower_search(network, how, target).SerializeToString(), threads=1)
-    ports = {port.name for port in session.get_inputs()}
-    found = []
-    for text in TEXTS:
-        ids = np.array([text])
-        known: dict[str, Any] = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-        arrays = {name: value for name, value in known.items() if name in ports}
-        arrays |= {name: np.array(value) for name, value in given.items()}
-        tokens, *scores = session.run(None, arrays)
-        marks = scores[0].tolist() if scores else [None]
-        found.append([read(text, how, mark) for text, mark in zip(tokens.tolist(), marks, strict=True)])
-    return found
-
-
-def read(text: list[int], how: Generation, score: float | None) -> Hypothesis:
-    end = next((place for place, token in enumerate(text) if token in how.end), len(text))
-    return Hypothesis(tuple(text[:end]), end < len(text), score)
 
 
 def expected(network: Network, how: Generation, begun: Any = None) -> list[list[Hypothesis]]:
@@ -60,13 +37,6 @@ def expected(network: Network, how: Generation, begun: Any = None) -> list[list[
         steps: Steps = NativeSteps(network, sources) if begun is None else begun(sources)
         found += generate(steps, starts(how, 1) if behind else [list(text)], how)
     return found
-
-
-def assert_same(found: list[list[Hypothesis]], wanted: list[list[Hypothesis]]) -> None:
-    for texts, others in zip(found, wanted, strict=True):
-        assert [text[:2] for text in texts] == [text[:2] for text in others]
-        for text, other in zip(texts, others, strict=True):
-            assert text.score == (None if other.score is None else pytest.approx(other.score, abs=1e-4))
 
 
 @targets

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.examples import tiny_tokenizing
 from support.networks import quantized_network, random_network
+from support.searches import TEXTS, assert_same, searched
 from support.shortlists import drawn_shortlist, every_word
 from support.writing_shapes import CROSSING, SHAPES
 from torch import nn
@@ -39,28 +40,10 @@ from models.native_steps import NativeSteps
 from models.network import Network
 from models.shape import DecoderShape, ModelShape, OutputShape
 
-TEXTS = ([5, 9, 14, 3], [30], [7, 7, 12, 45, 8, 21])
 ENDS = (12, 38, 2)  # the tiny networks do write them
 HOW = Generation(start=1, end=ENDS, max_tokens=7, min_tokens=2)
 UNTIED = replace(SHAPES["bart"], decoder=DecoderShape((CROSSING,)), output=OutputShape(tied=False, scale=0.5))
 BEHIND = {name: shape for name, shape in SHAPES.items() if shape.decoder is not None} | {"untied": UNTIED}
-
-
-def searched(network: Network, how: Generation, target: Target, shortlist: Shortlist | None) -> list[list[Hypothesis]]:
-    """Return what the graph writes for every text."""
-    session = open_session(lower_search(network, how, target, shortlist).SerializeToString(), threads=1)
-    found = []
-    for text in TEXTS:
-        ids = np.array([text])
-        tokens, *scores = session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
-        marks = scores[0].tolist() if scores else [None]
-        found.append([read(line, how, mark) for line, mark in zip(tokens.tolist(), marks, strict=True)])
-    return found
-
-
-def read(text: list[int], how: Generation, score: float | None) -> Hypothesis:
-    end = next((place for place, token in enumerate(text) if token in how.end), len(text))
-    return Hypothesis(tuple(text[:end]), end < len(text), score)
 
 
 def expected(
@@ -75,13 +58,6 @@ def expected(
         steps = ListedSteps(begun([text]), [shortlist.words_for(text)])
         found += generate(steps, starts(how, 1), how)
     return found
-
-
-def assert_same(found: list[list[Hypothesis]], wanted: Sequence[Sequence[Hypothesis]]) -> None:
-    for texts, others in zip(found, wanted, strict=True):
-        assert [text[:2] for text in texts] == [text[:2] for text in others]
-        for text, other in zip(texts, others, strict=True):
-            assert text.score == (None if other.score is None else pytest.approx(other.score, abs=1e-4))
 
 
 @settings(max_examples=25)
