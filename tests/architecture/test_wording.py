@@ -60,7 +60,12 @@ def _of_the_runtime(name: str, line: str) -> bool:
         "| target |",
         "WebDriver",
     )
-    folder = name.startswith(
-        ("export/", "tests/export/", "benchmarks/", "compress/pruning/latency", "compress/measure")
+    places = (
+        "export/",
+        "tests/export/",
+        "tests/support/searches",
+        "benchmarks/",
+        "compress/pruning/latency",
+        "compress/measure",
     )
-    return folder or any(word in line for word in about)
+    return name.startswith(places) or any(word in line for word in about)
