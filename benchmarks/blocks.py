@@ -1,4 +1,4 @@
-"""What a linear layer costs in int8, and in blocks of 4 bits.
+"""What a linear layer costs in int8, and in blocks of 4 or 8 bits.
 
     python benchmarks/blocks.py
 
@@ -52,7 +52,10 @@ def layers_of(size: str) -> dict[str, QuantizedLinear | BlockedLinear]:
     found: dict[str, QuantizedLinear | BlockedLinear] = {
         "int8": QuantizedLinear(inputs, outputs, form=Int8Form.DYNAMIC)
     }
-    found |= {f"blocks of {block}": BlockedLinear(inputs, outputs, block=block) for block in BLOCKS.values()}
+    found |= {
+        f"{blocks.bits} bits, blocks of {blocks.inputs}": BlockedLinear(inputs, outputs, blocks=blocks)
+        for blocks in BLOCKS.values()
+    }
     generator = torch.Generator().manual_seed(0)
     for layer in found.values():
         layer.weight.random_(generator=generator)

@@ -27,8 +27,8 @@ def check_written(recipe: Recipe, task: Task) -> None:
     asks for texts without what is to be written for them, or for blocks of weights that nothing writes with or that its
     target does not multiply.
     """
-    if recipe.quantize is not None and recipe.quantize.weights == "int4_blocks":
-        _check_blocks(recipe, task)
+    if recipe.quantize is not None and recipe.quantize.blocks is not None:
+        _check_blocks(recipe, recipe.quantize.weights, task)
     if task.writes is Writes.NOTHING:
         return
     unknown = {
@@ -53,13 +53,13 @@ def check_written(recipe: Recipe, task: Task) -> None:
             raise BadInput("of these texts nothing says what to write", where=where, fix="Leave it out.")
 
 
-def _check_blocks(recipe: Recipe, task: Task) -> None:
+def _check_blocks(recipe: Recipe, weights: str, task: Task) -> None:
     target = TARGETS[recipe.export.target] if recipe.export is not None else None
     if task.writes is Writes.NOTHING:
-        what = f"int4_blocks is for models that write, and those of {task.name} do not"
+        what = f"{weights} is for models that write, and those of {task.name} do not"
         raise BadInput(what, where="quantize.weights", fix="Give int4 or int8.")
     if target is not None and not target.blocks:
-        what = f"the target {target.name} multiplies no weights in blocks of 4 bits"
+        what = f"the target {target.name} multiplies no weights in blocks"
         raise BadInput(what, where="quantize.weights", fix="Give int4 or int8, or export for cpu.")
 
 

@@ -6,9 +6,11 @@ Every key is documented here once; recipes, command-line flags and the documenta
 from __future__ import annotations
 
 from enum import Enum
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from models.kinds import Int8Form
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Weight = Annotated[float, Field(ge=0.0)]
@@ -296,6 +298,9 @@ class Calibration(str, Enum):
     ENTROPY = "entropy"
 
 
+FINEST: Final = 32  # inputs of the smallest blocks of weights in 4 bits
+
+
 class QuantizeSettings(Settings):
     """Put weights, activations and the embedding table into int8."""
 
@@ -307,15 +312,17 @@ class QuantizeSettings(Settings):
         99.99, description="Share of activations that a percentile range covers."
     )
     calibration_examples: Count = Field(512, description="Training examples that calibration and sensitivity run on.")
-    weights: Literal["int8", "int4", "int4_blocks"] = Field(
+    weights: Literal["int8", "int8_blocks", "int4", "int4_blocks"] = Field(
         "int8",
         description="How the weights of linear layers are kept; int4 halves the file, the arithmetic stays int8. With "
-        "int4_blocks what runs for every word that is written is read from memory in 4 bits, with a scale for every "
-        "block of inputs: all of it, or what makes logits alone, whichever writes a word the quickest on this machine; "
-        "int8 where neither is quicker. For the target cpu.",
+        "int8_blocks or int4_blocks what runs for every word that is written is read from memory in so many bits, with "
+        "a scale for every block of inputs: all of it, or what makes logits alone, whichever writes a word the "
+        "quickest on this machine; int8 without blocks where neither is quicker. For the target cpu.",
     )
     block_size: int | None = Field(
-        None, description="Inputs of a block: 32, 64 or 128; 32 if left out. Larger ones are quicker and less exact."
+        None,
+        description="Inputs of a block of int4_blocks: 32, 64 or 128; 32 if left out. Larger ones are quicker and less "
+        "exact.",
     )
     embeddings: Literal["int8", "int4", "int2", "float"] = Field(
         "int8", description="How the embedding tables are kept, one scale per row; int4 and int2 are for words alone."
@@ -342,6 +349,13 @@ class QuantizeSettings(Settings):
         if self.block_size not in (None, 32, 64, 128):
             raise ValueError(f"block_size is {self.block_size}: a block has 32, 64 or 128 inputs")
         return self
+
+    @property
+    def blocks(self) -> Int8Form | None:
+        """Return the form in blocks that what runs for every word may have, if any."""
+        if self.weights == "int8_blocks":
+            return Int8Form.BYTES128
+        return Int8Form(f"blocks{self.block_size or FINEST}") if self.weights == "int4_blocks" else None
 
 
 class ShortlistSettings(Settings):

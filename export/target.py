@@ -28,7 +28,7 @@ class Target:
 
     `opset` 17 is the first with LayerNormalization; every ONNX Runtime since 1.12 runs it. `lengths` are those that
     texts are filled up to, for execution providers that want every axis fixed. With `page` a bundle holds a page that
-    runs it in a browser. With `blocks` weights in blocks of 4 bits are multiplied as they lie: a runtime that does not
+    runs it in a browser. With `blocks` weights in blocks are multiplied as they lie: a runtime that does not
     know how unpacks all of them in every call.
     """
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
-from typing import TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from models.errors import BadInput
 
@@ -58,7 +59,7 @@ class Reads(str, Enum):
 
 class Int8Form(str, Enum):
     """How a module is kept in whole numbers: int8 with an activation scale per call or from calibration, a table in 8,
-    4 or 2 bits, or either in 4 bits with a scale for every block of so many inputs.
+    4 or 2 bits, or either in 4 or 8 bits with a scale for every block of so many inputs.
     """
 
     DYNAMIC = "dynamic"
@@ -69,10 +70,23 @@ class Int8Form(str, Enum):
     BLOCKS32 = "blocks32"
     BLOCKS64 = "blocks64"
     BLOCKS128 = "blocks128"
+    BYTES128 = "bytes128"
+
+
+class Blocks(NamedTuple):
+    """Weights in blocks: so many inputs have one scale, and each weight so many bits."""
+
+    inputs: int
+    bits: int
 
 
 TABLES = (Int8Form.TABLE, Int8Form.TABLE4, Int8Form.TABLE2)
-BLOCKS = {Int8Form.BLOCKS32: 32, Int8Form.BLOCKS64: 64, Int8Form.BLOCKS128: 128}  # inputs of a block
+BLOCKS: Final[Mapping[Int8Form, Blocks]] = {
+    Int8Form.BLOCKS32: Blocks(32, 4),
+    Int8Form.BLOCKS64: Blocks(64, 4),
+    Int8Form.BLOCKS128: Blocks(128, 4),
+    Int8Form.BYTES128: Blocks(128, 8),
+}
 
 
 _E = TypeVar("_E", bound=Enum)

@@ -227,9 +227,9 @@ def _int8(module: nn.Module, form: Int8Form, path: str) -> nn.Module:
     if isinstance(module, nn.Embedding) and form is Int8Form.TABLE2:
         return TwoBitEmbedding(module.num_embeddings, module.embedding_dim)
     if isinstance(module, nn.Embedding) and form in BLOCKS:
-        return BlockedEmbedding(module.num_embeddings, module.embedding_dim, block=BLOCKS[form])
+        return BlockedEmbedding(module.num_embeddings, module.embedding_dim, blocks=BLOCKS[form])
     if isinstance(module, nn.Linear) and form in BLOCKS:
-        return BlockedLinear(module.in_features, module.out_features, block=BLOCKS[form])
+        return BlockedLinear(module.in_features, module.out_features, blocks=BLOCKS[form])
     if isinstance(module, nn.Linear) and form not in TABLES:
         return QuantizedLinear(module.in_features, module.out_features, form=form)
     raise BadInput(f"a {type(module).__name__} has no int8 form {form.value!r}", where=path)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from compress.curvature import damped
-from models.kinds import Int8Form
+from models.kinds import Blocks, Int8Form
 from models.layers.blocked import block_scale, pack_blocks
 from models.layers.packed import four_bit_levels, four_bit_scale, row_scale, two_bit_levels
 
@@ -39,15 +39,15 @@ def round_to_four_bits(weight: Tensor, bias: Tensor, moments: Tensor) -> tuple[T
 
 
 def round_to_four_bits_in_blocks(
-    weight: Tensor, bias: Tensor, moments: Tensor, *, block: int
+    weight: Tensor, bias: Tensor, moments: Tensor, blocks: Blocks
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return packed levels, the scales of the blocks and the bias of a linear layer, as a BlockedLinear has them; the
-    rest as in `round_to_four_bits`. The scales are those of the weights before any of them moved.
+    rest as in `round_to_four_bits`; `blocks` have 4 bits. The scales are those of the weights before any of them moved.
     """
-    scale = block_scale(weight, block)
-    each = scale.repeat_interleave(block, dim=1)[:, : weight.shape[1]]
+    scale = block_scale(weight, blocks.inputs)
+    each = scale.repeat_interleave(blocks.inputs, dim=1)[:, : weight.shape[1]]
     levels, rest = _with_bias(weight, bias, moments, each)
-    return pack_blocks(levels, block), scale, rest
+    return pack_blocks(levels, blocks), scale, rest
 
 
 def _with_bias(weight: Tensor, bias: Tensor, moments: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:

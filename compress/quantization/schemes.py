@@ -103,17 +103,16 @@ def forms_of(
 
 
 def choices_in_blocks(
-    shape: ModelShape, forms: Mapping[str, Int8Form], *, block: int
+    shape: ModelShape, forms: Mapping[str, Int8Form], form: Int8Form
 ) -> dict[str, dict[str, Int8Form]]:
-    """Return what may be in blocks of 4 bits of what runs for every word that is written, most of it first: `all` of
-    it, what makes logits of `words` alone, and nothing (`int8`). Each is module path -> form of everything.
+    """Return what may be in blocks, of this `form`, of what runs for every word that is written, most of it first:
+    `all` of it, what makes logits of `words` alone, and nothing (`int8`). Each is module path -> form of everything.
 
     Layers that `forms` leaves in float stay there, and so does a word table that it has in another form than int8.
 
     Raises:
         BadInput: there is nothing that runs for every word.
     """
-    form = Int8Form(f"blocks{block}")
     words = [path for path in (PROJECTION, _written_with(shape)) if path and forms.get(path) in MULTIPLIED]
     layers = [path for path in linear_paths(shape) if path in forms and _runs_for_every_word(shape, path)]
     if not words and not layers:
@@ -169,7 +168,7 @@ def quantize(
             weights.setdefault(bias, torch.zeros(len(weights[weight])))
         if path in curvatures:
             rounded = (
-                partial(round_to_four_bits_in_blocks, block=BLOCKS[form]) if form in BLOCKS else round_to_four_bits
+                partial(round_to_four_bits_in_blocks, blocks=BLOCKS[form]) if form in BLOCKS else round_to_four_bits
             )
             found = rounded(weights[weight], weights[bias], curvatures[path])
             weights[weight], weights[scale], weights[bias] = found
@@ -184,7 +183,7 @@ def quantize(
 def _rounding(shape: ModelShape, path: str, form: Int8Form, limit: int) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """Return what rounds the weights of a module; a table that is only looked up in uses all levels."""
     if form in BLOCKS:
-        return partial(round_to_blocks, block=BLOCKS[form])
+        return partial(round_to_blocks, blocks=BLOCKS[form])
     if form in ROUNDED:
         return ROUNDED[form]
     multiplied = form is not Int8Form.TABLE or path == _written_with(shape)

@@ -142,7 +142,7 @@ def _objects(value: Any) -> list[Mapping[str, Any]]:
 
 
 def _blocks(report: Report) -> Markup | None:
-    """Return what a word takes with weights in blocks of 4 bits, and what was chosen for that."""
+    """Return what a word takes with weights in blocks, and what was chosen for that."""
     rows = []
     for stage in report.stages:
         told = stage.details.get("blocks")
@@ -150,15 +150,17 @@ def _blocks(report: Report) -> Markup | None:
         if isinstance(told, Mapping) and isinstance(times, Mapping):
             shown = [times.get(choice) for choice in ("all", "words", "int8")]
             ms = [f"{one:.3f}" if _number(one) else wording.NONE for one in shown]
-            rows.append([stage.stage, str(told.get("block_size")), *ms, str(told.get("chosen"))])
+            rows.append(
+                [stage.stage, *(str(told.get(name)) for name in ("bits", "inputs")), *ms, str(told.get("chosen"))]
+            )
     if not rows:
         return None
     said = (
-        "Milliseconds of a word that is written, with all that runs for every word in blocks of 4 bits, with what "
-        "makes logits alone, and in int8: the least is chosen."
+        "Milliseconds of a word that is written, with all that runs for every word in blocks, with what makes logits "
+        "alone, and in int8 without blocks: the least is chosen."
     )
-    heads = ["Stage", "Inputs of a block", "all", "words", "int8", "Chosen"]
-    drawn = table(heads, rows, label="Blocks", numbers={1, 2, 3, 4}, class_="compact")
+    heads = ["Stage", "Bits", "Inputs of a block", "all", "words", "int8", "Chosen"]
+    drawn = table(heads, rows, label="Blocks", numbers={1, 2, 3, 4, 5}, class_="compact")
     return section("Weights in blocks", said, drawn)
 
 

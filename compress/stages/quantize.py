@@ -14,13 +14,12 @@ from compress.quantization.refit import refitted
 from compress.quantization.rounding import TABLE_LEVELS, rounded_rows
 from compress.quantization.schemes import WORDS, choices_in_blocks, forms_of, linear_paths, quantize
 from compress.quantization.sensitivity import affordable, sensitivities
-from compress.settings import QuantizeSettings
+from compress.settings import FINEST, QuantizeSettings
 from compress.stage import Context, Output, Stage
 from models.checkpoint import Checkpoint
 from models.kinds import BLOCKS, TABLES, Int8Form
 from models.layers.quantized import REDUCED_LIMIT, WEIGHT_LIMIT
 
-BLOCK = 32  # inputs of a block of weights in 4 bits
 STEP = 2  # layers that a milder attempt leaves in float besides
 
 
@@ -41,8 +40,8 @@ def run(parent: Checkpoint, settings: QuantizeSettings, context: Context) -> Out
         keep_float=settings.keep_float,
     )
     timed: dict[str, Any] = {}
-    if settings.weights == "int4_blocks":
-        forms, timed["blocks"] = _fastest(parent, forms, settings, context)
+    if settings.blocks is not None:
+        forms, timed["blocks"] = _fastest(parent, forms, settings.blocks, context)
     model = _compensated(parent, forms, settings, context) if settings.compensate else parent
     static = [path for path, form in forms.items() if form is Int8Form.STATIC]
     ranges = {}
@@ -86,21 +85,22 @@ def run(parent: Checkpoint, settings: QuantizeSettings, context: Context) -> Out
 
 
 def _fastest(
-    parent: Checkpoint, forms: Mapping[str, Int8Form], settings: QuantizeSettings, context: Context
+    parent: Checkpoint, forms: Mapping[str, Int8Form], form: Int8Form, context: Context
 ) -> tuple[dict[str, Int8Form], dict[str, Any]]:
     """Return the forms by which a word takes the least time, and what is told of the choice."""
-    block = settings.block_size or BLOCK
-    choices = choices_in_blocks(parent.shape, forms, block=block)
+    choices = choices_in_blocks(parent.shape, forms, form)
     clock = TextClock.of(
         parent, Clock(context.train, context.threads, context.cache, int8=True, progress=context.progress)
     )
     times = clock.words({name: parent.shape.with_int8(choice) for name, choice in choices.items()})
     chosen = min(choices, key=lambda name: times[name])
-    return choices[chosen], {"block_size": block, "chosen": chosen, "word_ms": times}
+    return choices[chosen], {**BLOCKS[form]._asdict(), "chosen": chosen, "word_ms": times}
 
 
 def _in_four_bits(path: str, forms: Mapping[str, Int8Form], settings: QuantizeSettings) -> bool:
-    return path in forms and (settings.weights == "int4" or forms[path] in BLOCKS)
+    if path not in forms:
+        return False
+    return settings.weights == "int4" or (forms[path] in BLOCKS and BLOCKS[forms[path]].bits == 4)
 
 
 def _compensated(
@@ -134,8 +134,8 @@ def milder(settings: QuantizeSettings, details: dict[str, Any]) -> QuantizeSetti
     names = [row["name"] for row in details["sensitivity"]]
     if names and details["forms"].get(names[0]) in (Int8Form.TABLE4.value, Int8Form.TABLE2.value):
         return settings.model_copy(update={"embeddings": "int4" if settings.embeddings == "int2" else "int8"})
-    if (settings.block_size or BLOCK) > BLOCK:
-        return settings.model_copy(update={"block_size": BLOCK})
+    if (settings.block_size or FINEST) > FINEST:
+        return settings.model_copy(update={"block_size": FINEST})
     if settings.weights != "int8":
         return settings.model_copy(update={"weights": "int8", "block_size": None})
     tables = {form.value for form in TABLES}

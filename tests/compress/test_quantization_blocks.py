@@ -1,4 +1,4 @@
-"""What runs for every word that is written in blocks of 4 bits: what that may be, when it is chosen, and its graphs."""
+"""What runs for every word that is written in blocks: what that may be, when it is chosen, and its graphs."""
 
 from __future__ import annotations
 
@@ -31,19 +31,22 @@ from models.checkpoint import Checkpoint
 from models.errors import BadInput, Unsupported
 from models.generation import Steps, generate, starts
 from models.generation_settings import Generation
-from models.kinds import Int8Form
+from models.kinds import BLOCKS, Int8Form
 from models.layers.blocked import round_to_blocks, unpack_blocks
 from models.native_steps import NativeSteps
 from models.shape import ModelShape
 from models.tasks import task_named
 
-BLOCKS = QuantizeSettings(weights="int4_blocks", calibration_examples=8, sensitivity=False)
+IN_BLOCKS = QuantizeSettings(weights="int4_blocks", calibration_examples=8, sensitivity=False)
+FINE = BLOCKS[Int8Form.BLOCKS32]
 TEXTS = ([5, 9, 14, 3], [30], [7, 7, 12, 45, 8, 21])
 
 
-def blocked(name: str, block: int = 32, *, choice: str = "all", seed: int = 3, **changes: object) -> Checkpoint:
+def blocked(
+    name: str, form: Int8Form = Int8Form.BLOCKS32, *, choice: str = "all", seed: int = 3, **changes: object
+) -> Checkpoint:
     checkpoint = replace(writing_checkpoint(name, seed=seed), **changes)  # type: ignore[arg-type]
-    forms = choices_in_blocks(checkpoint.shape, forms_of(checkpoint), block=block)[choice]
+    forms = choices_in_blocks(checkpoint.shape, forms_of(checkpoint), form)[choice]
     return quantize(checkpoint, forms)
 
 
@@ -57,11 +60,11 @@ def written(
     return found
 
 
-@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize(("beams", "form"), [(1, Int8Form.BLOCKS32), (3, Int8Form.BLOCKS32), (1, Int8Form.BYTES128)])
 @pytest.mark.parametrize("name", SHAPES)
-def test_the_graphs_write_what_the_network_writes(name: str, beams: int) -> None:
+def test_the_graphs_write_what_the_network_writes(name: str, beams: int, form: Int8Form) -> None:
     how = Generation(start=1, end=(2,), max_tokens=7, min_tokens=7, beams=beams)
-    checkpoint = blocked(name, generation=how)
+    checkpoint = blocked(name, form, generation=how)
     network, behind = checkpoint.network(), checkpoint.shape.decoder is not None
     graph = graph_file(network, CPU)
     loaded = writer_sessions(network.shape, graph.data, graph.encoder_data, threads=1)
@@ -76,7 +79,7 @@ def test_the_graphs_write_what_the_network_writes(name: str, beams: int) -> None
 def test_what_runs_once_for_a_text_and_what_is_only_looked_up_stays_as_it_was(name: str) -> None:
     checkpoint = writing_checkpoint(name)
     plain = forms_of(checkpoint)
-    choices = choices_in_blocks(checkpoint.shape, plain, block=64)
+    choices = choices_in_blocks(checkpoint.shape, plain, Int8Form.BLOCKS64)
     assert list(choices) == ["all", "words", "int8"]
     assert choices["int8"] == plain
     changed = {path for path, form in choices["all"].items() if form is Int8Form.BLOCKS64}
@@ -96,18 +99,18 @@ def test_what_runs_once_for_a_text_and_what_is_only_looked_up_stays_as_it_was(na
 def test_what_is_asked_for_otherwise_stays_so() -> None:
     checkpoint = writing_checkpoint("gpt2")
     some = forms_of(checkpoint, keep_float=("layers.0.*",), embeddings="int4")
-    choices = choices_in_blocks(checkpoint.shape, some, block=32)
+    choices = choices_in_blocks(checkpoint.shape, some, Int8Form.BLOCKS32)
     assert list(choices) == ["all", "int8"]
     assert choices["all"]["embeddings.word"] is Int8Form.TABLE4
     assert not any(path.startswith("layers.0.") for path in choices["all"])
     with pytest.raises(BadInput, match="no layer in int8 runs for every word"):
-        choices_in_blocks(checkpoint.shape, forms_of(checkpoint, keep_float=("*",)), block=32)
+        choices_in_blocks(checkpoint.shape, forms_of(checkpoint, keep_float=("*",)), Int8Form.BLOCKS32)
 
 
 @pytest.mark.parametrize("name", ["bart", "t5", "llama"])
-@pytest.mark.parametrize("block", [32, 128])
-def test_saved_and_loaded_it_is_the_same_model(name: str, block: int, tmp_path: Path) -> None:
-    checkpoint = blocked(name, block)
+@pytest.mark.parametrize("form", [Int8Form.BLOCKS32, Int8Form.BLOCKS128, Int8Form.BYTES128])
+def test_saved_and_loaded_it_is_the_same_model(name: str, form: Int8Form, tmp_path: Path) -> None:
+    checkpoint = blocked(name, form)
     checkpoint.save(tmp_path)
     loaded = Checkpoint.load(tmp_path)
     assert loaded.shape == checkpoint.shape
@@ -148,9 +151,9 @@ def test_the_quickest_is_taken_and_int8_where_blocks_are_slower(
 ) -> None:
     takes(monkeypatch, **times)
     model = writing_checkpoint("bart")
-    made = QUANTIZE.run(model, BLOCKS, context_of(model, tmp_path))
-    assert made.details["blocks"] == {"block_size": 32, "chosen": chosen, "word_ms": times}
-    expected = choices_in_blocks(model.shape, forms_of(model), block=32)[chosen]
+    made = QUANTIZE.run(model, IN_BLOCKS, context_of(model, tmp_path))
+    assert made.details["blocks"] == {"inputs": 32, "bits": 4, "chosen": chosen, "word_ms": times}
+    expected = choices_in_blocks(model.shape, forms_of(model), Int8Form.BLOCKS32)[chosen]
     assert made.product.shape.int8_forms == expected
     assert made.details["forms"] == {path: form.value for path, form in expected.items()}
     plain = QUANTIZE.run(model, QuantizeSettings(sensitivity=False), context_of(model, tmp_path)).product
@@ -167,7 +170,7 @@ def test_a_bundle_of_blocks_is_verified(
     model = replace(writing_checkpoint(name, seed=3), generation=Generation(start=1, end=(12, 2), max_tokens=5))
     model = replace(model, shape=replace(model.shape, family=name))
     context = context_of(model, tmp_path)
-    product = QUANTIZE.run(model, BLOCKS.model_copy(update={"block_size": 64}), context).product
+    product = QUANTIZE.run(model, IN_BLOCKS.model_copy(update={"block_size": 64}), context).product
     assert Int8Form.BLOCKS64 in product.shape.int8_forms.values()
     made = EXPORT.run(product, ExportSettings(golden=2, search=search), context)
     assert made.details["parity"]["same_top"] == 1.0
@@ -196,24 +199,25 @@ def test_a_recipe_is_refused_before_it_runs(task: str, target: str, message: str
     recipe = make_recipe({"quantize": {"weights": "int4_blocks"}, "export": {"target": target}}, where="recipe")
     with pytest.raises(BadInput, match=rf"quantize\.weights: .*{message}.*Give int4 or int8"):
         check_written(recipe, task_named(task))
-    check_written(make_recipe({"quantize": {"weights": "int4_blocks"}}, where="recipe"), task_named("translation"))
+    for weights in ("int4_blocks", "int8_blocks"):
+        check_written(make_recipe({"quantize": {"weights": weights}}, where="recipe"), task_named("translation"))
 
 
 def test_a_word_is_timed_by_graphs_of_every_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency_table, "ROUNDS", 3)
     model = writing_checkpoint("t5")
     context = context_of(model, tmp_path)
-    told = QUANTIZE.run(model, BLOCKS, context).details["blocks"]
+    told = QUANTIZE.run(model, IN_BLOCKS, context).details["blocks"]
     assert set(told["word_ms"]) == {"all", "words", "int8"}
     assert told["word_ms"][told["chosen"]] == min(told["word_ms"].values()) > 0
-    again = QUANTIZE.run(model, BLOCKS, context).details["blocks"]
+    again = QUANTIZE.run(model, IN_BLOCKS, context).details["blocks"]
     assert again == told  # it is remembered
 
 
 def test_static_ranges_are_only_for_what_is_in_int8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     takes(monkeypatch, all=1.0, words=2.0, int8=3.0)
     model = writing_checkpoint("bart")
-    settings = BLOCKS.model_copy(update={"activations": "static"})
+    settings = IN_BLOCKS.model_copy(update={"activations": "static"})
     forms = QUANTIZE.run(model, settings, context_of(model, tmp_path)).product.shape.int8_forms
     assert forms["layers.0.ffn.up"] is forms["decoder.layers.0.cross.key"] is Int8Form.STATIC
     assert forms["decoder.layers.0.cross.query"] is Int8Form.BLOCKS32
@@ -224,11 +228,11 @@ def test_rounding_by_curvature_loses_less_where_it_counts() -> None:
     read = torch.from_numpy(random.standard_normal((400, 96)) @ random.standard_normal((96, 96))).float()
     weight, bias = torch.from_numpy(random.standard_normal((20, 96))).float(), torch.zeros(20)
     seen = torch.cat([read, torch.ones(400, 1)], dim=1).double()
-    levels, scale, moved = round_to_four_bits_in_blocks(weight, bias, seen.t() @ seen, block=32)
-    nearest, near_scale = round_to_blocks(weight, block=32)
+    levels, scale, moved = round_to_four_bits_in_blocks(weight, bias, seen.t() @ seen, FINE)
+    nearest, near_scale = round_to_blocks(weight, FINE)
     assert torch.equal(scale, near_scale)
     errors = [
-        float((read @ (unpack_blocks(codes, scale, 96) - weight).t() + added).square().mean())
+        float((read @ (unpack_blocks(codes, scale, 96, 4) - weight).t() + added).square().mean())
         for codes, added in ((levels, moved), (nearest, bias))
     ]
     assert errors[0] < 0.6 * errors[1]
@@ -237,16 +241,16 @@ def test_rounding_by_curvature_loses_less_where_it_counts() -> None:
 def test_sensitivity_is_told_of_blocks_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     takes(monkeypatch, all=1.0, words=2.0, int8=3.0)
     model = writing_checkpoint("gpt2")
-    settings = BLOCKS.model_copy(update={"sensitivity": True})
+    settings = IN_BLOCKS.model_copy(update={"sensitivity": True})
     details = QUANTIZE.run(model, settings, context_of(model, tmp_path)).details
     assert {row["name"] for row in details["sensitivity"]} == set(details["forms"])
 
 
 def test_milder_blocks_are_smaller_and_then_there_are_none() -> None:
     details = {"sensitivity": [], "forms": {}, "float": [], "linear": 9}
-    wide = BLOCKS.model_copy(update={"block_size": 128})
+    wide = IN_BLOCKS.model_copy(update={"block_size": 128})
     smaller = QUANTIZE.milder(wide, details)
-    assert smaller == BLOCKS.model_copy(update={"block_size": 32})
+    assert smaller == IN_BLOCKS.model_copy(update={"block_size": 32})
     assert QUANTIZE.milder(smaller, details) == QuantizeSettings(calibration_examples=8, sensitivity=False)
 
 
@@ -257,9 +261,9 @@ def test_bad_settings_and_models_are_told(tmp_path: Path) -> None:
         QuantizeSettings(weights="int4_blocks", block_size=48)
     reads = tiny_checkpoint()
     with pytest.raises(BadInput, match=r"quantize\.weights: no layer in int8 runs for every word.*int4"):
-        QUANTIZE.run(reads, BLOCKS, tiny_context(tmp_path, reads, train=random_rows(8)))
+        QUANTIZE.run(reads, IN_BLOCKS, tiny_context(tmp_path, reads, train=random_rows(8)))
     writes = replace(writing_checkpoint("gpt2"), generation=None)
     with pytest.raises(BadInput, match="how the model writes"):
-        QUANTIZE.run(writes, BLOCKS, context_of(writes, tmp_path))
+        QUANTIZE.run(writes, IN_BLOCKS, context_of(writes, tmp_path))
     with pytest.raises(BadInput, match=r"data\.train"):
-        QUANTIZE.run(writing_checkpoint("gpt2"), BLOCKS, tiny_context(tmp_path, writes))
+        QUANTIZE.run(writing_checkpoint("gpt2"), IN_BLOCKS, tiny_context(tmp_path, writes))

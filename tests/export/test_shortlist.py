@@ -164,7 +164,7 @@ def test_words_in_few_bits_are_unpacked_where_they_are_listed(form: Int8Form) ->
 def test_words_in_blocks_are_those_of_all(name: str, beams: int) -> None:
     network = random_network(BEHIND[name], seed=3)
     checkpoint = Checkpoint(network.shape, {}, tiny_tokenizing()).of(network)
-    blocked = choices_in_blocks(network.shape, forms_of(checkpoint), block=32)["all"]
+    blocked = choices_in_blocks(network.shape, forms_of(checkpoint), Int8Form.BLOCKS32)["all"]
     rounded = quantize(checkpoint, blocked)
     if name == "untied":
         rounded.weights["output.projection.bias"].copy_(torch.linspace(-1, 1, 50))
