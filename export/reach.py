@@ -88,6 +88,17 @@ class Reach:
         mask = self.given.source_mask
         return None if mask is None else self.emit.node("Cast", mask, role="source_tokens", to=TensorProto.INT32)
 
+    @cached_property
+    def counts(self) -> tuple[Value, Value]:
+        """Return as ONNX Runtime's attention of tokens behind others takes it, where one token is new, how many are
+        before it in every row, (batch,), and how many all are, (1,).
+        """
+        emit = self.emit
+        before = emit.node("Cast", self.past, role="before", to=TensorProto.INT32)
+        rows = emit.node("Shape", self.given.ids, role="rows", start=0, end=1)
+        every = emit.node("Cast", self.every, role="every_count", to=TensorProto.INT32)
+        return emit.node("Expand", before, rows, role="before_each"), every
+
     def turn(self, base: float, size: int) -> Turn:
         """Return what turns heads (batch, new, heads, size), both (batch or 1, new, 1, size)."""
         key = (base, size)

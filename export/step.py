@@ -13,7 +13,7 @@ import numpy as np
 
 from export.emit import Emit
 from export.reach import Reach
-from export.values import Value
+from export.values import Value, whole
 from models.block import Block
 from models.layers.attention import Attention, DistanceBias
 from models.layers.cross_attention import CrossAttention
@@ -114,10 +114,16 @@ def _at_once(module: Attention, emit: Emit, read: list[Value], reach: Reach, pas
     """Return what `_attended` does before the output projection where one token is new, by one operator: of a small
     network, a step costs about as much as it has nodes.
     """
-    bias = None
-    if module.relative is not None:
-        by_head = _bias(module.relative, emit.at("relative"), reach.distances(), (module.heads, 1))
-        bias = emit.node("Unsqueeze", by_head, emit.integers([0], "axis"), role="bias")
+    if module.relative is None:
+        counts = {"num_heads": module.heads, "kv_num_heads": module.key_heads, "scale": _scale(module)}
+        packed = whole(read)  # the operator takes apart by itself what was one product
+        given = [packed, None, None] if packed is not None else read
+        context, *own = emit.several_of_microsoft(
+            "GroupQueryAttention", *given, *past, *reach.counts, roles=PRESENT, **counts
+        )
+        return context, Kept(*own)
+    by_head = _bias(module.relative, emit.at("relative"), reach.distances(), (module.heads, 1))
+    bias = emit.node("Unsqueeze", by_head, emit.integers([0], "axis"), role="bias")
     context, *own = _multi_head(module, emit, *read, None, None, bias, *past, roles=PRESENT)
     return context, Kept(*own)
 

@@ -128,6 +128,15 @@ def node(
     return tuple(Value(made, index) for index in range(len(roles)))
 
 
+def whole(parts: Sequence[Value]) -> Value | None:
+    """Return what a Split took apart into these parts and no others, in their order, if one did."""
+    origin = parts[0].origin
+    if not isinstance(origin, Node) or origin.operator != "Split" or len(origin.roles) != len(parts):
+        return None
+    in_order = all(part.origin is origin and part.index == place for place, part in enumerate(parts))
+    return origin.inputs[0] if in_order else None
+
+
 def either(
     condition: Value,
     then: Sequence[Value],

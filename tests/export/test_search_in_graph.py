@@ -86,10 +86,13 @@ def test_nothing_is_chosen_in_a_round_and_an_encoder_is_read_once() -> None:
     model = lower_search(random_network(SHAPES["bart"]), replace(HOW, beams=2), CPU)
     (loop,) = [node for node in model.graph.node if node.op_type == "Loop"]
     (body,) = [attribute.g for attribute in loop.attribute if attribute.name == "body"]
-    assert {node.op_type for node in body.node} & {"If", "Loop", "Expand"} == set()
+    operators = [node.op_type for node in body.node]
+    assert not {"If", "Loop"} & set(operators)
+    assert [node.input[0] for node in body.node if node.op_type == "Expand"] == ["search/before"]  # a number alone
     assert not body.initializer
-    attention = [node for node in body.node if node.op_type == "MultiHeadAttention"]
-    assert len(attention) == 4  # of two layers, their own and to the encoder
+    # Of two layers, their own and to the encoder.
+    assert (operators.count("GroupQueryAttention"), operators.count("MultiHeadAttention")) == (2, 2)
+    assert "Split" not in operators
     assert [port.name for port in model.graph.input] == ["input_ids", "attention_mask", "max_tokens"]
     assert [port.name for port in model.graph.output] == ["sequences", "scores"]
 

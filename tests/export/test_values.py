@@ -8,7 +8,7 @@ from export.emit import Emit
 from export.lowering import GROUPS, LOWERINGS
 from export.session import open_session
 from export.target import CPU
-from export.values import Carried, Port, Value, build, scope
+from export.values import Carried, Port, Value, build, scope, whole
 from models.errors import Unsupported
 
 X = Port("x", "float32", ("batch", 2))
@@ -30,6 +30,14 @@ def test_names_come_from_module_paths_and_roles() -> None:
         "y",
     ]
     assert scope("layers.10.attention.query") == "layers.10/attention/query"
+
+
+def test_all_parts_of_a_split_in_order_are_what_was_split() -> None:
+    x, emit = Value(X), emitter()
+    first, second = emit.nodes("Split", x, roles=("first", "second"), axis=1)
+    assert whole([first, second]) is x
+    for parts in ([second, first], [first], [first, first], [x, second], [emit.node("Neg", x, role="neg")]):
+        assert whole(parts) is None
 
 
 def test_equal_constants_are_stored_once_and_others_apart() -> None:
