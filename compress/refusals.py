@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from compress.quantization.schemes import form_in_blocks
 from compress.recipe import Recipe, of_words_alone
 from compress.settings import ExportSettings
 from compress.text_in import check_text_in
@@ -27,7 +28,7 @@ def check_written(recipe: Recipe, task: Task) -> None:
     asks for texts without what is to be written for them, or for blocks of weights that nothing writes with or that its
     target does not multiply.
     """
-    if recipe.quantize is not None and recipe.quantize.blocks is not None:
+    if recipe.quantize is not None and form_in_blocks(recipe.quantize) is not None:
         _check_blocks(recipe, recipe.quantize.weights, task)
     if task.writes is Writes.NOTHING:
         return

@@ -6,11 +6,9 @@ Every key is documented here once; recipes, command-line flags and the documenta
 from __future__ import annotations
 
 from enum import Enum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-
-from models.kinds import Int8Form
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Weight = Annotated[float, Field(ge=0.0)]
@@ -298,9 +296,6 @@ class Calibration(str, Enum):
     ENTROPY = "entropy"
 
 
-FINEST: Final = 32  # inputs of the smallest blocks of weights in 4 bits
-
-
 class QuantizeSettings(Settings):
     """Put weights, activations and the embedding table into int8."""
 
@@ -349,13 +344,6 @@ class QuantizeSettings(Settings):
         if self.block_size not in (None, 32, 64, 128):
             raise ValueError(f"block_size is {self.block_size}: a block has 32, 64 or 128 inputs")
         return self
-
-    @property
-    def blocks(self) -> Int8Form | None:
-        """Return the form in blocks that what runs for every word may have, if any."""
-        if self.weights == "int8_blocks":
-            return Int8Form.BYTES128
-        return Int8Form(f"blocks{self.block_size or FINEST}") if self.weights == "int4_blocks" else None
 
 
 class ShortlistSettings(Settings):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.quantization.rounding import round_to_four_bits, round_to_four_bits_in_blocks
+from compress.settings import QuantizeSettings
 from models.checkpoint import Checkpoint
 from models.errors import BadInput, nearest
 from models.kinds import BLOCKS, Int8Form
@@ -24,6 +25,7 @@ from models.shape import ModelShape
 WORDS = "embeddings.word"
 PROJECTION = "output.projection"
 WORD_FORMS = {"int8": Int8Form.TABLE, "int4": Int8Form.TABLE4, "int2": Int8Form.TABLE2}
+FINEST = 32  # inputs of the smallest blocks of weights in 4 bits
 MULTIPLIED = (Int8Form.DYNAMIC, Int8Form.STATIC, Int8Form.TABLE)  # forms that a product in int8 is taken of
 ROUNDED = {Int8Form.TABLE4: pack_rows, Int8Form.TABLE2: pack_rows_in_two_bits}
 
@@ -100,6 +102,13 @@ def forms_of(
     if WORDS in forms:
         forms[WORDS] = WORD_FORMS[embeddings]
     return forms
+
+
+def form_in_blocks(settings: QuantizeSettings) -> Int8Form | None:
+    """Return the form in blocks that what runs for every word may have, if any is asked for."""
+    if settings.weights == "int8_blocks":
+        return Int8Form.BYTES128
+    return Int8Form(f"blocks{settings.block_size or FINEST}") if settings.weights == "int4_blocks" else None
 
 
 def choices_in_blocks(

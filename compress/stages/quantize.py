@@ -12,9 +12,17 @@ from compress.pruning.writing_table import TextClock
 from compress.quantization.calibration import calibrate
 from compress.quantization.refit import refitted
 from compress.quantization.rounding import TABLE_LEVELS, rounded_rows
-from compress.quantization.schemes import WORDS, choices_in_blocks, forms_of, linear_paths, quantize
+from compress.quantization.schemes import (
+    FINEST,
+    WORDS,
+    choices_in_blocks,
+    form_in_blocks,
+    forms_of,
+    linear_paths,
+    quantize,
+)
 from compress.quantization.sensitivity import affordable, sensitivities
-from compress.settings import FINEST, QuantizeSettings
+from compress.settings import QuantizeSettings
 from compress.stage import Context, Output, Stage
 from models.checkpoint import Checkpoint
 from models.kinds import BLOCKS, TABLES, Int8Form
@@ -40,8 +48,9 @@ def run(parent: Checkpoint, settings: QuantizeSettings, context: Context) -> Out
         keep_float=settings.keep_float,
     )
     timed: dict[str, Any] = {}
-    if settings.blocks is not None:
-        forms, timed["blocks"] = _fastest(parent, forms, settings.blocks, context)
+    form = form_in_blocks(settings)
+    if form is not None:
+        forms, timed["blocks"] = _fastest(parent, forms, form, context)
     model = _compensated(parent, forms, settings, context) if settings.compensate else parent
     static = [path for path, form in forms.items() if form is Int8Form.STATIC]
     ranges = {}

@@ -45,7 +45,7 @@ def test_every_model_has_a_row_for_every_way_of_writing(
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "Failed: broken: build: RuntimeError: no such operator"
     told = json.loads((tmp_path / "j").read_text())
-    models = {BASELINE, "ours int8", "ours int8, searching", AGAIN}
+    models = {BASELINE, "ours int8", "ours int8, searching", "ours int8 in blocks, searching", AGAIN}
     assert {(row["model"], row["beams"]) for row in told["rows"]} == {
         (name, beams) for name in models for beams in (1, 4)
     }
