@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.examples import tiny_tokenizing
 
+import drawn_writer
 import generation
 from against_peers.tools import OWN, Tool
 from compress.architectures import new_network
@@ -17,6 +19,8 @@ from generation import AGAIN, BASELINE, TOOLS, Found, Way, rows_of, table_of
 from models.checkpoint import Checkpoint
 from models.columns import Wanted
 from models.data import Table
+from models.generation import generate, starts
+from models.native_steps import NativeSteps
 from models.parallel import read_written
 
 
@@ -32,6 +36,18 @@ def words(tmp_path: Path) -> list[str]:
         (tmp_path / f"test.{ending}").write_text("good film\nbad\nfilm bad bad\n")
     given = ["--checkpoint", str(tmp_path / "teacher"), "--data", str(tmp_path / "test.en"), "--label", "de"]
     return [*given, "--texts", "2", "--longest", "6", "--rounds", "1", "--threads", "1", "--json", str(tmp_path / "j")]
+
+
+def test_a_drawn_model_writes_as_long_as_is_asked_for(tmp_path: Path) -> None:
+    for ending in ("en", "de"):
+        (tmp_path / f"test.{ending}").write_text("good film\nbad\nfilm bad bad\n")
+    given = ["--data", str(tmp_path / "test.en"), "--label", "de", "--out", str(tmp_path / "model")]
+    drawn_writer.main([*given, "--layers", "1", "--width", "32", "--words", "270"])
+    model = Checkpoint.load(tmp_path / "model")
+    assert model.generation is not None
+    how = replace(model.generation, max_tokens=9, beams=1)
+    (texts,) = generate(NativeSteps(model.network(), [[5, 6, 2]]), starts(how, 1), how)
+    assert len(texts[0].tokens) == 9
 
 
 @pytest.mark.slow
