@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 import blocks
 
 
-def test_every_size_is_multiplied_in_every_way() -> None:
+def test_every_size_is_multiplied_in_every_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "CALL_WEIGHTS", 10_000)
     found = blocks.measured(["40x8", "32x5"], (1, 3), rounds=2)
     assert [(row.size, row.rows) for row in found] == [("40x8", 1), ("40x8", 3), ("32x5", 1), ("32x5", 3)]
     ways = ["int8", *(f"4 bits, blocks of {inputs}" for inputs in (32, 64, 128)), "8 bits, blocks of 128"]

@@ -191,6 +191,7 @@ def test_commands_look_at_a_bundle_that_writes(translator: Done) -> None:
     assert report["stages"][-1]["latency"]["p50_ms"] > 0
 
 
+@pytest.mark.usefixtures("timed_by_size")
 def test_a_search_in_the_graph_is_judged_as_one_on_the_host(translator: Done, tmp_path: Path) -> None:
     directory, data = translator.directory, translator.recipe.data
     words = ["--task", "translation", "--teacher", str(directory / "0-train"), "--validation", str(data.validation)]
@@ -208,6 +209,7 @@ def test_a_search_in_the_graph_is_judged_as_one_on_the_host(translator: Done, tm
     assert bench_model(str(bundle), translator.look)["speedup"]["estimate"] > 0
 
 
+@pytest.mark.usefixtures("timed_by_size")
 def test_a_shortlist_is_judged_and_timed_as_part_of_the_search(translator: Done, tmp_path: Path) -> None:
     directory, data = translator.directory, translator.recipe.data
     words = ["--task", "translation", "--teacher", str(directory / "0-train"), "--validation", str(data.validation)]
