@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.bundles import tiny_translator
 from support.examples import tiny_tokenizing
 from support.networks import random_network
 from support.writing_shapes import SHAPES
@@ -34,6 +35,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             found[name],
             Contents(network.shape, tiny_tokenizing(), graph_file(network, CPU), [], parameters=1, generation=HOW),
         )
+    found["in the graph"] = tiny_translator(tmp_path_factory.mktemp("searching"), in_graph=True).directory
     return found
 
 
@@ -67,7 +69,10 @@ def test_what_goes_on_writes_as_much_as_any_other(bundles: dict[str, Path], aske
     assert {settings.beams for _, settings in asked} == {3}
 
 
-def test_a_bundle_is_timed_by_its_mean_text(bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["bart", "in the graph"])
+def test_a_bundle_is_timed_by_its_mean_text(
+    name: str, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     passes: list[list[int]] = []
     one_pass = latency._Worker.one_pass
 
@@ -76,7 +81,7 @@ def test_a_bundle_is_timed_by_its_mean_text(bundles: dict[str, Path], monkeypatc
         return passes[-1]
 
     monkeypatch.setattr(latency._Worker, "one_pass", noted)
-    found = latency.measure(bundles["bart"], [*TEXTS, TEXTS[0]], rounds=1)
+    found = latency.measure(bundles[name], [*TEXTS, TEXTS[0]], rounds=1)
     assert [len(times) for times in passes] == [3, 3]
     assert found.rounds[0] == pytest.approx([np.mean(times) / 1e6 for times in passes])
 
