@@ -18,6 +18,7 @@ from compress.architectures import new_network
 from compress.settings import ArchitectureSettings
 from models.checkpoint import Checkpoint
 from models.columns import Wanted
+from models.files import new_directory
 from models.parallel import read_written
 
 HEAD_SIZE = 64
@@ -52,10 +53,9 @@ def main(words: Sequence[str] | None = None) -> None:
         activation="relu",
         vocab_size=given.words,
     )
-    with tempfile.TemporaryDirectory() as cache:
+    with tempfile.TemporaryDirectory() as cache, new_directory(given.out) as out:
         checkpoint = drawn(settings, Wanted(given.data, label=given.label), Path(cache))
-    given.out.mkdir(parents=True)
-    checkpoint.save(given.out)
+        checkpoint.save(out)
     print(f"{checkpoint.shape.vocab_size} words, {checkpoint.parameters / 1e6:.1f} M weights")
 
 

@@ -145,10 +145,11 @@ def milder(settings: QuantizeSettings, details: dict[str, Any]) -> QuantizeSetti
         return settings.model_copy(update={"embeddings": "int4" if settings.embeddings == "int2" else "int8"})
     if (settings.block_size or FINEST) > FINEST:
         return settings.model_copy(update={"block_size": FINEST})
-    if settings.weights != "int8":
+    if settings.weights in ("int4", "int4_blocks"):
         return settings.model_copy(update={"weights": "int8", "block_size": None})
     tables = {form.value for form in TABLES}
-    candidates = [name for name in names if details["forms"].get(name) not in tables]
+    # A table that words are written with may be in blocks.
+    candidates = [name for name in names if details["forms"].get(name) not in tables and not name.endswith(WORDS)]
     more = tuple(candidates[:STEP])
     if not more or len(details["float"]) + len(more) > details["linear"] / 2:
         return None

@@ -254,6 +254,14 @@ def test_milder_blocks_are_smaller_and_then_there_are_none() -> None:
     assert QUANTIZE.milder(smaller, details) == QuantizeSettings(calibration_examples=8, sensitivity=False)
 
 
+def test_blocks_of_8_bits_are_not_milder_without_blocks() -> None:
+    forms = {"decoder.embeddings.word": "bytes128", "embeddings.word": "table", "layers.0.ffn.up": "dynamic"}
+    rows = [{"name": name} for name in forms]
+    settings = IN_BLOCKS.model_copy(update={"weights": "int8_blocks"})
+    found = QUANTIZE.milder(settings, {"sensitivity": rows, "forms": forms, "float": [], "linear": 9})
+    assert found == settings.model_copy(update={"keep_float": ("layers.0.ffn.up",)})
+
+
 def test_bad_settings_and_models_are_told(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="block_size needs weights: int4_blocks"):
         QuantizeSettings(block_size=64)
