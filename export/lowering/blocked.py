@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from export.emit import Emit
+from export.lowering.linear import taken_apart
 from export.values import Value
 from models.errors import Unsupported
 from models.kinds import Blocks
@@ -28,7 +29,7 @@ class Rows(NamedTuple):
     scale: Tensor
     width: int
     blocks: Blocks
-    bias: Tensor | None
+    bias: Tensor | None = None
 
 
 def lower_blocked_linears(modules: Sequence[BlockedLinear], emits: Sequence[Emit], hidden: Value) -> list[Value]:
@@ -43,10 +44,8 @@ def lower_blocked_linears(modules: Sequence[BlockedLinear], emits: Sequence[Emit
     emit = emits[0]
     if len(modules) == 1:
         return [_product(rows, emit, hidden, role="output")]
-    whole = _product(rows, emit, hidden, role="together")
-    widths = emit.integers([module.out_features for module in modules], "widths")
-    roles = tuple(part.path.rpartition(".")[2] for part in emits)
-    return list(emit.nodes("Split", whole, widths, roles=roles, axis=-1))
+    together = _product(rows, emit, hidden, role="together")
+    return taken_apart([module.out_features for module in modules], emits, together)
 
 
 def blocked_words(table: BlockedEmbedding, emit: Emit, hidden: Value, bias: Tensor | None) -> Value:
@@ -79,7 +78,7 @@ def _product(rows: Rows, emit: Emit, hidden: Value, *, role: str) -> Value:
 
 def lower_blocked_embedding(module: BlockedEmbedding, emit: Emit, indices: Value) -> Value:
     """Return rows (..., width) in float32 for whole numbers of two axes."""
-    return blocked_rows(Rows(module.weight, module.weight_scale, module.width, module.blocks, None), emit, indices)
+    return blocked_rows(Rows(module.weight, module.weight_scale, module.width, module.blocks), emit, indices)
 
 
 def blocked_rows(of: Rows, emit: Emit, indices: Value) -> Value:
@@ -118,7 +117,7 @@ def listed_in_blocks(
     width = module.in_features if isinstance(module, BlockedLinear) else module.width
     one = emit.integers([0], "one")
     line = emit.node("Unsqueeze", numbers, one, role="listed_line")
-    rows = blocked_rows(Rows(module.weight, module.weight_scale, width, module.blocks, None), emit, line)
+    rows = blocked_rows(Rows(module.weight, module.weight_scale, width, module.blocks), emit, line)
     by_width = emit.node("Transpose", emit.node("Squeeze", rows, one, role="listed_rows"), role="by_width", perm=[1, 0])
     if isinstance(module, BlockedLinear):
         own = emit.node("Gather", emit.constant(module.bias, "own_bias"), numbers, role="listed_own_biases")

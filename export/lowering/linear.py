@@ -23,9 +23,13 @@ def lower_linears(modules: Sequence[nn.Linear], emits: Sequence[Emit], hidden: V
         whole = emit.node("Add", whole, bias, role="output" if alone else "together")
     if alone:
         return [whole]
-    widths = emit.integers([module.out_features for module in modules], "widths")
+    return taken_apart([module.out_features for module in modules], emits, whole)
+
+
+def taken_apart(widths: Sequence[int], emits: Sequence[Emit], together: Value) -> list[Value]:
+    """Return the outputs of modules, each so wide, that one product gave side by side."""
     roles = tuple(part.path.rpartition(".")[2] for part in emits)
-    return list(emit.nodes("Split", whole, widths, roles=roles, axis=-1))
+    return list(emits[0].nodes("Split", together, emits[0].integers(widths, "widths"), roles=roles, axis=-1))
 
 
 def _bias(module: nn.Linear) -> Tensor:
