@@ -179,6 +179,12 @@ class Emit:
         return self.node("Slice", value, *ends, role=role)
 
 
+def taken_apart(widths: Sequence[int], emits: Sequence[Emit], together: Value) -> list[Value]:
+    """Return the outputs of modules, each so wide, that one product gave side by side."""
+    roles = tuple(part.path.rpartition(".")[2] for part in emits)
+    return list(emits[0].nodes("Split", together, emits[0].integers(widths, "widths"), roles=roles, axis=-1))
+
+
 def _given(value: Value | Places | None) -> Value:
     if not isinstance(value, Value):
         raise TypeError("a linear layer needs its input")

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.emit import Emit
-from export.lowering.linear import taken_apart
+from export.emit import Emit, taken_apart
 from export.values import Value
 from models.errors import Unsupported
 from models.kinds import Blocks

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from export.emit import Emit
+from export.emit import Emit, taken_apart
 from export.values import Value
 
 
@@ -24,12 +24,6 @@ def lower_linears(modules: Sequence[nn.Linear], emits: Sequence[Emit], hidden: V
     if alone:
         return [whole]
     return taken_apart([module.out_features for module in modules], emits, whole)
-
-
-def taken_apart(widths: Sequence[int], emits: Sequence[Emit], together: Value) -> list[Value]:
-    """Return the outputs of modules, each so wide, that one product gave side by side."""
-    roles = tuple(part.path.rpartition(".")[2] for part in emits)
-    return list(emits[0].nodes("Split", together, emits[0].integers(widths, "widths"), roles=roles, axis=-1))
 
 
 def _bias(module: nn.Linear) -> Tensor:
