@@ -206,7 +206,7 @@ class Checkpoint:
         tensors = joined(family.names, names) | position_tables(family, self.shape)
         write_tensors(directory / WEIGHTS_FILE, tensors, metadata={"format": "pt"})
         write_modules(directory, self.shape, self.projection())
-        self.reader.save(directory)
+        self.reader.shipped(token_types=self.shape.type_vocab_size > 0).save(directory)
 
     def _as_hugging_face(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return config and weights in the family's own format, what is fused there still in parts; raises as

@@ -1,4 +1,6 @@
-"""Commands that look: inspect, evaluate, bench, verify, predict, report, and `init`, which writes a recipe."""
+"""Commands that look: inspect, evaluate, bench, verify, predict, report; `convert`, which writes what others read, and
+`init`, which writes a recipe.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +25,24 @@ def inspect_command(model: Model, *, as_json: Json = False) -> None:
     from compress.inspecting import inspect_model
 
     facts = inspect_model(model)
+    if as_json:
+        _print(facts)
+    else:
+        print_facts(facts)
+
+
+@app.command("convert", epilog="Example: `compress convert runs/sst2/1-distill --out student`")
+def convert_command(
+    model: Model,
+    *,
+    out: Annotated[Path, typer.Option("--out", help="New directory for it.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Write a checkpoint or an artifact of a run as `transformers` reads it, where its format can say the shape."""
+    from compress.cli.render import print_facts
+    from compress.converting import convert_model
+
+    facts = convert_model(model, out)
     if as_json:
         _print(facts)
     else:

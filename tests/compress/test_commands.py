@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.bundles import tiny_bundle
 from support.examples import tiny_checkpoint, write_data
+from support.hugging_face import answer, tokens
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from compress.cli import main
 from compress.recipe import load_recipe
 from models.checkpoint import Checkpoint
 from models.data import read_table
+from models.shape import LayerShape
 
 
 @pytest.fixture
@@ -120,6 +124,33 @@ def test_inspect_tells_what_each_layer_kept(teacher: Path, capsys: pytest.Captur
     assert facts["kind"] == "checkpoint"
     call(["inspect", str(teacher)])
     assert shape.family in capsys.readouterr().out
+
+
+def test_convert_writes_what_transformers_reads(
+    teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "theirs"
+    facts = told(["convert", str(teacher), "--out", str(out)], capsys)
+    ours, theirs = Checkpoint.load(teacher), AutoModelForSequenceClassification.from_pretrained(out)
+    assert facts["class"] == type(theirs).__name__
+    batch = tokens(rows=2)
+    assert torch.allclose(answer(theirs, batch), ours.network()(**batch), atol=1e-5)
+    text = "w3 w5 w2"
+    assert AutoTokenizer.from_pretrained(out)(text)["input_ids"] == ours.tokenizing.encode([text], max_length=16)[0].ids
+    call(["convert", str(teacher), "--out", str(out)], code=2)
+    assert "not empty" in capsys.readouterr().err
+    call(["convert", str(out), "--out", str(tmp_path / "again")])  # what others wrote is read, and written again
+    assert "parameters" in capsys.readouterr().out
+
+
+def test_convert_refuses_what_it_cannot_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "pruned").mkdir()
+    tiny_checkpoint((LayerShape(4, 8, 48), LayerShape(2, 8, 16))).save(tmp_path / "pruned")
+    tiny_bundle(tmp_path / "bundle")
+    for source, reason in (("pruned", "cannot say what this model is"), ("bundle", "a bundle is a graph")):
+        call(["convert", str(tmp_path / source), "--out", str(tmp_path / "out")], code=2)
+        assert reason in capsys.readouterr().err.replace("\n", " ")
+        assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

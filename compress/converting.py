@@ -1,0 +1,44 @@
+"""From a checkpoint or an artifact of a run to files that `transformers` reads, to go on with there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from compress.artifact import RECORD_FILE, open_artifact
+from export.manifest import MANIFEST_FILE
+from models.checkpoint import Checkpoint, local_directory
+from models.errors import BadInput
+from models.files import new_directory, read_json
+
+
+def convert_model(source: str, out: Path) -> dict[str, Any]:
+    """Write config, safetensors and tokenizer (or what reads images) into the new directory `out`, and return what was
+    written, as a JSON object.
+
+    Raises:
+        BadInput: `source` is a bundle, or there is something at `out` already.
+        BadFile: an artifact is not what its record says, or no checkpoint.
+        Unsupported: the family's format cannot say this shape; what it cannot say is named.
+    """
+    directory = local_directory(source)
+    if (directory / MANIFEST_FILE).exists():
+        raise BadInput(
+            "a bundle is a graph, not a checkpoint",
+            where=source,
+            fix="Convert the stage that it was exported from, or load it with Optimum: its README.md says how.",
+        )
+    if (directory / RECORD_FILE).exists():
+        open_artifact(directory)
+    checkpoint = Checkpoint.load(directory)
+    with new_directory(out) as partial:
+        checkpoint.save_hugging_face(partial)
+        config = read_json(partial / "config.json")
+        size = sum(file.stat().st_size for file in partial.rglob("*") if file.is_file())
+    return {
+        "source": source,
+        "out": str(out),
+        "class": config["architectures"][0],
+        "parameters": checkpoint.parameters,
+        "bytes": size,
+    }
