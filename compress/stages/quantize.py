@@ -143,6 +143,8 @@ def milder(settings: QuantizeSettings, details: dict[str, Any]) -> QuantizeSetti
     names = [row["name"] for row in details["sensitivity"]]
     if names and details["forms"].get(names[0]) in (Int8Form.TABLE4.value, Int8Form.TABLE2.value):
         return settings.model_copy(update={"embeddings": "int4" if settings.embeddings == "int2" else "int8"})
+    if settings.weights == "int4_blocks" and not any(Int8Form(form) in BLOCKS for form in details["forms"].values()):
+        settings = settings.model_copy(update={"weights": "int8", "block_size": None})  # what was quicker, and failed
     if (settings.block_size or FINEST) > FINEST:
         return settings.model_copy(update={"block_size": FINEST})
     if settings.weights in ("int4", "int4_blocks"):

@@ -137,6 +137,14 @@ def test_milder_gives_weights_their_8_bits_back() -> None:
     assert QUANTIZE.milder(QuantizeSettings(weights="int4"), unmeasured) == QuantizeSettings()
 
 
+def test_milder_does_not_try_again_what_was_int8_already() -> None:
+    details = {"sensitivity": [{"name": "layers.0.ffn.up"}], "float": [], "linear": 9}
+    asked = QuantizeSettings(weights="int4_blocks", block_size=64)
+    in_blocks, quicker = ({**details, "forms": {"layers.0.ffn.up": form}} for form in ("blocks64", "dynamic"))
+    assert QUANTIZE.milder(asked, in_blocks) == QuantizeSettings(weights="int4_blocks", block_size=32)
+    assert QUANTIZE.milder(asked, quicker) == QuantizeSettings(keep_float=("layers.0.ffn.up",))
+
+
 def test_milder_doubles_the_bits_of_a_sensitive_table() -> None:
     details = {"sensitivity": [{"name": "embeddings.word"}], "forms": {"embeddings.word": "table2"}}
     assert QUANTIZE.milder(QuantizeSettings(embeddings="int2"), details) == QuantizeSettings(embeddings="int4")
