@@ -34,7 +34,7 @@ from models.progress import Progress
 from models.targets import Writes
 
 PARITY_EXAMPLES = 256
-SEARCH_EXAMPLES = 64  # each is written several times, to its end
+WRITTEN_EXAMPLES = 64  # each has as many steps as tokens
 MILDER = 2
 SEARCH = "export.search: graph"
 
@@ -76,11 +76,12 @@ def run(parent: Checkpoint, settings: ExportSettings, context: Context) -> Outpu
     whole = _search_file(parent, network, target, context, shortlist) if settings.search == "graph" else None
     graph = graph_file(network, target)
     data, tick = context.validation, context.progress
-    parity = _parity(network, graph, _singles(data, spread(data, PARITY_EXAMPLES), tick))
+    compared = PARITY_EXAMPLES if network.shape.output is None else WRITTEN_EXAMPLES
+    parity = _parity(network, graph, _singles(data, spread(data, compared), tick))
     details: dict[str, Any] = {"parity": asdict(parity)}
     if whole is not None and parent.generation is not None:
         search = GraphSearch.open(parent.shape, parent.generation, whole.data, threads=1)
-        examples = _singles(data, spread(data, SEARCH_EXAMPLES), tick)
+        examples = _singles(data, spread(data, WRITTEN_EXAMPLES), tick)
         found = compare_searches(search, _sessions(network, graph), examples, shortlist)
         details["same_texts"] = found.same
         if found.shortened is not None:
