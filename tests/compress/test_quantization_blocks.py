@@ -247,7 +247,7 @@ def test_sensitivity_is_told_of_blocks_too(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_milder_blocks_are_smaller_and_then_there_are_none() -> None:
-    details = {"sensitivity": [], "forms": {}, "float": [], "linear": 9}
+    details = {"sensitivity": [], "forms": {"layers.0.ffn.up": "blocks128"}, "float": [], "linear": 9}
     wide = IN_BLOCKS.model_copy(update={"block_size": 128})
     smaller = QUANTIZE.milder(wide, details)
     assert smaller == IN_BLOCKS.model_copy(update={"block_size": 32})
