@@ -9,7 +9,7 @@ from compress.artifact import RECORD_FILE, open_artifact
 from export.manifest import MANIFEST_FILE
 from models.checkpoint import Checkpoint, local_directory
 from models.errors import BadInput
-from models.files import new_directory, read_json
+from models.files import bytes_below, new_directory, read_object
 
 
 def convert_model(source: str, out: Path) -> dict[str, Any]:
@@ -33,8 +33,7 @@ def convert_model(source: str, out: Path) -> dict[str, Any]:
     checkpoint = Checkpoint.load(directory)
     with new_directory(out) as partial:
         checkpoint.save_hugging_face(partial)
-        config = read_json(partial / "config.json")
-        size = sum(file.stat().st_size for file in partial.rglob("*") if file.is_file())
+        config, size = read_object(partial / "config.json"), bytes_below(partial)
     return {
         "source": source,
         "out": str(out),

@@ -26,7 +26,7 @@ from models.checkpoint import local_directory
 from models.columns import Wanted
 from models.encoding import encode
 from models.errors import BadInput
-from models.files import inside
+from models.files import bytes_below, inside
 from models.progress import Progress, silent
 from models.shape import LayerShape
 from models.targets import NextTargets, Writes
@@ -61,7 +61,7 @@ def inspect_model(source: str) -> dict[str, Any]:
         "family": shape.family,
         "labels": list(shape.labels),
         "parameters": probe.product.parameters,
-        "bytes": sum(file.stat().st_size for file in directory.rglob("*") if file.is_file()),
+        "bytes": bytes_below(directory),
         "vocabulary": shape.vocab_size,
         "hidden_size": shape.hidden_size,
         "positions": shape.usable_positions,

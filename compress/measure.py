@@ -29,6 +29,7 @@ from models.checkpoint import Checkpoint, read_shape
 from models.encoded import Encoded
 from models.errors import BadInput
 from models.evaluation import evaluate_logits, outputs_of
+from models.files import bytes_below
 from models.progress import Progress, silent
 from models.shape import LayerShape, ModelShape
 from models.summary import Summary, contributions
@@ -106,7 +107,7 @@ class Probe:
         path = scratch / GRAPH
         path.write_bytes(lower(self.product.network(), CPU).SerializeToString())
         self.product.reader.save(scratch)
-        return path, sum(file.stat().st_size for file in scratch.iterdir())
+        return path, bytes_below(scratch)
 
 
 @final

@@ -178,6 +178,11 @@ def digest_files(root: Path) -> dict[str, tuple[str, int]]:
     return {file.relative_to(root).as_posix(): (sha256_file(file), file.stat().st_size) for file in files}
 
 
+def bytes_below(root: Path) -> int:
+    """Return the size of all files below `root`."""
+    return sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
+
+
 def check_files(root: Path, expected: Mapping[str, tuple[str, int]], *, fix: str = "Make the artifact again.") -> None:
     """Compare the files below `root` with their recorded (sha256, bytes).
 

@@ -21,14 +21,9 @@ BundleArgument = Annotated[Path, typer.Argument(help="Bundle directory.", show_d
 @app.command("inspect", epilog="Example: `compress inspect runs/sst2/2-prune`")
 def inspect_command(model: Model, *, as_json: Json = False) -> None:
     """Show what a checkpoint, artifact or bundle is: sizes per layer, parameters, labels, lineage."""
-    from compress.cli.render import print_facts
     from compress.inspecting import inspect_model
 
-    facts = inspect_model(model)
-    if as_json:
-        _print(facts)
-    else:
-        print_facts(facts)
+    _tell(inspect_model(model), as_json=as_json)
 
 
 @app.command("convert", epilog="Example: `compress convert runs/sst2/1-distill --out student`")
@@ -39,14 +34,9 @@ def convert_command(
     as_json: Json = False,
 ) -> None:
     """Write a checkpoint or an artifact of a run as `transformers` reads it, where its format can say the shape."""
-    from compress.cli.render import print_facts
     from compress.converting import convert_model
 
-    facts = convert_model(model, out)
-    if as_json:
-        _print(facts)
-    else:
-        print_facts(facts)
+    _tell(convert_model(model, out), as_json=as_json)
 
 
 @app.command("evaluate", epilog="Example: `compress evaluate runs/sst2/bundle --data dev.tsv --teacher DIR`")
@@ -110,14 +100,9 @@ def _tell_of_device(bundle: Path, out: Path | None, look: dict[str, Any]) -> Non
 @app.command("verify", epilog="Example: `compress verify runs/sst2/bundle`")
 def verify_command(bundle: BundleArgument, *, as_json: Json = False) -> None:
     """Check a bundle: every file's digest, the graph, its inputs and outputs, the golden outputs here, and the time."""
-    from compress.cli.render import print_facts
     from compress.device import verify_here
 
-    facts = verify_here(bundle)
-    if as_json:
-        _print(facts)
-    else:
-        print_facts(facts)
+    _tell(verify_here(bundle), as_json=as_json)
 
 
 @app.command("predict", epilog="Example: `compress predict runs/demo/bundle 'def loads(s): ...'`")
@@ -234,12 +219,18 @@ def init_command(
 
 
 def _measure(measure: Callable[..., dict[str, Any]], model: str, look: dict[str, Any]) -> None:
-    from compress.cli.render import LiveProgress, print_facts
+    from compress.cli.render import LiveProgress
 
     settings = Look.model_validate(look)
     with LiveProgress(quiet=settings.json_output) as progress:
         facts = measure(model, settings, progress=progress)
-    if settings.json_output:
+    _tell(facts, as_json=settings.json_output)
+
+
+def _tell(facts: dict[str, Any], *, as_json: bool) -> None:
+    from compress.cli.render import print_facts
+
+    if as_json:
         _print(facts)
     else:
         print_facts(facts)
