@@ -126,7 +126,10 @@ def _pace(state: Run, root: Made) -> Pace:
     prune = state.recipe.prune
     assert prune is not None
     settings = state.recipe.distill or DistillSettings(
-        layers=len(checkpoint.shape.layers), batch_size=prune.recovery.batch_size, losses=prune.recovery.losses
+        layers=len(checkpoint.shape.layers),
+        batch_size=prune.recovery.batch_size,
+        losses=prune.recovery.losses,
+        dropout=prune.recovery.dropout,
     )
     with tempfile.TemporaryDirectory(dir=state.ledger.scratch("pace")) as scratch:
         context = context_of(state, DISTILL.name, checkpoint, checkpoint, Path(scratch))

@@ -80,6 +80,9 @@ class LessonSettings(ScheduleSettings):
         "float",
         description="How the word table is rounded while training; as `quantize.embeddings`, the rest makes up for it.",
     )
+    dropout: Share | None = Field(
+        None, description="Dropout while training; that of what is trained, which is the teacher's, if left out."
+    )
 
 
 class LossSettings(Settings):
@@ -175,7 +178,6 @@ class DistillSettings(LessonSettings):
     sequence: bool = Field(
         False, description="Texts to be written are those that the teacher writes, in place of what the data expects."
     )
-    dropout: Share | None = Field(None, description="Dropout while training; the teacher's if left out.")
     attention: Literal["full", "window", "linear"] | None = Field(
         None, description="A token reads all, a window, or (linear) sums over all; what the teacher's do if left out."
     )

@@ -114,9 +114,10 @@ class DistillationObjective:
     def __call__(self, network: Network, batch: Batch) -> Mapping[str, Term]:
         """Return the parts of the loss by their names in LossWeights."""
         weights, mask = self.weights, batch.mask
-        features = network.features(**batch.inputs)
+        # Where only answers count, the last layer computes the tokens that are answered for and no others.
+        seen = network.features(**batch.inputs) if self._stated else None
         answered = mask & (batch.targets[..., 1] == 1) if self.by_words else _answered(network, batch)
-        logits = answers_of(features.logits, answered)
+        logits = answers_of(network(**batch.inputs) if seen is None else seen.logits, answered)
         terms: dict[str, Term] = {}
         live = self._live(batch) if self._anew else None
         if weights.kl or weights.mse:
@@ -129,12 +130,12 @@ class DistillationObjective:
         if weights.labels:
             part = hard_labels(self.task, logits, expected_of(batch.targets, answered))
             terms["labels"] = part._replace(weight=weights.labels)
-        if self._stated:
+        if seen is not None:
             states = self._teacher_states(batch, live)
             if weights.hidden:
-                terms["hidden"] = self._hidden(features, states, batch, live)._replace(weight=weights.hidden)
+                terms["hidden"] = self._hidden(seen, states, batch, live)._replace(weight=weights.hidden)
             if self.last is not None:
-                part = self._relations(network, features, states, mask)
+                part = self._relations(network, seen, states, mask)
                 terms["relations"] = part._replace(weight=weights.relations)
         return terms
 

@@ -21,6 +21,7 @@ from models.evaluation import TOKENS_PER_BATCH, answer_offsets, place_answers, u
 from models.files import digest_of, sha256_bytes
 from models.kept import Notes, kept
 from models.memory import give_back
+from models.network import Features
 from models.progress import Progress, silent
 from models.shape import ModelShape
 from teacher_student.compute import Compute
@@ -209,11 +210,12 @@ def _compute(
     done = 0
     with torch.inference_mode(), compute.autocast():
         for rows in unpadded_batches(data.lengths, batch_tokens=TOKENS_PER_BATCH, likeness=data.likeness):
-            features = network.features(**data.batch(rows).to(device).inputs)
-            place_answers(logits, features.logits.float().cpu().numpy(), rows, starts)
+            inputs = data.batch(rows).to(device).inputs
+            seen = network.features(**inputs) if layers else Features(network(**inputs), ())
+            place_answers(logits, seen.logits.float().cpu().numpy(), rows, starts)
             for layer in layers:
                 table = np.load(directory / _name(layer), mmap_mode="r+", allow_pickle=False)
-                states = features.hidden[layer].float().clamp(-HALF_LIMIT, HALF_LIMIT).half().cpu().numpy()
+                states = seen.hidden[layer].float().clamp(-HALF_LIMIT, HALF_LIMIT).half().cpu().numpy()
                 for row, state in zip(rows, states, strict=True):
                     table[data.offsets[row] : data.offsets[row + 1]] = state
             done += len(rows)

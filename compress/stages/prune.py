@@ -23,6 +23,7 @@ from models.files import new_directory, read_object, write_json
 from models.shape import ModelShape
 from models.sublayers import sublayers_of
 from teacher_student.distillation import distill
+from teacher_student.student import with_dropout
 
 CORRECTIONS = 3
 SHORT = 0.99  # of the wanted speed-up: within the noise of the measurement
@@ -124,8 +125,9 @@ def layers_of(shape: ModelShape) -> dict[str, list[int]]:
 
 
 def _begun(parent: Checkpoint, settings: PruneSettings) -> Checkpoint:
-    """Return what the first round cuts: what makes up for a removed unit needs a bias."""
-    return parent.with_biases() if settings.compensate else parent
+    """Return what the first round cuts, as it will be trained: what makes up for a removed unit needs a bias."""
+    begun = with_dropout(parent, settings.recovery.dropout)
+    return begun.with_biases() if settings.compensate else begun
 
 
 def _round(

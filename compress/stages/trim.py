@@ -16,6 +16,7 @@ from models.checkpoint import Checkpoint
 from models.encoded import Encoded
 from models.targets import Writes
 from teacher_student.distillation import distill
+from teacher_student.student import with_dropout
 
 ROOM = 2  # texts may get this much longer than those of the training data
 STEP = 64
@@ -61,7 +62,7 @@ def run(parent: Checkpoint, settings: TrimSettings, context: Context) -> Output[
     if settings.recovery.epochs > 0:
         trimmed, history = distill(
             context.teacher,
-            trimmed,
+            with_dropout(trimmed, settings.recovery.dropout),
             lessons=lessons_of(
                 context, context.scratch / "recovery", student=trimmed, settings=settings.recovery, select=True
             ),

@@ -6,10 +6,11 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import elu, scaled_dot_product_attention
+from torch.nn.functional import elu
 
 from models.kinds import Biases
 from models.layers.cache import KeyValues, Reach
+from models.layers.gathering import gathered
 from models.layers.linear import alone, make_linear
 from models.layers.rotary import turned, waves, waves_at
 from models.shape import EVERY_TOKEN, LayerShape, RelativeBias
@@ -176,7 +177,7 @@ class Attention(nn.Module):
             each = self.heads // self.key_heads
             key, value = key.repeat_interleave(each, dim=1), value.repeat_interleave(each, dim=1)
         dropout = self.dropout if self.training else 0.0
-        return scaled_dot_product_attention(query, key, value, attn_mask=added, dropout_p=dropout, scale=self.scale)
+        return gathered(query, key, value, added, dropout=dropout, scale=self.scale)
 
     def _turned(self, query: Tensor, key: Tensor, *, readers: slice) -> tuple[Tensor, Tensor]:
         if self.rotary is None:

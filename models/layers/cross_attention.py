@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from models.kinds import Biases
 from models.layers.cache import KeyValues
+from models.layers.gathering import gathered
 from models.layers.linear import alone, make_linear
 from models.shape import LayerShape
 
@@ -50,8 +50,6 @@ class CrossAttention(nn.Module):
             return alone(self.output, hidden)
         query = self._split(self.query(hidden))
         dropout = self.dropout if self.training else 0.0
-        context = scaled_dot_product_attention(
-            query, memory.key, memory.value, attn_mask=mask, dropout_p=dropout, scale=self.scale
-        )
+        context = gathered(query, memory.key, memory.value, mask, dropout=dropout, scale=self.scale)
         batch, _, time, _ = context.shape
         return self.output(context.transpose(1, 2).reshape(batch, time, -1))  # type: ignore[no-any-return]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,8 @@ from models.encoding import encode
 from models.errors import BadInput
 from models.imaging import Image
 from models.shape import ImageShape, LayerShape
+from teacher_student.student import with_dropout
+from teacher_student.training import History
 
 LAYERS = (LayerShape(4, 8, 48),) * 2
 
@@ -85,6 +88,26 @@ def test_meets_the_confirmed_speedup(tmp_path: Path, times: list[str]) -> None:
     assert details["rounds"][0]["predicted_speedup"] >= 1.8**0.5
     assert details["training"]["points"]
     json.dumps(details)
+
+
+@pytest.mark.parametrize("dropout", [None, 0.0])
+def test_every_training_of_a_pruned_model_has_the_dropout_that_is_asked_for(
+    dropout: float | None, tmp_path: Path, times: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taught: list[tuple[float, float]] = []
+
+    def distill(teacher: Checkpoint, student: Checkpoint, **lessons: Any) -> tuple[Checkpoint, History]:
+        taught.append((student.shape.dropout, student.shape.attention_dropout))
+        return real(teacher, student, **lessons)
+
+    real = stage.distill
+    monkeypatch.setattr(stage, "distill", distill)
+    model = with_dropout(tiny_checkpoint(LAYERS), 0.3)
+    context = tiny_context(tmp_path, model, train=random_rows(32), validation=random_rows(16, seed=1))
+    recovery = brief().recovery.model_copy(update={"dropout": dropout})
+    output = PRUNE.run(model, brief(recovery=recovery), context)
+    assert taught == [(0.3 if dropout is None else dropout,) * 2] * 2
+    assert output.product.shape.dropout == taught[-1][0]
 
 
 def test_a_speedup_that_grows_faster_than_the_table_says_is_not_overshot(
