@@ -37,7 +37,7 @@ FINISHING = tuple(stage for _, stage in ORDER if stage not in (DISTILL, PRUNE, T
 SCALED = " (trainings were {:.2g} times as long as the recipe says: what {:g} minutes on this machine allow)"
 # How far the first level is cut where the goal says it: so many times as fast where nothing may be lost, more by each
 # point, no further than what one training was ever seen to make up for.
-AT_NONE, BY_POINT, FARTHEST = 1.8, 1.4, 5.0
+AT_NONE, BY_POINT, FARTHEST = 1.2, 1.4, 5.0
 FALSE_PASS = 0.05  # chance that a search hands over a model that loses more than allowed
 
 

@@ -8,6 +8,7 @@ from models.kinds import Biases
 from models.layers.attention import Attention
 from models.layers.cache import LayerCache, Reach
 from models.layers.cross_attention import CrossAttention
+from models.layers.dropout import Dropout
 from models.layers.feedforward import FeedForward
 from models.layers.norm import make_norm
 from models.layers.patches import LearnedRows
@@ -32,7 +33,7 @@ class Block(nn.Module):
         self.cross_norm = make_norm(shape.norm, size, eps) if crosses else None
         self.ffn = FeedForward(size, layer.ffn, shape.activation, gated=shape.gated, bias=biases is Biases.ALL)
         self.ffn_norm = make_norm(shape.norm, size, eps)
-        self.dropout = nn.Dropout(shape.dropout)
+        self.dropout = Dropout(shape.dropout)
 
     def attention_input(self, hidden: Tensor) -> Tensor:
         """Return what the query, key and value projections read, for the block's input `hidden`."""

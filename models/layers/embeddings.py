@@ -12,6 +12,7 @@ from torch.nn.functional import linear
 
 from models.kinds import Positions
 from models.layers.blocked import BlockedEmbedding
+from models.layers.dropout import Dropout
 from models.layers.linear import make_linear
 from models.layers.norm import make_norm
 from models.layers.quantized import QuantizedEmbedding
@@ -58,7 +59,7 @@ class Embeddings(nn.Module):
         self.position = _positions(shape, width)
         self.token_type = _table(shape.type_vocab_size, width) if shape.type_vocab_size and reader else None
         self.norm = make_norm(shape.norm, width, shape.norm_eps) if shape.embedding_norm else None
-        self.dropout = nn.Dropout(shape.dropout)
+        self.dropout = Dropout(shape.dropout)
         self.projection = None if shape.embedding_size is None else make_linear(width, shape.hidden_size)
 
     def sample(self, tokens: int) -> dict[str, Tensor]:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from models.layers.dropout import dropped
+
 # Up to so many tokens PyTorch's fused kernel on CPU, whose way back is made for long texts, takes longer than plain
 # products: there and back 7 times as long in bf16 at 32 tokens, 1.7 times in float32.
 SHORT = {torch.bfloat16: 128, torch.float32: 32}
@@ -23,13 +25,14 @@ def gathered(
     Scores are multiplied by `scale`, or by 1 / sqrt(size).
     """
     learns = torch.is_grad_enabled() and query.requires_grad
-    if learns and not dropout and query.device.type == "cpu" and key.shape[2] <= SHORT.get(query.dtype, 0):
-        return _plain(query, key, value, added, 1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+    if learns and query.device.type == "cpu" and key.shape[2] <= SHORT.get(query.dtype, 0):
+        shares = _shares(query, key, added, 1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+        return dropped(shares.to(value.dtype), dropout) @ value
     return scaled_dot_product_attention(query, key, value, attn_mask=added, dropout_p=dropout, scale=scale)
 
 
-def _plain(query: Tensor, key: Tensor, value: Tensor, added: Tensor | None, scale: float) -> Tensor:
+def _shares(query: Tensor, key: Tensor, added: Tensor | None, scale: float) -> Tensor:
     scores = query @ (key * scale).transpose(2, 3)
     if added is not None:
         scores = scores.masked_fill(~added, -math.inf) if added.dtype == torch.bool else scores + added
-    return scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype) @ value
+    return scores.softmax(dim=-1, dtype=torch.float32)

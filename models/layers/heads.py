@@ -8,6 +8,7 @@ from torch.nn.functional import linear, normalize
 
 from models.kinds import Norm, Reads
 from models.layers.activation import make_activation
+from models.layers.dropout import Dropout
 from models.layers.norm import make_norm
 from models.shape import BOX, HeadShape, ImageShape
 
@@ -21,7 +22,7 @@ class ClassificationHead(nn.Module):
         super().__init__()
         self.dense = nn.Linear(hidden_size, hidden_size)
         self.activation = make_activation(shape.activation)
-        self.dropout = nn.Dropout(shape.dropout)
+        self.dropout = Dropout(shape.dropout)
         self.output = nn.Linear(hidden_size, shape.outputs)
 
     def forward(self, hidden: Tensor, _: Tensor | None = None) -> Tensor:
@@ -38,7 +39,7 @@ class NormedHead(nn.Module):
         self.dense = nn.Linear(hidden_size, hidden_size)
         self.activation = make_activation(shape.activation)
         self.norm = make_norm(norm, hidden_size, eps)
-        self.dropout = nn.Dropout(shape.dropout)
+        self.dropout = Dropout(shape.dropout)
         self.output = nn.Linear(hidden_size, shape.outputs)
 
     def forward(self, hidden: Tensor, attention_mask: Tensor | None = None) -> Tensor:
@@ -54,7 +55,7 @@ class TokenHead(nn.Module):
 
     def __init__(self, hidden_size: int, shape: HeadShape) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(shape.dropout)
+        self.dropout = Dropout(shape.dropout)
         self.output = nn.Linear(hidden_size, shape.outputs)
 
     def forward(self, hidden: Tensor, _: Tensor | None = None) -> Tensor:
@@ -69,7 +70,7 @@ class PlainHead(nn.Module):
         super().__init__()
         self.reads = shape.reads
         self.prefix = prefix
-        self.dropout = nn.Dropout(shape.dropout)
+        self.dropout = Dropout(shape.dropout)
         self.output = nn.Linear(hidden_size, shape.outputs)
 
     def forward(self, hidden: Tensor, _: Tensor | None = None) -> Tensor:

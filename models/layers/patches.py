@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.layers.dropout import Dropout
 from models.shape import ImageShape
 
 
@@ -32,7 +33,7 @@ class PatchEmbeddings(nn.Module):
         self.tokens = nn.ModuleList(LearnedRows(1, hidden_size) for _ in range(image.prefix))
         self.suffix = LearnedRows(image.suffix, hidden_size) if image.suffix else None
         self.position = LearnedRows(image.tokens, hidden_size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def sample(self, tokens: int) -> dict[str, Tensor]:
         """Return an image by the name of a network's input; it always has as many tokens as it has."""

@@ -115,7 +115,7 @@ def test_the_first_level_may_be_cut_further_than_later_ones() -> None:
 
 @pytest.mark.parametrize(
     ("goal", "speedup"),
-    [({"max_drop": 0.5}, 2.5), ({}, 3.2), ({"max_drop": 2.0}, 4.6), ({"max_drop": 9.0}, 5.0)],
+    [({"max_drop": 0.5}, 1.9), ({}, 2.6), ({"max_drop": 2.0}, 4.0), ({"max_drop": 9.0}, 5.0)],
 )
 def test_the_more_may_be_lost_the_further_the_first_level_is_cut(goal: dict[str, float], speedup: float) -> None:
     wanted = {"prune": {"speedup": 1.25, "sparsity": None}, "search": {**goal, "first_speedup": "goal"}}
@@ -125,7 +125,7 @@ def test_the_more_may_be_lost_the_further_the_first_level_is_cut(goal: dict[str,
 def test_where_no_loss_is_named_the_first_level_is_cut_as_for_a_point() -> None:
     wanted = {"max_drop": None, "max_latency": 1.0, "first_speedup": "goal"}
     recipe = make_recipe({"prune": {"speedup": 1.25, "sparsity": None}, "search": wanted}, where="test")
-    assert first_step(recipe).speedup == pytest.approx(3.2)
+    assert first_step(recipe).speedup == pytest.approx(2.6)
 
 
 def test_a_first_speedup_is_none_of_weights(plain: dict[str, Any], tmp_path: Path) -> None:

@@ -335,7 +335,7 @@ def test_a_head_of_boxes_gives_two_outputs_and_reads_its_own_tokens_alone() -> N
 
 def test_every_module_type_has_a_lowering() -> None:
     # Dropout is nothing in evaluation, ModuleList has no forward, and what rounds for show exists in training only.
-    without = {nn.Dropout, nn.ModuleList, models.layers.quantized.FakeQuantizedLinear}
+    without = {models.layers.dropout.Dropout, nn.ModuleList, models.layers.quantized.FakeQuantizedLinear}
     without |= {models.layers.packed.FakeRoundedEmbedding, Network}  # a network is no part of another
     without |= {models.layers.patches.LearnedRows}  # what they hold is in the sum that an image's tokens begin with
     assert _layer_types() - without == set(LOWERINGS) | set(GROUPS)

@@ -42,15 +42,26 @@ def test_plain_products_and_the_fused_kernel_agree(
         torch.testing.assert_close(our.grad, their.grad, atol=near, rtol=near)
 
 
+def test_dropout_clears_shares_and_keeps_their_mean() -> None:
+    query, key, _ = drawn(torch.float32)
+    one = torch.eye(TIME).expand(2, HEADS, TIME, TIME).clone().requires_grad_()  # what is gathered are the shares
+    torch.manual_seed(1)
+    every = torch.stack([gathered(query, key, one, None, dropout=0.3, scale=None) for _ in range(400)]).detach()
+    shares = gathered(query, key, one, None, dropout=0.0, scale=None).detach()
+    assert float((every == 0).float().mean()) == pytest.approx(0.3, abs=0.01)
+    kept = every != 0
+    torch.testing.assert_close(every[kept], (shares / 0.7).expand_as(every)[kept], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("plain", "learns", "dropout", "time"),
     [
         (True, True, 0.0, SHORT[torch.float32]),
-        (False, True, 0.0, SHORT[torch.float32] + 1),
-        (False, True, 0.1, TIME),
+        (True, True, 0.1, TIME),
+        (False, True, 0.1, SHORT[torch.float32] + 1),
         (False, False, 0.0, TIME),
     ],
-    ids=["short", "long", "dropout", "not learned"],
+    ids=["short", "dropout", "long", "not learned"],
 )
 def test_only_what_is_learned_from_short_texts_is_plain(
     plain: bool, learns: bool, dropout: float, time: int, monkeypatch: pytest.MonkeyPatch
