@@ -80,9 +80,7 @@ class LessonSettings(ScheduleSettings):
         "float",
         description="How the word table is rounded while training; as `quantize.embeddings`, the rest makes up for it.",
     )
-    dropout: Share | None = Field(
-        None, description="Dropout while training; that of what is trained, which is the teacher's, if left out."
-    )
+    dropout: Share | None = Field(None, description="Dropout while training; the model's own if left out.")
 
 
 class LossSettings(Settings):
