@@ -41,7 +41,7 @@ LEAST_ROUNDS = 5
 SECONDS = 20.0
 WORDS = 64  # rows of the word table in the measured graphs
 CONFIRM_TEXTS = 32
-CONFIRM_ROUNDS = 48  # some 6 seconds: of two, a machine's slow moment was half, and a plan passed for 0.8 times as fast
+CONFIRM_ROUNDS = 48  # some 6 seconds, of which a slow moment of the machine is a small part
 
 
 @final
