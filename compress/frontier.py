@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import final
 
 from compress.goal_settings import AccuracyGate, AgreementGate, Gates, GateSettings, SearchSettings, SizeGate, SpeedGate
-from compress.pacing import scaled, share_for
+from compress.pacing import scaled, share_for, share_left
 from compress.pipeline import (
     ORDER,
     TEACHER,
@@ -35,6 +35,7 @@ from models.progress import Progress, silent
 
 FINISHING = tuple(stage for _, stage in ORDER if stage not in (DISTILL, PRUNE, TRIM))
 SCALED = " (trainings were {:.2g} times as long as the recipe says: what {:g} minutes on this machine allow)"
+SHORTENED = " (of {} {:.2g} times as long as of the first level: what was left of {:g} minutes)"
 # How far the first level is cut where the goal says it: so many times as fast where nothing may be lost, more by each
 # point, no further than what one training was ever seen to make up for.
 AT_NONE, BY_POINT, FARTHEST = 1.2, 1.4, 5.0
@@ -118,15 +119,18 @@ def grow(
     computed: list[str] = []
 
     def ended(why: str, *, late: bool = False) -> Growth:
-        return Growth(tuple(points), tuple(computed), why, late)
+        return Growth(tuple(points), tuple(computed), why + shortened, late)
 
     prefix = f"trial-{trial.number}-" if settings.trials > 1 else ""
     folder = state.ledger.directory / trial.folder
-    levels = 0
-    for result, anew, took in _points(state, root, teacher, folder, prefix):
+    levels, ahead, shortened = 0, 1.0, ""
+    for result, anew, following in _points(state, root, teacher, folder, prefix, clock):
         clock.keep()
         points.append(result)
         computed += [result.stage] * anew
+        if ahead < 1:
+            shortened += SHORTENED.format(result.stage, ahead, settings.minutes)
+        ahead = following
         if _changed(result):
             return ended("trimming changes too many answers on texts from elsewhere")
         levels += _is_bundle(result)
@@ -136,7 +140,7 @@ def grow(
             return ended(f"{result.stage} is as fast and as small as asked")
         if levels >= settings.levels:
             return ended(f"{levels} levels were asked for")
-        if took is not None and clock.seconds + took > 60 * settings.minutes:
+        if not ahead:
             return ended(f"the next level would not end within {settings.minutes:g} minutes", late=True)
     return ended("nothing more can be removed")
 
@@ -153,11 +157,11 @@ def choose(points: Sequence[StageResult], settings: SearchSettings) -> StageResu
 
 
 def _points(
-    state: Run, root: Made, teacher: StageResult, folder: Path, prefix: str
-) -> Iterator[tuple[StageResult, bool, float | None]]:
+    state: Run, root: Made, teacher: StageResult, folder: Path, prefix: str, clock: Clock
+) -> Iterator[tuple[StageResult, bool, float]]:
     """Yield what was measured of the trimmed model, where there are texts from elsewhere to judge it on, and of every
-    level until nothing is left to remove; whether anything was computed for it; and how many seconds the next level
-    may take, None where it is there already.
+    level until nothing is left to remove; whether anything was computed for it; and the share of the recipe's trainings
+    that there is time for in the next level, 0 where there is too little.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parent, recipe, anew, level = root, state.recipe, False, 0
@@ -169,11 +173,11 @@ def _points(
         whole, parent = parent, make_stage(state, folder / "0-trim", TRIM, recipe.trim, parent)
         anew |= parent.computed
         if FOREIGN in state.inputs.tables:
-            yield judged(state, parent, TRIM.name, teacher, parent=whole, name=f"{prefix}trimmed"), anew, 0.0
+            yield judged(state, parent, TRIM.name, teacher, parent=whole, name=f"{prefix}trimmed"), anew, 1.0
             anew = False
     assert recipe.prune is not None
     cuts = _trains(recipe)  # else what is not cut at all is the mildest level
-    step = first_step(recipe) if cuts else recipe.prune
+    step, share = first_step(recipe) if cuts else recipe.prune, 1.0
     while True:
         began, took = time.monotonic(), 0.0
         if cuts:
@@ -182,7 +186,7 @@ def _points(
                 parent = make_stage(state, folder / f"{level}-prune", PRUNE, step, parent)
             except Unreachable:
                 return
-            took, step = _told_seconds(parent), recipe.prune
+            took = _told_seconds(parent)
         made, anew, cuts = parent, anew or parent.computed, True
         for stage in FINISHING:
             settings = getattr(recipe, stage.name)
@@ -192,9 +196,14 @@ def _points(
                 took += _told_seconds(made)
         result = judged(state, made, EXPORT.name, teacher, name=f"{prefix}level-{level}")
         took += time.monotonic() - began
-        there = is_made(state, folder / f"{level + 1}-{PRUNE.name}", PRUNE, recipe.prune, parent)
-        yield result, anew, None if there else took
-        anew = False
+        name = f"share-{digest_of([parent.record.digest, recipe.prune.model_dump(mode='json')])[:12]}"
+        ahead = clock.trials.known(name)  # of a level that was begun, which is finished however late it is
+        if ahead is None:
+            there = is_made(state, folder / f"{level + 1}-{PRUNE.name}", PRUNE, recipe.prune, parent)
+            ahead = 1.0 if there else _share_ahead(recipe, parent, clock, took=took, share=share)
+        yield result, anew, ahead
+        clock.trials.remember(name, ahead)
+        step, share, anew = _next_step(recipe, ahead), ahead, False
 
 
 def first_step(recipe: Recipe) -> PruneSettings:
@@ -210,10 +219,30 @@ def first_step(recipe: Recipe) -> PruneSettings:
     return recipe.prune if first is None else recipe.prune.model_copy(update={"speedup": first})
 
 
+def _next_step(recipe: Recipe, share: float) -> PruneSettings:
+    """Return the settings of a level after the first, whose trainings are so many times as long."""
+    step = scaled(recipe, share).prune
+    assert step is not None
+    return step
+
+
 def _trains(recipe: Recipe) -> bool:
     """Return whether anything is trained, so that a level may be better than the model that it was cut from."""
     assert recipe.prune is not None
     return recipe.distill is not None or recipe.prune.recovery.epochs > 0 or recipe.prune.round_epochs > 0
+
+
+def _share_ahead(recipe: Recipe, pruned: Made, clock: Clock, *, took: float, share: float) -> float:
+    """Return the share of the recipe's trainings that there is time for in the level after one of `share`, which `took`
+    so many seconds. Families do not shorten theirs at one another's expense.
+    """
+    assert recipe.search is not None
+    trained = 0.0
+    if recipe.search.fit and recipe.search.trials == 1:
+        details = pruned.record.details
+        told = [*details.get("rounds", ()), details]  # of a model that was not cut there is nothing
+        trained = sum(float(one["training"]["seconds"]) for one in told if "training" in one)
+    return share_left(clock.left(recipe.search.minutes), took=took, trained=trained, share=share)
 
 
 def _told_seconds(made: Made) -> float:

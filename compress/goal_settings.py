@@ -116,7 +116,9 @@ class SearchSettings(Settings):
         description="No level is begun that would end after so many minutes at work, all calls of a search together.",
     )
     fit: bool = Field(
-        True, description="Shorten trainings that would take longer than the minutes, and lengthen those on few texts."
+        True,
+        description="Shorten trainings that would take longer than the minutes, those of a later level into what is "
+        "left of them (of one family), and lengthen those on few texts.",
     )
     levels: Count = Field(12, description="Most levels of a family.")
     first_speedup: Annotated[float, Field(gt=1.0)] | Literal["goal"] | None = Field(

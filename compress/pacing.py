@@ -26,6 +26,7 @@ LEVELS = 1  # that there is to be time for: two short trainings make up for less
 LIGHTER = 1.2  # times as fast a level is trained as the one before
 LEVEL_SECONDS = 60.0  # of a level besides training and evaluation: scores, latency tables, rounds of timing
 RESERVE = 0.1  # of the time, for what is not foreseen
+SHORTEST = 0.2  # of the trainings of a level, in what is left of the time
 ENOUGH = 240_000  # texts of one training, repeated or changed ones counted anew: what few texts are lengthened to
 
 
@@ -71,6 +72,19 @@ def affordable_share(recipe: Recipe, pace: Pace, *, texts: int, validation: int,
         hundredths, seconds, key=lambda one: _seconds(scaled(recipe, one / 100), pace, texts, validation)
     )
     return max(1, fitting) / 100
+
+
+def share_left(seconds: float, *, took: float, trained: float, share: float) -> float:
+    """Return the share of the recipe's trainings with which another level ends within `seconds`, in hundredths and at
+    most 1; 0 where that leaves less than SHORTEST.
+
+    It is taken to last as long as the level before it, which took so many seconds, `trained` of them in trainings that
+    were `share` times as long as the recipe's. Where nothing was trained there is nothing to shorten.
+    """
+    if not trained:
+        return 1.0 if took <= seconds else 0.0
+    found = math.floor(100 * share * (seconds - max(0.0, took - trained)) / trained) / 100
+    return min(found, 1.0) if found >= SHORTEST else 0.0
 
 
 def scaled(recipe: Recipe, share: float) -> Recipe:

@@ -49,6 +49,10 @@ class Clock:
         """Return the seconds at work up to now."""
         return self.before + time.monotonic() - self.began
 
+    def left(self, minutes: float) -> float:
+        """Return how many seconds are left of so many minutes, below 0 where there were more."""
+        return 60 * minutes - self.seconds
+
     def keep(self) -> None:
         """Write the seconds down."""
         self.kept = self.trials.spent = self.seconds
@@ -100,13 +104,22 @@ class Trials:
             ) from None
         self._give_up_stale()
 
+    def known(self, name: str) -> float | None:
+        """Return the number that a study of this storage wrote down under this name, or None."""
+        studies = optuna.get_all_study_summaries(self.storage)
+        return next((float(study.user_attrs[name]) for study in studies if name in study.user_attrs), None)
+
     def remembered(self, name: str, make: Callable[[], float]) -> float:
         """Return a number that all studies of this storage use under this name: the one that was made first."""
-        for study in optuna.get_all_study_summaries(self.storage):
-            if name in study.user_attrs:
-                return float(study.user_attrs[name])
-        self.study.set_user_attr(name, make())
-        return float(self.study.user_attrs[name])
+        known = self.known(name)
+        if known is None:
+            known = make()
+            self.remember(name, known)
+        return known
+
+    def remember(self, name: str, value: float) -> None:
+        """Write a number down for all studies of this storage."""
+        self.study.set_user_attr(name, value)
 
     @property
     def spent(self) -> float:

@@ -235,13 +235,88 @@ def test_no_level_is_begun_too_late(plain: dict[str, Any], tmp_path: Path) -> No
     assert [stage.stage for stage in carry_out(plain, tmp_path).stages] == ["teacher", "level-1", "level-2"]
 
 
+def test_a_level_that_does_not_fit_learns_for_less_long(
+    plain: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, float]] = []
+
+    def half(seconds: float, **took: float) -> float:
+        assert 0 < seconds < 3600
+        asked.append(took)
+        return 0.5
+
+    monkeypatch.setattr(frontier, "share_left", half)
+    monkeypatch.setattr(frontier, "share_for", lambda state, root: 1.0)
+    plain["prune"] |= {"recovery": {"epochs": 1.0}}
+    plain["search"] |= {"fit": True}
+    result = carry_out(plain, tmp_path)
+    assert [stage.stage for stage in result.stages] == ["teacher", "level-1", "level-2"]
+    first, second = (
+        json.loads((tmp_path / "runs" / "tiny" / "family" / f"{level}-prune" / "artifact.json").read_text())
+        for level in (1, 2)
+    )
+    assert first["settings"]["recovery"]["epochs"] == 1.0
+    assert second["settings"]["recovery"]["epochs"] == 0.5
+    assert asked[0]["share"] == 1.0
+    assert 0 < asked[0]["trained"] < asked[0]["took"]
+    assert "2 levels were asked for" in result.notes[0]
+    assert "of level-2 0.5 times as long" in result.notes[0]
+    # What there is time for by now does not matter to what is there.
+    monkeypatch.setattr(frontier, "share_left", lambda seconds, **took: 0.25)
+    again = carry_out(plain, tmp_path)
+    assert again.computed == []
+    assert again.notes == result.notes
+
+
+def test_a_level_that_was_begun_is_finished_as_it_was_begun(
+    plain: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, lengths = PRUNE.run, []
+
+    def dies(parent: Any, settings: Any, context: Any) -> Any:
+        lengths.append(settings.recovery.epochs)
+        if len(lengths) == 2:
+            raise KeyboardInterrupt
+        return real(parent, settings, context)
+
+    monkeypatch.setattr(frontier, "PRUNE", type(PRUNE)(PRUNE.name, PRUNE.settings, dies, PRUNE.milder))
+    monkeypatch.setattr(frontier, "share_for", lambda state, root: 1.0)
+    monkeypatch.setattr(frontier, "share_left", lambda seconds, **took: 0.5)
+    plain["prune"] |= {"recovery": {"epochs": 1.0}}
+    plain["search"] |= {"fit": True}
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(plain, tmp_path)
+    monkeypatch.setattr(frontier, "share_left", lambda seconds, **took: 0.0)  # no time for another is left
+    assert [stage.stage for stage in carry_out(plain, tmp_path).stages] == ["teacher", "level-1", "level-2"]
+    assert lengths == [1.0, 0.5, 0.5]
+
+
+def test_families_do_not_shorten_their_trainings(
+    plain: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[float] = []
+
+    def asked(seconds: float, **took: float) -> float:
+        trained.append(took["trained"])
+        return 1.0
+
+    monkeypatch.setattr(frontier, "share_left", asked)
+    monkeypatch.setattr(frontier, "share_for", lambda state, root: 1.0)
+    plain["search"] |= {"fit": True, "levels": 1, "trials": 2, "space": {"prune.sparsity": [0.2]}}
+    carry_out(plain, tmp_path)
+    assert trained == [0.0, 0.0]
+
+
 def test_minutes_are_those_of_all_calls(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, folder, _ = finished
     opened: list[Trials] = []
+    before: list[float] = []  # seconds that the next one has been at work
     real = Trials.__init__
 
     def noticed(self: Trials, *arguments: Any, **options: Any) -> None:
         real(self, *arguments, **options)
+        if before:
+            self.spent = before.pop()
         opened.append(self)
 
     monkeypatch.setattr(Trials, "__init__", noticed)
@@ -251,15 +326,14 @@ def test_minutes_are_those_of_all_calls(finished: Finished, monkeypatch: pytest.
     assert [stage.stage for stage in carry_out(plain, folder).stages] == ["teacher", "level-1", "level-2"]
     assert opened[-1].spent > 3600
     plain["search"] |= {"levels": 3}
-    late = carry_out(plain, folder)  # another study: what it looks for is another
-    assert len(late.stages) == 4
-    opened[-1].spent = 3600.0
-    shutil.rmtree(folder / "runs" / "tiny" / "family" / "3-prune")
+    before.append(3600.0)  # another study: what it looks for is another
     stopped = carry_out(plain, folder)
     assert [stage.stage for stage in stopped.stages] == ["teacher", "level-1", "level-2"]
     assert "would not end within 60 minutes" in stopped.notes[0]
     plain["search"] |= {"minutes": 90.0}
     assert len(carry_out(plain, folder).stages) == 4
+    plain["search"] |= {"minutes": 60.0}
+    assert len(carry_out(plain, folder).stages) == 4  # what is there costs nothing
 
 
 def test_the_clock_goes_on_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from support.examples import TINY_PRUNING, tiny_recipe
 
 from compress import pacing
 from compress.frontier import search
-from compress.pacing import Pace, affordable_share, scaled
+from compress.pacing import Pace, affordable_share, scaled, share_left
 from compress.recipe import Recipe, make_recipe
 
 
@@ -124,6 +124,24 @@ def test_without_training_nothing_is_timed(tmp_path: Path, monkeypatch: pytest.M
     }
     result = search(make_recipe(plain, where="test"), out=tmp_path / "runs", cache=tmp_path / "cache")
     assert result.notes == ["1 levels were asked for"]
+
+
+@given(st.floats(0.01, 1.0), st.floats(1.0, 5000.0), st.floats(0.0, 1000.0), st.floats(-100.0, 10000.0))
+def test_what_is_left_of_the_time_is_used(share: float, trained: float, rest: float, seconds: float) -> None:
+    ahead = share_left(seconds, took=trained + rest, trained=trained, share=share)
+    assert ahead == 0 or pacing.SHORTEST <= ahead <= 1
+
+    def lasts(length: float) -> float:
+        return rest + trained * length / share
+
+    assert ahead == 0 or lasts(ahead) <= seconds + 1e-6
+    longer = max(pacing.SHORTEST, ahead + 0.011)
+    assert longer > 1 or lasts(longer) > seconds
+
+
+def test_without_training_nothing_is_shortened() -> None:
+    assert share_left(100.0, took=99.0, trained=0.0, share=1.0) == 1.0
+    assert share_left(100.0, took=101.0, trained=0.0, share=1.0) == 0.0
 
 
 def test_few_texts_are_learned_from_more_often_but_not_for_ever() -> None:
