@@ -8,7 +8,7 @@ from typing import Any
 from compress.artifact import RECORD_FILE, open_artifact
 from export.manifest import MANIFEST_FILE
 from models.checkpoint import Checkpoint, local_directory
-from models.errors import BadInput
+from models.errors import BadInput, Unsupported
 from models.files import bytes_below, new_directory, read_object
 
 
@@ -32,7 +32,10 @@ def convert_model(source: str, out: Path) -> dict[str, Any]:
         open_artifact(directory)
     checkpoint = Checkpoint.load(directory)
     with new_directory(out) as partial:
-        checkpoint.save_hugging_face(partial)
+        try:
+            checkpoint.save_hugging_face(partial)
+        except Unsupported as error:
+            raise Unsupported(error.what, where=source, fix=error.fix) from None
         config, size = read_object(partial / "config.json"), bytes_below(partial)
     return {
         "source": source,

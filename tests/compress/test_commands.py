@@ -149,7 +149,9 @@ def test_convert_refuses_what_it_cannot_say(tmp_path: Path, capsys: pytest.Captu
     tiny_bundle(tmp_path / "bundle")
     for source, reason in (("pruned", "cannot say what this model is"), ("bundle", "a bundle is a graph")):
         call(["convert", str(tmp_path / source), "--out", str(tmp_path / "out")], code=2)
-        assert reason in capsys.readouterr().err.replace("\n", " ")
+        said = capsys.readouterr().err.replace("\n", " ")
+        assert reason in said
+        assert source in said
         assert not (tmp_path / "out").exists()
 
 
