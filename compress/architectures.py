@@ -64,12 +64,13 @@ def new_network(settings: ArchitectureSettings, table: Table, head: HeadShape | 
     return _FAMILIES[settings.family](settings, table, head, cache)
 
 
-def deviation(settings: ArchitectureSettings, *, behind: bool = False) -> float:
-    """Return the deviation of the weights that are drawn; `behind` a source it is near to Glorot's, if none is named:
-    what scaled word vectors are drawn from (Vaswani et al. 2017).
+def deviation(settings: ArchitectureSettings, *, scaled: bool = False) -> float:
+    """Return the deviation of the weights that are drawn. If none is named it is 0.02 (Devlin et al. 2019) or, `scaled`
+    by the width, near to Glorot's: what word vectors behind a source are drawn from (Vaswani et al. 2017), and what
+    images are learned with sooner.
     """
     named = settings.initializer_range
-    return named if named is not None else settings.hidden_size**-0.5 if behind else 0.02
+    return named if named is not None else settings.hidden_size**-0.5 if scaled else 0.02
 
 
 def decoder_layers(settings: ArchitectureSettings, layers: tuple[LayerShape, ...]) -> tuple[LayerShape, ...]:
@@ -135,7 +136,7 @@ def _that_writes(settings: ArchitectureSettings, table: Table, cache: Path) -> M
         activation=Activation(settings.activation),
         norm_eps=NORM_EPS,
         pre_norm=writer is None or writer.pre_norm,
-        initializer_range=deviation(settings, behind=writer is not None),
+        initializer_range=deviation(settings, scaled=writer is not None),
         pad_token_id=PADDING,
         decoder=None if writer is None else DecoderShape(decoder_layers(settings, layers)),
         output=OutputShape(bias=writer is not None),
@@ -190,7 +191,7 @@ def _vit_keys(settings: ArchitectureSettings) -> dict[str, Any]:
         "intermediate_size": settings.ffn,
         "hidden_act": settings.activation,
         "layer_norm_eps": NORM_EPS,
-        "initializer_range": deviation(settings),
+        "initializer_range": deviation(settings, scaled=True),
         "image_size": settings.image_size,
         "patch_size": settings.patch_size,
         "num_channels": settings.channels,

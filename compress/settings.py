@@ -121,7 +121,7 @@ class ArchitectureSettings(Settings):
     initializer_range: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
         None,
         description="Deviation of the weights that are drawn; narrow networks learn sooner from 1 / sqrt(width), which "
-        "those that write behind a source get if it is left out, and others 0.02.",
+        "those that write behind a source or read images get if it is left out, and others 0.02.",
     )
     vocab_size: Count = Field(8000, description="Size of the byte-level BPE vocabulary that is trained.")
     image_size: Count = Field(32, description="Height and width that images are resized to, in pixels.")

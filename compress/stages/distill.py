@@ -141,7 +141,7 @@ def _of_its_own(teacher: ModelShape, settings: ArchitectureSettings) -> ModelSha
         layers=tuple(replace(layer, causal=teacher.layers[0].causal) for layer in layers),
         decoder=decoder,
         activation=Activation(settings.activation),
-        initializer_range=deviation(settings, behind=decoder is not None),
+        initializer_range=deviation(settings, scaled=decoder is not None or teacher.image is not None),
         embedding_scale=math.sqrt(settings.hidden_size) if scaled else teacher.embedding_scale,
     )
 
