@@ -35,7 +35,7 @@ from models.progress import Progress, silent
 
 FINISHING = tuple(stage for _, stage in ORDER if stage not in (DISTILL, PRUNE, TRIM))
 SCALED = " (trainings were {:.2g} times as long as the recipe says: what {:g} minutes on this machine allow)"
-SHORTENED = " (of {} {:.2g} times as long as of the first level: what was left of {:g} minutes)"
+SHORTENED = " (trainings of {} {:.2g} times as long as those of the first level: what was left of {:g} minutes)"
 # How far the first level is cut where the goal says it: so many times as fast where nothing may be lost, more by each
 # point, no further than what one training was ever seen to make up for.
 AT_NONE, BY_POINT, FARTHEST = 1.2, 1.4, 5.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,20 @@ def finished(searched: Finished, timed_by_size: None) -> Finished:
     shutil.rmtree(searched.folder / "runs")
     shutil.copytree(searched.folder / "kept", searched.folder / "runs")
     return searched._replace(plain=copy.deepcopy(searched.plain))
+
+
+def prune_by(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let searches prune by `run`."""
+    monkeypatch.setattr(frontier, "PRUNE", type(PRUNE)(PRUNE.name, PRUNE.settings, run, PRUNE.milder))
+
+
+@pytest.fixture
+def fitting(plain: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Return the recipe of a search that fits its trainings into its time, in which its first level's are whole."""
+    monkeypatch.setattr(frontier, "share_for", lambda state, root: 1.0)
+    plain["prune"] |= {"recovery": {"epochs": 1.0}}
+    plain["search"] |= {"fit": True}
+    return plain
 
 
 def label_as_the_teacher(plain: dict[str, Any]) -> None:
@@ -166,7 +181,7 @@ def test_a_finished_search_computes_nothing_and_more_levels_go_on(
         pruned.append(1)
         return real(*arguments)
 
-    monkeypatch.setattr(frontier, "PRUNE", type(PRUNE)(PRUNE.name, PRUNE.settings, counted, PRUNE.milder))
+    prune_by(counted, monkeypatch)
     again = carry_out(plain, folder)
     assert not pruned
     assert again.stages == first.stages
@@ -191,7 +206,7 @@ def test_a_search_that_was_killed_goes_on(
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(frontier, "PRUNE", type(PRUNE)(PRUNE.name, PRUNE.settings, dies, PRUNE.milder))
+    prune_by(dies, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         carry_out(plain, tmp_path)
     result = carry_out(plain, tmp_path)
@@ -236,7 +251,7 @@ def test_no_level_is_begun_too_late(plain: dict[str, Any], tmp_path: Path) -> No
 
 
 def test_a_level_that_does_not_fit_learns_for_less_long(
-    plain: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fitting: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[dict[str, float]] = []
 
@@ -246,10 +261,7 @@ def test_a_level_that_does_not_fit_learns_for_less_long(
         return 0.5
 
     monkeypatch.setattr(frontier, "share_left", half)
-    monkeypatch.setattr(frontier, "share_for", lambda state, root: 1.0)
-    plain["prune"] |= {"recovery": {"epochs": 1.0}}
-    plain["search"] |= {"fit": True}
-    result = carry_out(plain, tmp_path)
+    result = carry_out(fitting, tmp_path)
     assert [stage.stage for stage in result.stages] == ["teacher", "level-1", "level-2"]
     first, second = (
         json.loads((tmp_path / "runs" / "tiny" / "family" / f"{level}-prune" / "artifact.json").read_text())
@@ -263,13 +275,13 @@ def test_a_level_that_does_not_fit_learns_for_less_long(
     assert "of level-2 0.5 times as long" in result.notes[0]
     # What there is time for by now does not matter to what is there.
     monkeypatch.setattr(frontier, "share_left", lambda seconds, **took: 0.25)
-    again = carry_out(plain, tmp_path)
+    again = carry_out(fitting, tmp_path)
     assert again.computed == []
     assert again.notes == result.notes
 
 
 def test_a_level_that_was_begun_is_finished_as_it_was_begun(
-    plain: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fitting: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, lengths = PRUNE.run, []
 
@@ -279,20 +291,17 @@ def test_a_level_that_was_begun_is_finished_as_it_was_begun(
             raise KeyboardInterrupt
         return real(parent, settings, context)
 
-    monkeypatch.setattr(frontier, "PRUNE", type(PRUNE)(PRUNE.name, PRUNE.settings, dies, PRUNE.milder))
-    monkeypatch.setattr(frontier, "share_for", lambda state, root: 1.0)
+    prune_by(dies, monkeypatch)
     monkeypatch.setattr(frontier, "share_left", lambda seconds, **took: 0.5)
-    plain["prune"] |= {"recovery": {"epochs": 1.0}}
-    plain["search"] |= {"fit": True}
     with pytest.raises(KeyboardInterrupt):
-        carry_out(plain, tmp_path)
+        carry_out(fitting, tmp_path)
     monkeypatch.setattr(frontier, "share_left", lambda seconds, **took: 0.0)  # no time for another is left
-    assert [stage.stage for stage in carry_out(plain, tmp_path).stages] == ["teacher", "level-1", "level-2"]
+    assert [stage.stage for stage in carry_out(fitting, tmp_path).stages] == ["teacher", "level-1", "level-2"]
     assert lengths == [1.0, 0.5, 0.5]
 
 
 def test_families_do_not_shorten_their_trainings(
-    plain: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fitting: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[float] = []
 
@@ -301,9 +310,8 @@ def test_families_do_not_shorten_their_trainings(
         return 1.0
 
     monkeypatch.setattr(frontier, "share_left", asked)
-    monkeypatch.setattr(frontier, "share_for", lambda state, root: 1.0)
-    plain["search"] |= {"fit": True, "levels": 1, "trials": 2, "space": {"prune.sparsity": [0.2]}}
-    carry_out(plain, tmp_path)
+    fitting["search"] |= {"levels": 1, "trials": 2, "space": {"prune.sparsity": [0.2]}}
+    carry_out(fitting, tmp_path)
     assert trained == [0.0, 0.0]
 
 
