@@ -18,11 +18,11 @@ import numpy.typing as npt
 from compress.measure import Probe
 from compress.sources import tree_digest
 from compress.statistics import bootstrap_mean
-from models.checkpoint import local_directory
 from models.columns import Wanted
 from models.data import Table
 from models.errors import BadInput
 from models.files import digest_of
+from models.hub import local_directory
 from models.tasks import task_named
 from models.token_cache import encode_table
 

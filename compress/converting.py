@@ -1,20 +1,26 @@
-"""From a checkpoint or an artifact of a run to files that `transformers` reads, to go on with there."""
+"""From a checkpoint or an artifact of a run to files that `transformers` and the hub read, to go on with there."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from compress.artifact import RECORD_FILE, open_artifact
+from compress.model_card import licence_told
 from export.manifest import MANIFEST_FILE
-from models.checkpoint import Checkpoint, local_directory
+from models.checkpoint import Checkpoint
 from models.errors import BadInput, Unsupported
-from models.files import bytes_below, new_directory, read_object
+from models.files import bytes_below, new_directory, read_object, write_text
+from models.hub import local_directory
+from models.provenance import PAGE, Provenance
+from models.sentence_transformers import MODULES_FILE
 
 
 def convert_model(source: str, out: Path) -> dict[str, Any]:
-    """Write config, safetensors and tokenizer (or what reads images) into the new directory `out`, and return what was
-    written, as a JSON object.
+    """Write config, safetensors, tokenizer (or what reads images) and a page into the new directory `out`, and return
+    what was written, as a JSON object.
 
     Raises:
         BadInput: `source` is a bundle, or there is something at `out` already.
@@ -30,13 +36,16 @@ def convert_model(source: str, out: Path) -> dict[str, Any]:
         )
     if (directory / RECORD_FILE).exists():
         open_artifact(directory)
-    checkpoint = Checkpoint.load(directory)
+    checkpoint = Checkpoint.load(source)
     with new_directory(out) as partial:
         try:
             checkpoint.save_hugging_face(partial)
         except Unsupported as error:
             raise Unsupported(error.what, where=source, fix=error.fix) from None
-        config, size = read_object(partial / "config.json"), bytes_below(partial)
+        config = read_object(partial / "config.json")
+        library = "sentence-transformers" if (partial / MODULES_FILE).exists() else "transformers"
+        write_text(partial / PAGE, _page(config["architectures"][0], checkpoint.source, library))
+        size = bytes_below(partial)
     return {
         "source": source,
         "out": str(out),
@@ -44,3 +53,11 @@ def convert_model(source: str, out: Path) -> dict[str, Any]:
         "parameters": checkpoint.parameters,
         "bytes": size,
     }
+
+
+def _page(architecture: str, source: Provenance, library: str) -> str:
+    """Return the page of a converted checkpoint, which `library` loads: it keeps the licence of its `source`."""
+    told = source.metadata | {"library_name": library, "tags": ["compress-transformers"]}
+    head = yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=1000)
+    origin = f"Made from `{source.name}` of the Hugging Face hub. " if source.name else ""
+    return f"---\n{head}---\n\n# {architecture}\n\n{origin}{licence_told(source)}\n"

@@ -22,11 +22,11 @@ from export.latency import LatencyComparison, compare
 from export.lengths import sizes_at
 from export.providers import shares_of
 from export.target import MOBILE
-from models.checkpoint import local_directory
 from models.columns import Wanted
 from models.encoding import encode
 from models.errors import BadInput
 from models.files import bytes_below, inside
+from models.hub import local_directory
 from models.progress import Progress, silent
 from models.shape import LayerShape
 from models.targets import NextTargets, Writes

@@ -61,16 +61,8 @@ def _metadata(result: RunResult, source: Provenance, card: Card) -> dict[str, An
     role = "test" if result.last.test is not None else "validation"
     kind = METRICS.get(on.metric, on.metric)
     data = next((record for record in result.data if record.role == role), None)
-    stated = {
-        "license": source.licence,
-        "license_name": source.licence_name,
-        "license_link": source.licence_link,
-        "language": list(source.languages),
-        "base_model": source.name,
-        "datasets": sorted({name for record in result.data if (name := _on_hub(record)) is not None}),
-        "metrics": [kind],
-    }
-    metadata = {name: value for name, value in stated.items() if value}
+    datasets = sorted({name for record in result.data if (name := _on_hub(record)) is not None})
+    metadata = source.metadata | ({"datasets": datasets} if datasets else {}) | {"metrics": [kind]}
     if data is None:
         return metadata
     measured = {"type": kind, "value": round(on.estimate, 6), "name": f"{wording.title(on.metric)} ({_told(on)})"}
@@ -96,7 +88,7 @@ def _origin(result: RunResult, source: Provenance) -> str:
     )
     return (
         "## Where it comes from\n\n"
-        f"{_teacher(result, source)} {_licence(source)}\n\n"
+        f"{_teacher(result, source)} {licence_told(source)}\n\n"
         f"| data | what for | examples |\n|---|---|---|\n{rows}"
     )
 
@@ -104,14 +96,18 @@ def _origin(result: RunResult, source: Provenance) -> str:
 def _teacher(result: RunResult, source: Provenance) -> str:
     root, others = result.stages[0], len(result.recipe.get("ensemble") or ())
     trained = root.stage == TRAIN.name
-    named = f"`{source.name}` of the Hugging Face hub" if source.name else "a checkpoint that is not from the hub"
+    named = "a checkpoint that is not from the hub"
+    if source.name:
+        itself = source.name == result.recipe.get("teacher")
+        named = f"{'' if itself else 'a checkpoint made from '}`{source.name}` of the Hugging Face hub"
     new = trained and source == Provenance()
     told = f"The teacher is {'a network' if new else named}{' trained by this run' if trained else ''}"
     told += f" (digest `{root.artifact.digest[:12]}`)."
     return told + (f" Students learnt from {others} more, of which nothing is said here." if others else "")
 
 
-def _licence(source: Provenance) -> str:
+def licence_told(source: Provenance) -> str:
+    """Return what there is to say of the licence."""
     if source.licence is None:
         return "No licence is stated on its page: ask whoever made it, or its data, before you pass this on."
     named = _safe(source.licence_name or source.licence)

@@ -137,7 +137,7 @@ def opened(
 def concluded(state: Run, whole: RunResult) -> RunResult:
     """Write what came of a run, hand over its bundle, and return it."""
     state.ledger.finish(whole)
-    publish(state.ledger.directory, whole, state.inputs.provenance)
+    publish(state.ledger.directory, whole, state.inputs.base.source)
     return whole
 
 

@@ -25,9 +25,10 @@ from compress.recipe import Recipe
 from compress.record import ArtifactRecord, RunResult
 from compress.sources import load_inputs, tree_digest
 from compress.stages import TRAIN, TRIM
-from models.checkpoint import Checkpoint, local_directory
+from models.checkpoint import Checkpoint
 from models.errors import BadInput
 from models.files import digest_of, new_directory
+from models.hub import local_directory
 from models.progress import Progress, silent
 from teacher_student.compute import Compute
 from teacher_student.processes import Processes
@@ -78,9 +79,9 @@ def _made(state: Run, name: str, parent: Made) -> Made:
 
 def _opened(state: Run, model: str) -> Made:
     """Return the parent's artifact: a copy, so that the work resumes even when the original is gone."""
-    directory = local_directory(model)
-    origin = Origin("model", {}, None, {"files": tree_digest(directory)}, 0, compress.__version__)
-    return make(state, state.ledger.directory / "0-model", origin, lambda scratch: (Checkpoint.load(directory), {}))
+    files = tree_digest(local_directory(model))
+    origin = Origin("model", {}, None, {"files": files}, 0, compress.__version__)
+    return make(state, state.ledger.directory / "0-model", origin, lambda scratch: (Checkpoint.load(model), {}))
 
 
 def _judged(state: Run, stage: str, root: Made, parent: Made, made: Made) -> RunResult:

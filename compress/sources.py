@@ -14,15 +14,15 @@ from compress.record import DataRecord
 from compress.refusals import check_export, check_words, check_written
 from compress.settings import DataSettings
 from export.bundle import Bundle
-from models.checkpoint import Checkpoint, local_directory, read_shape
+from models.checkpoint import Checkpoint, read_shape
 from models.columns import Wanted
 from models.data import Table, read_table
 from models.encoded import Encoded, joined
 from models.encoding import encode
 from models.errors import BadInput
 from models.files import digest_of, new_directory, sha256_file
+from models.hub import local_directory
 from models.progress import Progress, silent
-from models.provenance import Provenance, provenance_of
 from models.sentence_transformers import module_directories
 from models.shape import CLASSIFICATION, ModelShape
 from models.targets import NextTargets, Writes
@@ -59,7 +59,6 @@ class Inputs:
     progress: Progress = silent
     ensemble: tuple[Checkpoint, ...] = ()
     ensemble_digest: str = ""
-    provenance: Provenance = Provenance()
     listing: bool = False
     _read: dict[tuple[str, bool, str, int], Encoded] = field(default_factory=dict, compare=False)
     _near: dict[str, list[str]] = field(default_factory=dict, compare=False)
@@ -201,23 +200,12 @@ def load_inputs(recipe: Recipe, *, cache: Path, progress: Progress = silent) -> 
         check_export(recipe.export, base, task, paired=paired, cache=cache)
     others, others_digest = _ensemble(recipe, base)
     length, listing = recipe.data.max_length, recipe.export is not None and recipe.export.shortlist is not None
-    source = _provenance(recipe)
-    inputs = Inputs(
-        task, base, digest, tables, length, cache, recipe.seed, progress, others, others_digest, source, listing
-    )
+    inputs = Inputs(task, base, digest, tables, length, cache, recipe.seed, progress, others, others_digest, listing)
     if listing:
         inputs.require("train", wanted_by="export.shortlist")
     for role in tables:  # what is wrong with the data is said before anything is computed
         inputs.encoded(role, base)
     return inputs
-
-
-def _provenance(recipe: Recipe) -> Provenance:
-    """Return where the checkpoint comes from that a run starts from; of a new network there is nothing to say."""
-    new = recipe.train is not None and recipe.train.architecture is not None
-    if new or recipe.teacher is None or recipe.teacher == EMBEDDED:
-        return Provenance()
-    return provenance_of(recipe.teacher, local_directory(recipe.teacher))
 
 
 def _teachers_task(recipe: Recipe) -> str:
@@ -315,14 +303,13 @@ def _base(recipe: Recipe, task: Task, tables: Mapping[str, Table], cache: Path) 
     if recipe.teacher is None:
         raise BadInput("no teacher is named", where="teacher", fix="Give --teacher DIRECTORY or a hub name.")
     source = embedded_teacher() if recipe.teacher == EMBEDDED else recipe.teacher
-    directory = local_directory(source)
-    digest = tree_digest(directory)
-    base = Checkpoint.load(directory)
+    digest = tree_digest(local_directory(source))
+    base = Checkpoint.load(source)
     if train is not None and task.writes is Writes.NOTHING:
         head, own = task.head_of(tables["train"]), base.shape.head
         # A head that knows these labels already stays, with its order of classes.
         if own is None or own.task != task.name or not set(head.labels) <= set(own.labels):
-            base = Checkpoint.load(directory, head=head, seed=recipe.seed)
+            base = Checkpoint.load(source, head=head, seed=recipe.seed)
     return base, digest
 
 

@@ -36,6 +36,7 @@ from export.verifier import VERIFIER_FILE, verifier
 from models.errors import BadInput
 from models.files import digest_files, inside, write_bytes, write_json, write_text
 from models.generation_settings import GENERATION_CONFIG, GENERATION_FILE, Generation, written_generation
+from models.provenance import Provenance
 from models.reading import Arrays, Reader
 from models.sentence_transformers import write_modules
 from models.shape import ModelShape
@@ -52,7 +53,7 @@ _PACKAGES: Final = ("compress-transformers", "onnx", "onnxruntime", "onnxruntime
 class Contents:
     """Everything a bundle is written from; `examples` are inputs for `golden.json`, each a batch of one. `projection`
     is what `Checkpoint.projection` returns, `config` what `Checkpoint.loader_config` does. Of a model that writes,
-    `generation` says how. `page` are the files of a page for browsers.
+    `generation` says how. `page` are the files of a page for browsers. `source` is what the model was made from.
     """
 
     shape: ModelShape
@@ -66,6 +67,7 @@ class Contents:
     generation: Generation | None = None
     config: Mapping[str, Any] | None = None
     page: Mapping[str, bytes] = field(default_factory=dict)
+    source: Provenance = Provenance()
 
     @staticmethod
     def of(checkpoint: Checkpoint, graph: GraphFile, examples: Sequence[Arrays]) -> Contents:
@@ -79,6 +81,7 @@ class Contents:
             projection=checkpoint.projection(),
             generation=checkpoint.generation,
             config=checkpoint.loader_config,
+            source=checkpoint.source,
         )
 
 
@@ -125,7 +128,8 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
     golden = Golden(format=FORMAT, tolerance=tolerance_of(shape), examples=examples)
     write_json(directory / GOLDEN_FILE, golden.model_dump(exclude_defaults=True))
     present = {file.name for file in directory.iterdir()} | {MANIFEST_FILE}
-    write_text(directory / README_FILE, readme(Card(manifest, shape, task_of(shape), present)))
+    card = Card(manifest, shape, task_of(shape), present)
+    write_text(directory / README_FILE, readme(card, metadata=contents.source.metadata))
     listed = {name: FileEntry(sha256=sha, bytes=size) for name, (sha, size) in digest_files(directory).items()}
     manifest = manifest.model_copy(update={"files": listed})
     write_json(directory / MANIFEST_FILE, manifest.model_dump(exclude_defaults=True))

@@ -26,18 +26,13 @@ from models.generation_settings import (
     token_keys,
     written_generation,
 )
+from models.hub import local_directory
 from models.hugging_face import PROJECTION, WEIGHTS_FILE, position_tables, read_hugging_face, read_tensors
-from models.imaging import PROCESSOR_FILE
 from models.kinds import Biases
 from models.network import Network
-from models.provenance import PAGE
+from models.provenance import Provenance, provenance_of
 from models.reading import Reader, load_reader, tokenizer_of
-from models.sentence_transformers import (
-    MODULES_FILE,
-    embedding_head,
-    encoder_directory,
-    write_modules,
-)
+from models.sentence_transformers import embedding_head, encoder_directory, write_modules
 from models.shape import HeadShape, ModelShape
 from models.tensor_file import write_tensors
 from models.tokenizing import Tokenizing
@@ -50,13 +45,14 @@ SHAPE_FILE = "model.json"
 @dataclass(frozen=True)
 class Checkpoint:
     """A trained model: its shape, its weights by the names of `Network.state_dict`, what it reads with, and of one that
-    writes how it does so.
+    writes how it does so. `source` is the checkpoint that it was made from, first of all, whose licence it keeps.
     """
 
     shape: ModelShape
     weights: Mapping[str, Tensor]
     reader: Reader
     generation: Generation | None = None
+    source: Provenance = Provenance()
 
     @property
     def tokenizing(self) -> Tokenizing:
@@ -161,7 +157,7 @@ class Checkpoint:
         problem = reader.problem(shape)
         if problem is not None:
             raise BadFile(problem, where=str(directory), fix="Use what the model was trained with.")
-        return Checkpoint(shape, weights, reader, _generation(directory, shape))
+        return Checkpoint(shape, weights, reader, _generation(directory, shape), _source(str(source), directory))
 
     @staticmethod
     def new(shape: ModelShape, reader: Reader, *, seed: int, generation: Generation | None = None) -> Checkpoint:
@@ -173,8 +169,8 @@ class Checkpoint:
 
     def save(self, directory: Path) -> None:
         """Write our files into an existing directory."""
-        refused = {"not_for_hugging_face": self.refused_by_hugging_face()}
-        write_json(directory / SHAPE_FILE, {"format": FORMAT, **refused, "shape": self.shape.to_json()})
+        told = {"source": self.source.metadata, "not_for_hugging_face": self.refused_by_hugging_face()}
+        write_json(directory / SHAPE_FILE, {"format": FORMAT, **told, "shape": self.shape.to_json()})
         write_tensors(directory / WEIGHTS_FILE, self.weights)
         if self.generation is not None:
             write_json(directory / GENERATION_FILE, self.generation.to_json())
@@ -231,23 +227,6 @@ class Checkpoint:
         )
 
 
-def local_directory(source: str | Path) -> Path:
-    """Return the directory of a checkpoint, fetching a hub model's config, tokenizer and safetensors if needed.
-
-    Raises:
-        BadInput: no such directory, and no such hub model.
-    """
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return path
-    name = str(source)
-    if path.exists():
-        raise BadInput("a checkpoint is a directory, this is a file", where=name)
-    if name.count("/") > 1 or name.startswith((".", "/", "~")) or name.endswith("/"):
-        raise BadInput("there is no such directory", where=name)
-    return _fetch(name)
-
-
 def read_shape(directory: Path) -> ModelShape:
     """Return the shape that a checkpoint directory states; its weights stay unread.
 
@@ -271,27 +250,6 @@ def shape_of(config: Mapping[str, Any], *, where: str) -> ModelShape:
         raise BadFile(f"lacks the setting {error}", where=where) from None
     except (TypeError, ValueError) as error:
         raise BadFile(f"has a setting of the wrong type ({error})", where=where) from None
-
-
-def _fetch(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    patterns = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "tokenizer_config.json"]
-    patterns += [GENERATION_CONFIG, PAGE]
-    patterns += [
-        PROCESSOR_FILE,
-        MODULES_FILE,
-        *(f"*/{name}" for name in ("config.json", "tokenizer.json", "tokenizer_config.json")),
-    ]
-    try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise BadInput(
-            f"neither a directory here nor a model that the hub gives ({str(error).splitlines()[0]})",
-            where=name,
-            fix="Check the name, the network, or give a directory.",
-        ) from error
 
 
 def _family(name: str) -> Family:
@@ -347,6 +305,17 @@ def _our_shape(directory: Path) -> ModelShape:
     if shape.family not in known:
         raise Unsupported(f"family {shape.family!r} is not supported", where=str(directory), fix=f"Known: {known}.")
     return shape
+
+
+def _source(name: str, directory: Path) -> Provenance:
+    """Return where the checkpoint in a directory, named so, comes from: what its page says, and without one what we
+    wrote into our own file.
+    """
+    stated = provenance_of(name, directory)
+    if stated != Provenance() or not (directory / SHAPE_FILE).exists():
+        return stated
+    told = read_object(directory / SHAPE_FILE).get("source")
+    return Provenance.stated(told if isinstance(told, dict) else {})
 
 
 def _generation(directory: Path, shape: ModelShape) -> Generation | None:

@@ -1,10 +1,10 @@
-"""Where a checkpoint comes from, as its name and its own page say: its licence goes on to what is made of it."""
+"""Where a checkpoint comes from, as its name and its own page say: its licence goes on to whatever is made of it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -22,8 +22,8 @@ _TITLE: Final = re.compile(r"[\w .,()+-]{1,100}")
 @final
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """The hub's name of a checkpoint, None of one from a directory; and what its page states: the licence, with a name
-    and a link where it is none of the usual ones, and the languages (ISO 639).
+    """The hub's name of a checkpoint, or of what it says it was made from, None where neither is known; and what its
+    page states: the licence, with a name and a link where it is none of the usual ones, and the languages (ISO 639).
     """
 
     name: str | None = None
@@ -32,19 +32,37 @@ class Provenance:
     licence_link: str | None = None
     languages: tuple[str, ...] = ()
 
+    @staticmethod
+    def stated(metadata: Mapping[str, Any]) -> Provenance:
+        """Return what the metadata of a page states; what is not of the form that it should have counts as unsaid."""
+        names = [name for name in _all(metadata.get("base_model"), _HUB_NAME) if ".." not in name]
+        return Provenance(
+            name=names[0] if names else None,
+            licence=_first(metadata.get("license"), _LICENCE),
+            licence_name=_first(metadata.get("license_name"), _TITLE),
+            licence_link=_first(metadata.get("license_link"), _LINK),
+            languages=_all(metadata.get("language"), _LANGUAGE),
+        )
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Return it as the hub reads it at the head of the page of something that is made from this."""
+        stated = {
+            "license": self.licence,
+            "license_name": self.licence_name,
+            "license_link": self.licence_link,
+            "language": list(self.languages),
+            "base_model": self.name,
+        }
+        return {name: value for name, value in stated.items() if value}
+
 
 def provenance_of(source: str, directory: Path) -> Provenance:
     """Return what the checkpoint that was named `source`, and lies in `directory`, says of itself. A page that is
     missing or cannot be read states nothing.
     """
-    stated = _front_matter(directory / PAGE)
-    return Provenance(
-        name=hub_name(source),
-        licence=_first(stated.get("license"), _LICENCE),
-        licence_name=_first(stated.get("license_name"), _TITLE),
-        licence_link=_first(stated.get("license_link"), _LINK),
-        languages=_all(stated.get("language"), _LANGUAGE),
-    )
+    stated = Provenance.stated(_front_matter(directory / PAGE))
+    return replace(stated, name=hub_name(source) or stated.name)
 
 
 def hub_name(source: str) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from support.bundles import tiny_bundle
 from support.examples import tiny_checkpoint, write_data
 from support.hugging_face import answer, tokens
@@ -19,6 +20,7 @@ from compress.cli import main
 from compress.recipe import load_recipe
 from models.checkpoint import Checkpoint
 from models.data import read_table
+from models.provenance import Provenance
 from models.shape import LayerShape
 
 
@@ -141,6 +143,27 @@ def test_convert_writes_what_transformers_reads(
     assert "not empty" in capsys.readouterr().err
     call(["convert", str(out), "--out", str(tmp_path / "again")])  # what others wrote is read, and written again
     assert "parameters" in capsys.readouterr().out
+
+
+def test_the_licence_goes_along_from_command_to_command(
+    teacher: Path, data: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (teacher / "README.md").write_text("---\nlicense: mit\nlanguage: en\nbase_model: org/first\n---\n")
+    stated = {"license": "mit", "language": ["en"], "base_model": "org/first"}
+    converted, student, small, bundle = (tmp_path / name for name in ("converted", "student", "small", "bundle"))
+    call(["convert", str(teacher), "--out", str(converted)])
+    page = ModelCard.load(converted / "README.md", ignore_metadata_errors=False)
+    assert page.data.to_dict() == stated | {"library_name": "transformers", "tags": ["compress-transformers"]}
+    assert "Made from `org/first` of the Hugging Face hub. Its page states the licence mit" in page.text
+    places = ["--train", data["train"], "--cache", str(tmp_path / "cache"), "--out"]
+    learn = ["--layers", "1", "--epochs", "1", "--teacher", str(converted)]
+    call(["distill", *learn, *places, str(student)])
+    call(["quantize", str(student), *places, str(small)])
+    call(["export", str(small), "--validation", data["validation"], *places, str(bundle)])
+    made = ModelCard.load(bundle / "README.md", ignore_metadata_errors=False).data.to_dict()
+    assert {name: made[name] for name in stated} == stated
+    assert Checkpoint.load(small).source == Provenance("org/first", "mit", languages=("en",))
+    capsys.readouterr()
 
 
 def test_convert_refuses_what_it_cannot_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,7 +81,10 @@ def test_a_teacher_of_the_run_itself_and_others_are_told(card: Card) -> None:
     assert "The teacher is a network trained by this run (digest" in text
     assert "Students learnt from 2 more, of which nothing is said here." in text
     assert "/home" not in text
-    assert "`org/teacher` of the Hugging Face hub trained by this run" in model_card(trained, KNOWN, card)
+    from_hub = trained.model_copy(update={"recipe": {"teacher": "org/teacher"}})
+    assert "teacher is `org/teacher` of the Hugging Face hub trained by this run" in model_card(from_hub, KNOWN, card)
+    made = "teacher is a checkpoint made from `org/teacher` of the Hugging Face hub"
+    assert made in model_card(run, KNOWN, card)
 
 
 def test_a_licence_of_its_own_has_its_name_and_link(card: Card) -> None:
@@ -157,6 +160,7 @@ PAGES = {
     '---\nlicense: "mit\\n# x"\n---\n': (None, ()),
     "---\n" + "[" * 5000 + "\n---\n": (None, ()),
     "": (None, ()),
+    "---\nlicense: mit\nbase_model: ../org/teacher\n---\n": ("mit", ()),
 }
 
 
@@ -174,12 +178,18 @@ def test_a_run_reads_its_teachers_page(tmp_path: Path) -> None:
     plain = tiny_recipe(tmp_path)
     (tmp_path / "teacher" / "README.md").write_text("---\nlicense: mit\nlanguage: en\n---\n")
     inputs = load_inputs(make_recipe(plain, where="test"), cache=tmp_path / "cache")
-    assert inputs.provenance == Provenance(licence="mit", languages=("en",))
+    assert inputs.base.source == Provenance(licence="mit", languages=("en",))
     with Path(plain["data"]["train"]).open("a") as file:  # another class, so that there is something to train
         file.write('{"text": "w3", "label": 1}\n')
     new = plain | {"train": {"architecture": {"family": "bert", "layers": 1, "hidden_size": 32, "vocab_size": 300}}}
     made = load_inputs(make_recipe(new, where="test"), cache=tmp_path / "cache")
-    assert made.provenance == Provenance()
+    assert made.base.source == Provenance()
+
+
+def test_a_page_tells_what_its_checkpoint_was_made_from(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("---\nlicense: mit\nbase_model: [org/first, org/second]\n---\n")
+    assert provenance_of(str(tmp_path), tmp_path) == Provenance("org/first", "mit")
+    assert provenance_of("org/second", tmp_path) == Provenance("org/second", "mit")
 
 
 def test_a_teacher_without_a_page_states_nothing(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from support.examples import WORDS, tiny_checkpoint, tiny_tokenizing
 from support.hugging_face import oracle, saved, tokens
 from support.networks import EVEN, PRUNED, quantized_network, random_network, tiny_shape
 
-from models.checkpoint import Checkpoint, local_directory
+from models.checkpoint import Checkpoint
 from models.errors import BadFile, BadInput, CompressError, Unsupported
+from models.hub import local_directory
 from models.kinds import Int8Form, Norm, Positions
 from models.shape import HeadShape, ModelShape
 
