@@ -100,8 +100,9 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
         write_bytes(inside(directory, name), data)
     contents.reader.shipped(token_types=shape.type_vocab_size > 0).save(directory)
     write_bytes(directory / VERIFIER_FILE, verifier())
-    write_json(directory / CONFIG_FILE, loader_config(shape, contents.config))
-    if not graph.takes_texts:  # sentence-transformers tokenizes itself
+    # No class of other libraries hands texts to a model, so none is named to load it.
+    write_json(directory / CONFIG_FILE, loader_config(shape, None if graph.takes_texts else contents.config))
+    if not graph.takes_texts:
         write_modules(directory, shape, contents.projection)
     if contents.generation is not None:
         write_json(directory / GENERATION_FILE, contents.generation.to_json())

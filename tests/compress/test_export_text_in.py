@@ -69,6 +69,13 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return folder / "True", folder / "False"
 
 
+def test_no_class_is_named_to_load_it(both: tuple[Path, Path]) -> None:
+    text, plain = (json.loads((directory / "config.json").read_text()) for directory in both)
+    assert text["architectures"] == []
+    assert plain["architectures"] == ["BertForSequenceClassification"]
+    assert text["id2label"] == plain["id2label"]
+
+
 def test_it_answers_as_the_bundle_that_takes_tokens(both: tuple[Path, Path]) -> None:
     text, plain = (Bundle.open(directory) for directory in both)
     names = [port.name for port in text.manifest.inputs]
