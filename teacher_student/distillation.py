@@ -212,7 +212,7 @@ def _judge(
     if unlabelled:
         others = [outputs_of(one.teacher, one.validation) for one in lessons.ensemble if one.validation is not None]
         agreed = outputs_of(teacher, lessons.teacher_validation or lessons.validation).averaged(others)
-    return scorer(lessons.task, lessons.validation, agreed, generation=student.generation)
+    return scorer(lessons.task, lessons.validation, agreed, generation=student.generation, progress=lessons.progress)
 
 
 def fine_tune(
@@ -233,7 +233,9 @@ def fine_tune(
     network = _trainable(checkpoint, schedule)
     evaluate = None
     if lessons.validation is not None:
-        evaluate = scorer(lessons.task, lessons.validation, None, generation=checkpoint.generation)
+        evaluate = scorer(
+            lessons.task, lessons.validation, None, generation=checkpoint.generation, progress=lessons.progress
+        )
     history = fit(
         network,
         objective=LabelObjective(lessons.task, smoothing=smoothing),
@@ -248,7 +250,12 @@ def fine_tune(
 
 
 def scorer(
-    task: Task, data: Encoded, teacher: TeacherOutputs | None, *, generation: Generation | None = None
+    task: Task,
+    data: Encoded,
+    teacher: TeacherOutputs | None,
+    *,
+    generation: Generation | None = None,
+    progress: Progress = silent,
 ) -> Callable[[Network], float]:
     """Return what scores a network on `data`, higher is better: the task's metric, on the labels or on the teacher's
     answers where there is a teacher. What is written is written greedily, and given up where it grows to more than
@@ -263,7 +270,7 @@ def scorer(
         )
 
     def score(network: Network) -> float:
-        outputs = outputs_of(network, data, task.writes, generation=generation)
+        outputs = outputs_of(network, data, task.writes, generation=generation, progress=progress)
         statistics = task.statistics(outputs, judged, network.shape.labels)
         return sign * float(contributions(task.metric.summary, statistics).mean())
 

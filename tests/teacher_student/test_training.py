@@ -56,6 +56,16 @@ def test_training_learns_and_leaves_the_checkpoint_alone(make_model, lessons, ma
     assert history.examples == 30 * 48 and history.tokens == 30 * int(lessons.train.offsets[-1])
 
 
+def test_scoring_says_how_far_it_is_too(make_model, lessons, make_schedule):
+    ends = []
+
+    def watched(label):
+        return lambda done, total: ends.append(label) if done == total else None
+
+    fine_tune(make_model(layers=1), lessons=replace(lessons, progress=watched), schedule=make_schedule(epochs=2))
+    assert ends == ["evaluate", "evaluate", "training"]
+
+
 def test_same_seed_same_weights(make_model, make_data, make_schedule, tmp_path):
     model, data, schedule = make_model(layers=1), make_data(), make_schedule(epochs=1)
     torch.manual_seed(1)
