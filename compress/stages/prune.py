@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 from compress.curvature import curvature
 from compress.lessons import lessons_of, schedule_of, weights_of
@@ -28,6 +29,7 @@ from teacher_student.student import with_dropout
 CORRECTIONS = 3
 SHORT = 0.99  # of the wanted speed-up: within the noise of the measurement
 LONG = 1.05
+LEAST_GROWTH, MOST_GROWTH = 0.2, 5.0  # beyond, it is noise
 MILDER = 0.7
 LEAST_GAIN = 0.05
 ROUND_FILE = "round.json"
@@ -227,29 +229,50 @@ def _confirmed(
     wanted: float,
     clock: Clock | TextClock,
 ) -> Cut:
-    """Return the cut model whose measured speed-up meets the wanted one with the least loss of importance.
+    """Return the cut model that is as fast as wanted, with the least loss of importance.
 
-    The table predicts sublayers one by one; what they cost together is measured on the emitted graphs, and the cost
-    that was found is corrected by the error: the budget may have been larger, where there was nothing left to keep.
-    Where no try meets the target the fastest is returned.
+    The table predicts sublayers one by one; what they cost together is measured on the emitted graphs. One measurement
+    may be a tenth off: all that were tried say together how speed-ups grow with predicted ones, and the budget is
+    corrected by that until the last plan has the wanted one. Where no plan has it the fastest is returned.
     """
     budget = target.budgets[-1]
-    tried: list[tuple[float, Choice, Checkpoint]] = []
+    tried: list[_Tried] = []
     for _ in range(1 + CORRECTIONS):
         choice = search(scores, costs, budget, unit=target.unit, removable=target.removable)
         candidate = cut(model, choice.plan)
-        if any(candidate.shape == earlier.shape for _, _, earlier in tried):
+        if any(candidate.shape == earlier.smaller.shape for earlier in tried):
             break
-        speedup = clock.speedup(parent, candidate)
-        tried.append((speedup, choice, candidate))
-        if wanted * SHORT <= speedup <= wanted * LONG:
+        tried.append(_Tried(choice, candidate, target.whole / choice.cost, clock.speedup(parent, candidate)))
+        growth = _growth(tried)
+        if wanted * SHORT <= tried[-1].predicted ** growth <= wanted * LONG:
             break
-        budget = max(choice.cost * speedup / wanted, costs.least)
-    enough = [one for one in tried if one[0] >= wanted * SHORT]
-    best = min(enough, key=lambda one: one[1].lost) if enough else max(tried, key=lambda one: one[0])
-    speedup, choice, candidate = best
-    told = _told(choice, target, model) | {"measured_speedup": speedup, "speedups_tried": [one[0] for one in tried]}
-    return choice.plan, candidate, told
+        budget = max(target.whole / wanted ** (1 / growth), costs.least)
+    enough = [one for one in tried if one.predicted**growth >= wanted * SHORT]
+    best = min(enough, key=lambda one: one.choice.lost) if enough else max(tried, key=lambda one: one.predicted)
+    told = _told(best.choice, target, model)
+    told |= {"measured_speedup": best.measured, "speedups_tried": [one.measured for one in tried]}
+    return best.choice.plan, best.smaller, told
+
+
+class _Tried(NamedTuple):
+    """A plan, what it leaves, and its speed-up as the table predicts it and as it was measured."""
+
+    choice: Choice
+    smaller: Checkpoint
+    predicted: float
+    measured: float
+
+
+def _growth(tried: Sequence[_Tried]) -> float:
+    """Return the power of predicted speed-ups that is nearest to those that were measured: least squares of the
+    logarithms, by which what is not cut is not faster, and small cuts, whose gain the noise hides, count little.
+    """
+    gains = [math.log(one.predicted) for one in tried]
+    squares = sum(gain * gain for gain in gains)
+    if squares == 0.0:
+        return 1.0
+    power = sum(gain * math.log(one.measured) for gain, one in zip(gains, tried, strict=True)) / squares
+    return min(max(power, LEAST_GROWTH), MOST_GROWTH)
 
 
 def _kept(place: Path, make: Callable[[], tuple[Checkpoint, dict[str, Any]]]) -> tuple[Checkpoint, dict[str, Any]]:

@@ -126,6 +126,26 @@ def test_a_speedup_that_grows_faster_than_the_table_says_is_not_overshot(
     assert 1.8 * 0.99 <= told["measured_speedup"] < 2.0
 
 
+@pytest.mark.parametrize("errors", [(1.12, 0.9, 1.1, 0.9), (0.9, 1.12, 0.92, 1.1)])
+def test_what_is_measured_a_tenth_off_moves_a_plan_little(
+    errors: tuple[float, ...], tmp_path: Path, times: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth: list[float] = []
+
+    def compared(self: Clock, parent: Checkpoint, candidate: Checkpoint) -> float:
+        size = [sum(layer.heads + layer.ffn / 4 for layer in model.shape.layers) for model in (parent, candidate)]
+        truth.append((1.0 + size[0]) / (1.0 + size[1]))
+        return truth[-1] * errors[len(truth) - 1]
+
+    monkeypatch.setattr(Clock, "speedup", compared)
+    model = tiny_checkpoint((LayerShape(4, 8, 192),) * 2)
+    context = tiny_context(tmp_path, model, train=random_rows(32), validation=random_rows(16, seed=1))
+    settings = brief(speedup=1.3, rounds=1, ffn_multiple=4, recovery=RecoverySettings(epochs=0))
+    told = PRUNE.run(model, settings, context).details
+    chosen = truth[told["speedups_tried"].index(told["measured_speedup"])]
+    assert 1.3 / 1.07 <= chosen <= 1.3 * 1.07
+
+
 def test_killed_between_rounds_it_ends_the_same(
     tmp_path: Path, times: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
