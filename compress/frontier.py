@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache as once
+from functools import partial
 from pathlib import Path
 from typing import final
 
 from compress.goal_settings import AccuracyGate, AgreementGate, Gates, GateSettings, SearchSettings, SizeGate, SpeedGate
-from compress.pacing import scaled, share_for, share_left
+from compress.pacing import room_for, scaled, share_left
 from compress.pipeline import (
     ORDER,
     TEACHER,
@@ -83,10 +85,12 @@ def search(
         trials = Trials(settings, name=_study(state, root), directory=state.ledger.directory, seed=recipe.seed)
         clock = Clock(trials, began=began)
         state = replace(state, progress=clock.watched(state.progress))
-        share = trials.remembered(f"share-{_trained(state, root)}", lambda: share_for(state, root))
+        room, name = once(partial(room_for, state, root)), _trained(state, root)
+        share = trials.remembered(f"share-{name}", lambda: room().share)
+        levels = int(trials.remembered(f"levels-{name}", lambda: room().levels))
 
         def grown_from(trial: Trial) -> Growth:
-            return grow(_of(state, trial, share), root, teacher, settings, trial=trial, clock=clock)
+            return grow(_of(state, trial, share), root, teacher, settings, trial=trial, clock=clock, room=levels)
 
         grown = [grown_from(trial) for trial in trials.finished()]
         while not any(growth.late for growth in grown) and (trial := trials.next()) is not None:
@@ -112,9 +116,11 @@ def goals(settings: SearchSettings, agreement: AgreementGate) -> GateSettings:
 
 
 def grow(
-    state: Run, root: Made, teacher: StageResult, settings: SearchSettings, *, trial: Trial, clock: Clock
+    state: Run, root: Made, teacher: StageResult, settings: SearchSettings, *, trial: Trial, clock: Clock, room: int
 ) -> Growth:
-    """Return the levels of one family, each pruned from the one before and finished into a bundle."""
+    """Return the levels of one family, each pruned from the one before and finished into a bundle; the first is cut as
+    far as suits that there is time for `room` of them.
+    """
     points: list[StageResult] = []
     computed: list[str] = []
 
@@ -124,7 +130,7 @@ def grow(
     prefix = f"trial-{trial.number}-" if settings.trials > 1 else ""
     folder = state.ledger.directory / trial.folder
     levels, ahead, shortened = 0, 1.0, ""
-    for result, anew, following in _points(state, root, teacher, folder, prefix, clock):
+    for result, anew, following in _points(state, root, teacher, folder, prefix, clock, room):
         clock.keep()
         points.append(result)
         computed += [result.stage] * anew
@@ -157,7 +163,7 @@ def choose(points: Sequence[StageResult], settings: SearchSettings) -> StageResu
 
 
 def _points(
-    state: Run, root: Made, teacher: StageResult, folder: Path, prefix: str, clock: Clock
+    state: Run, root: Made, teacher: StageResult, folder: Path, prefix: str, clock: Clock, room: int
 ) -> Iterator[tuple[StageResult, bool, float]]:
     """Yield what was measured of the trimmed model, where there are texts from elsewhere to judge it on, and of every
     level until nothing is left to remove; whether anything was computed for it; and the share of the recipe's trainings
@@ -177,7 +183,7 @@ def _points(
             anew = False
     assert recipe.prune is not None
     cuts = _trains(recipe)  # else what is not cut at all is the mildest level
-    step, share = first_step(recipe) if cuts else recipe.prune, 1.0
+    step, share = first_step(recipe, room) if cuts else recipe.prune, 1.0
     while True:
         began, took = time.monotonic(), 0.0
         if cuts:
@@ -206,16 +212,17 @@ def _points(
         step, share, anew = _next_step(recipe, ahead), ahead, False
 
 
-def first_step(recipe: Recipe) -> PruneSettings:
-    """Return the settings of the first level that is cut: it has most to learn, and so goes as far as one may in one
-    training.
+def first_step(recipe: Recipe, room: int) -> PruneSettings:
+    """Return the settings of the first level that is cut. Where there is time for one it has everything to learn, and
+    goes as far as one may in one training; where there is time for several, the middle one gets there.
     """
     assert recipe.prune is not None
     assert recipe.search is not None
     first = recipe.search.first_speedup
     if first == "goal":
         points = 1.0 if recipe.search.max_drop is None else recipe.search.max_drop
-        first = min(FARTHEST, AT_NONE + BY_POINT * points)
+        goal, step = min(FARTHEST, AT_NONE + BY_POINT * points), recipe.prune.speedup
+        first = goal if step is None else max(goal / step ** (room // 2), min(goal, step))
     return recipe.prune if first is None else recipe.prune.model_copy(update={"speedup": first})
 
 

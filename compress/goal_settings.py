@@ -124,7 +124,7 @@ class SearchSettings(Settings):
     first_speedup: Annotated[float, Field(gt=1.0)] | Literal["goal"] | None = Field(
         None,
         description="How many times as fast the first level that is cut is as the model before: a number, `goal` for "
-        "one that grows with max_drop, or as later levels if left out.",
+        "one that grows with max_drop, milder where there is time for several levels, or as later levels if left out.",
     )
     trials: Count = Field(1, description="Families that are grown: the recipe's own, then others drawn from the space.")
     space: dict[str, tuple[Any, ...]] = Field(

@@ -8,7 +8,7 @@ import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar, final
+from typing import NamedTuple, TypeVar, final
 
 from compress.pipeline import Made, Run, context_of
 from compress.recipe import Recipe
@@ -22,9 +22,8 @@ from teacher_student.teacher_cache import teacher_outputs
 L = TypeVar("L", bound=LessonSettings)
 
 STEPS = 20  # of training that are timed
-LEVELS = 1  # that there is to be time for: two short trainings make up for less than a long one
 LIGHTER = 1.2  # times as fast a level is trained as the one before
-LEVEL_SECONDS = 60.0  # of a level besides training and evaluation: scores, latency tables, rounds of timing
+LEVEL_SECONDS = 120.0  # of a level besides training and evaluation: scores, latency tables, rounds of timing
 RESERVE = 0.1  # of the time, for what is not foreseen
 SHORTEST = 0.2  # of the trainings of a level, in what is left of the time
 ENOUGH = 240_000  # texts of one training, repeated or changed ones counted anew: what few texts are lengthened to
@@ -39,8 +38,17 @@ class Pace:
     student: float
 
 
-def share_for(state: Run, root: Made) -> float:
-    """Return how many times as long as the recipe says its trainings should be, to fit into the search's time here.
+class Room(NamedTuple):
+    """What there is time for: trainings so many times as long as the recipe says, in so many levels."""
+
+    share: float
+    levels: int
+
+
+def room_for(state: Run, root: Made) -> Room:
+    """Return what the search's time allows here. One level is trained for as long as there is time, since two short
+    trainings make up for less than a long one; more come where there is time behind the longest that its texts are
+    worth.
 
     Raises:
         Unsupported: a model that writes, which is judged at the pace of its writing.
@@ -49,7 +57,7 @@ def share_for(state: Run, root: Made) -> float:
     assert recipe.search is not None
     texts, validation = (len(state.inputs.tables.get(role, ())) for role in ("train", "validation"))
     if not recipe.search.fit or not _passes(recipe) or not texts:
-        return 1.0
+        return Room(1.0, 1)
     if state.inputs.task.writes is not Writes.NOTHING:
         raise Unsupported(
             "trainings of a model that writes, as long as the time of a search allows",
@@ -57,11 +65,13 @@ def share_for(state: Run, root: Made) -> float:
             fix="Set it to false: trainings are then as long as the recipe says.",
         )
     seconds = 60 * recipe.search.minutes / recipe.search.trials * (1 - RESERVE)
-    return affordable_share(recipe, _pace(state, root), texts=texts, validation=validation, seconds=seconds)
+    pace = _pace(state, root)
+    share = affordable_share(recipe, pace, texts=texts, validation=validation, seconds=seconds)
+    return Room(share, affordable_levels(recipe, share, pace, texts=texts, validation=validation, seconds=seconds))
 
 
 def affordable_share(recipe: Recipe, pace: Pace, *, texts: int, validation: int, seconds: float) -> float:
-    """Return the largest share of the trainings, in hundredths, with which a search takes no longer than `seconds`.
+    """Return the largest share of the trainings, in hundredths, with which one level takes no longer than `seconds`.
 
     It is above 1 only as far as no training sees more than ENOUGH texts. `texts` are learned from, copies not counted,
     and every level is evaluated on `validation` of them.
@@ -69,9 +79,16 @@ def affordable_share(recipe: Recipe, pace: Pace, *, texts: int, validation: int,
     most = max(1.0, ENOUGH / (texts * max(_passes(recipe))))
     hundredths = range(1, int(100 * most) + 1)
     fitting = bisect.bisect_right(
-        hundredths, seconds, key=lambda one: _seconds(scaled(recipe, one / 100), pace, texts, validation)
+        hundredths, seconds, key=lambda one: _seconds(scaled(recipe, one / 100), 1, pace, texts, validation)
     )
     return max(1, fitting) / 100
+
+
+def affordable_levels(recipe: Recipe, share: float, pace: Pace, *, texts: int, validation: int, seconds: float) -> int:
+    """Return how many levels, at least one, with trainings of this share take no longer than `seconds`."""
+    assert recipe.search is not None
+    levels, paced = range(1, 1 + recipe.search.levels), scaled(recipe, share)
+    return max(1, bisect.bisect_right(levels, seconds, key=lambda one: _seconds(paced, one, pace, texts, validation)))
 
 
 def share_left(seconds: float, *, took: float, trained: float, share: float) -> float:
@@ -117,21 +134,19 @@ def _passes(recipe: Recipe) -> list[float]:
     return [one.epochs * (1 + one.copies) for one in settings if one.epochs]
 
 
-def _seconds(recipe: Recipe, pace: Pace, texts: int, validation: int) -> float:
-    """Return how long a search for LEVELS levels takes."""
-    assert recipe.search is not None
+def _seconds(recipe: Recipe, levels: int, pace: Pace, texts: int, validation: int) -> float:
+    """Return how long a search for so many levels takes."""
     assert recipe.prune is not None
-    levels = range(1, 1 + min(LEVELS, recipe.search.levels))
     recovery = recipe.prune.recovery
     epochs = recovery.epochs + recipe.prune.round_epochs * (recipe.prune.rounds - 1)
     lessons = texts * (1 + recovery.copies)
-    answered = lessons if epochs else 0
-    trained = sum(epochs * lessons / LIGHTER**level for level in levels)
+    answered = levels * lessons if epochs else 0
+    trained = sum(epochs * lessons / LIGHTER**level for level in range(1, 1 + levels))
     if recipe.distill is not None:
         answered += texts * (1 + recipe.distill.copies)
         trained += recipe.distill.epochs * texts * (1 + recipe.distill.copies)
-    evaluated = 2 * validation * len(levels)
-    return (answered + evaluated) / pace.teacher + trained / pace.student + LEVEL_SECONDS * len(levels)
+    evaluated = 2 * validation * levels
+    return (answered + evaluated) / pace.teacher + trained / pace.student + LEVEL_SECONDS * levels
 
 
 def _pace(state: Run, root: Made) -> Pace:

@@ -20,6 +20,7 @@ from compress import frontier
 from compress.cli import main
 from compress.frontier import choose, first_step, search
 from compress.goal_settings import SearchSettings
+from compress.pacing import Room
 from compress.pipeline import require_passed
 from compress.recipe import make_recipe
 from compress.record import RunResult
@@ -77,7 +78,7 @@ def prune_by(run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def fitting(plain: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Return the recipe of a search that fits its trainings into its time, in which its first level's are whole."""
-    monkeypatch.setattr(frontier, "share_for", lambda state, root: 1.0)
+    monkeypatch.setattr(frontier, "room_for", lambda state, root: Room(1.0, 1))
     plain["prune"] |= {"recovery": {"epochs": 1.0}}
     plain["search"] |= {"fit": True}
     return plain
@@ -122,10 +123,10 @@ def test_levels_shrink_and_the_fastest_is_handed_over(finished: Finished) -> Non
 
 def test_the_first_level_may_be_cut_further_than_later_ones() -> None:
     recipe = make_recipe({"prune": {"speedup": 1.25, "sparsity": None}, "search": {"first_speedup": 2.6}}, where="test")
-    assert first_step(recipe).speedup == 2.6
-    assert first_step(recipe).recovery == recipe.prune.recovery
+    assert first_step(recipe, 5).speedup == 2.6
+    assert first_step(recipe, 1).recovery == recipe.prune.recovery
     plain = make_recipe({"prune": {"speedup": 1.25, "sparsity": None}, "search": {}}, where="test")
-    assert first_step(plain) == plain.prune
+    assert first_step(plain, 1) == plain.prune
 
 
 @pytest.mark.parametrize(
@@ -134,13 +135,24 @@ def test_the_first_level_may_be_cut_further_than_later_ones() -> None:
 )
 def test_the_more_may_be_lost_the_further_the_first_level_is_cut(goal: dict[str, float], speedup: float) -> None:
     wanted = {"prune": {"speedup": 1.25, "sparsity": None}, "search": {**goal, "first_speedup": "goal"}}
-    assert first_step(make_recipe(wanted, where="test")).speedup == pytest.approx(speedup)
+    assert first_step(make_recipe(wanted, where="test"), 1).speedup == pytest.approx(speedup)
+
+
+@pytest.mark.parametrize(("room", "speedup"), [(1, 2.6), (2, 2.08), (3, 2.08), (4, 1.664), (9, 1.25), (12, 1.25)])
+def test_where_there_is_time_for_several_levels_the_first_is_milder(room: int, speedup: float) -> None:
+    wanted = {"prune": {"speedup": 1.25, "sparsity": None}, "search": {"first_speedup": "goal"}}
+    assert first_step(make_recipe(wanted, where="test"), room).speedup == pytest.approx(speedup)
+
+
+def test_a_goal_below_the_usual_step_is_not_overshot() -> None:
+    wanted = {"prune": {"speedup": 1.3, "sparsity": None}, "search": {"max_drop": 0.05, "first_speedup": "goal"}}
+    assert first_step(make_recipe(wanted, where="test"), 6).speedup == pytest.approx(1.27)
 
 
 def test_where_no_loss_is_named_the_first_level_is_cut_as_for_a_point() -> None:
     wanted = {"max_drop": None, "max_latency": 1.0, "first_speedup": "goal"}
     recipe = make_recipe({"prune": {"speedup": 1.25, "sparsity": None}, "search": wanted}, where="test")
-    assert first_step(recipe).speedup == pytest.approx(2.6)
+    assert first_step(recipe, 1).speedup == pytest.approx(2.6)
 
 
 def test_a_first_speedup_is_none_of_weights(plain: dict[str, Any], tmp_path: Path) -> None:
@@ -372,7 +384,7 @@ def test_another_goal_judges_the_same_models(
     plain: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[float] = []
-    monkeypatch.setattr("compress.frontier.share_for", lambda state, root: asked.append(1.0) or 0.5)
+    monkeypatch.setattr(frontier, "room_for", lambda state, root: asked.append(1.0) or Room(0.5, 1))
     plain["search"] |= {"levels": 1}
     carry_out(plain, tmp_path)
     plain["search"] |= {"max_drop": 98.0}

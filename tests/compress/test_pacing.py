@@ -13,7 +13,7 @@ from support.examples import TINY_PRUNING, tiny_recipe
 
 from compress import pacing
 from compress.frontier import search
-from compress.pacing import Pace, affordable_share, scaled, share_left
+from compress.pacing import Pace, affordable_levels, affordable_share, scaled, share_left
 from compress.recipe import Recipe, make_recipe
 
 
@@ -76,7 +76,7 @@ def test_the_share_is_the_largest_that_fits(teacher: float, student: float, text
     recipe, pace = recipe_of(), Pace(teacher, student)
     share = affordable_share(recipe, pace, texts=texts, validation=100, seconds=seconds)
     most = max(1.0, pacing.ENOUGH / (4 * texts))
-    taken = [pacing._seconds(scaled(recipe, one), pace, texts, 100) for one in (share, share + 0.01)]
+    taken = [pacing._seconds(scaled(recipe, one), 1, pace, texts, 100) for one in (share, share + 0.01)]
     assert taken[0] <= seconds or share == 0.01
     assert share >= most - 0.01 or taken[1] > seconds
 
@@ -85,8 +85,22 @@ def test_the_time_is_that_of_the_texts_and_the_levels() -> None:
     recipe = recipe_of(epochs=1.0, copies=1, distilling=2.0, levels=1)
     # 100 texts are answered for the distillation, 200 for the level, 2 x 50 evaluated, at 10 a second; 2 x 100 and
     # 1.1 x 200 / 1.2 texts are learned from at 5 a second.
-    wanted = (100 + 200 + 100) / 10 + (200 + 220 / 1.2) / 5 + 60
-    assert pacing._seconds(recipe, Pace(10.0, 5.0), 100, 50) == pytest.approx(wanted)
+    wanted = (100 + 200 + 100) / 10 + (200 + 220 / 1.2) / 5 + 120
+    assert pacing._seconds(recipe, 1, Pace(10.0, 5.0), 100, 50) == pytest.approx(wanted)
+    # A second level reads and answers as much again, and is trained quicker.
+    wanted += (200 + 100) / 10 + 220 / 1.44 / 5 + 120
+    assert pacing._seconds(recipe, 2, Pace(10.0, 5.0), 100, 50) == pytest.approx(wanted)
+
+
+@given(st.floats(1.0, 1e4), st.floats(1.0, 1e4), st.integers(500, 10**6), st.floats(300, 1e5))
+def test_the_levels_are_as_many_as_fit(teacher: float, student: float, texts: int, seconds: float) -> None:
+    recipe, pace = recipe_of(), Pace(teacher, student)
+    levels = affordable_levels(recipe, 1.0, pace, texts=texts, validation=100, seconds=seconds)
+    assert recipe.search is not None
+    assert 1 <= levels <= recipe.search.levels
+    taken = [pacing._seconds(recipe, one, pace, texts, 100) for one in (levels, levels + 1)]
+    assert taken[0] <= seconds or levels == 1
+    assert taken[1] > seconds or levels == recipe.search.levels
 
 
 @pytest.mark.usefixtures("timed_by_size")
