@@ -223,7 +223,7 @@ def first_step(recipe: Recipe, room: int) -> PruneSettings:
         points = 1.0 if recipe.search.max_drop is None else recipe.search.max_drop
         goal, step = min(FARTHEST, AT_NONE + BY_POINT * points), recipe.prune.speedup
         # Of two digits, so that a search which goes on with another goal can name it.
-        first = round(goal if step is None else max(goal / step ** (room // 2), min(goal, step)), 2)
+        first = round(goal if step is None else max(goal / step ** ((room - 1) // 2), min(goal, step)), 2)
     return recipe.prune if first is None else recipe.prune.model_copy(update={"speedup": first})
 
 
