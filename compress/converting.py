@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from compress.artifact import RECORD_FILE, open_artifact
 from compress.model_card import licence_told
 from export.manifest import MANIFEST_FILE
@@ -14,7 +12,7 @@ from models.checkpoint import Checkpoint
 from models.errors import BadInput, Unsupported
 from models.files import bytes_below, new_directory, read_object, write_text
 from models.hub import local_directory
-from models.provenance import PAGE, Provenance
+from models.provenance import PAGE, Provenance, page_of
 from models.sentence_transformers import MODULES_FILE
 
 
@@ -58,6 +56,5 @@ def convert_model(source: str, out: Path) -> dict[str, Any]:
 def _page(architecture: str, source: Provenance, library: str) -> str:
     """Return the page of a converted checkpoint, which `library` loads: it keeps the licence of its `source`."""
     told = source.metadata | {"library_name": library, "tags": ["compress-transformers"]}
-    head = yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=1000)
     origin = f"Made from `{source.name}` of the Hugging Face hub. " if source.name else ""
-    return f"---\n{head}---\n\n# {architecture}\n\n{origin}{licence_told(source)}\n"
+    return page_of(told, f"# {architecture}\n\n{origin}{licence_told(source)}\n")

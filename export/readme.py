@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-import yaml
-
 from export.caches import SEQUENCES
 from export.card import Card
 from export.loader_code import in_other_libraries
@@ -14,6 +12,7 @@ from export.manifest import Manifest
 from export.phone_code import on_a_phone
 from export.text.ports import LABEL
 from models.imaging import MODES
+from models.provenance import page_of
 from models.shape import ImageShape, ModelShape
 from models.task import Task
 
@@ -132,10 +131,10 @@ def readme(card: Card, *, metadata: Mapping[str, Any] | None = None, told: Seque
     """Return the Markdown page of a bundle: a head of metadata, with more of it where there is `metadata`, and what is
     `told` of how it was made, section by section, before how to use it.
     """
-    head = yaml.safe_dump({**(metadata or {}), **card.metadata}, sort_keys=False, allow_unicode=True, width=1000)
     title = f"# {card.shape.family} for {card.task_name}, for ONNX Runtime\n"
     own = [section(card) for section in SECTIONS]
-    return f"---\n{head}---\n\n" + "\n".join(part for part in (title, _made_of(card), *told, *own) if part)
+    text = "\n".join(part for part in (title, _made_of(card), *told, *own) if part)
+    return page_of({**(metadata or {}), **card.metadata}, text)
 
 
 def _made_of(card: Card) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from models.errors import BadInput
@@ -28,17 +29,15 @@ def local_directory(source: str | Path) -> Path:
     return _fetch(name)
 
 
+@cache
 def _fetch(name: str) -> Path:
+    """Return the snapshot of a hub model: the same for all of a process, so that what is digested is what is loaded."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = ["config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "tokenizer_config.json"]
-    patterns += [GENERATION_CONFIG, PAGE]
-    patterns += [
-        PROCESSOR_FILE,
-        MODULES_FILE,
-        *(f"*/{name}" for name in ("config.json", "tokenizer.json", "tokenizer_config.json")),
-    ]
+    described = ["config.json", "tokenizer.json", "tokenizer_config.json"]
+    patterns = [*described, "*.safetensors", "*.safetensors.index.json", GENERATION_CONFIG, PAGE, PROCESSOR_FILE]
+    patterns += [MODULES_FILE, *(f"*/{file}" for file in described)]
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:

@@ -71,6 +71,12 @@ def hub_name(source: str) -> str | None:
     return source if not here and _HUB_NAME.fullmatch(source) and ".." not in source else None
 
 
+def page_of(metadata: Mapping[str, Any], text: str) -> str:
+    """Return a page of Markdown with the metadata at its head, as the hub reads it."""
+    head = yaml.safe_dump(dict(metadata), sort_keys=False, allow_unicode=True, width=1000)
+    return f"---\n{head}---\n\n{text}"
+
+
 def _front_matter(page: Path) -> Mapping[str, Any]:
     """Return the metadata at the head of a page."""
     try:

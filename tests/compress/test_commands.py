@@ -145,9 +145,7 @@ def test_convert_writes_what_transformers_reads(
     assert "parameters" in capsys.readouterr().out
 
 
-def test_the_licence_goes_along_from_command_to_command(
-    teacher: Path, data: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_licence_goes_along_from_command_to_command(teacher: Path, data: dict[str, str], tmp_path: Path) -> None:
     (teacher / "README.md").write_text("---\nlicense: mit\nlanguage: en\nbase_model: org/first\n---\n")
     stated = {"license": "mit", "language": ["en"], "base_model": "org/first"}
     converted, student, small, bundle = (tmp_path / name for name in ("converted", "student", "small", "bundle"))
@@ -163,7 +161,6 @@ def test_the_licence_goes_along_from_command_to_command(
     made = ModelCard.load(bundle / "README.md", ignore_metadata_errors=False).data.to_dict()
     assert {name: made[name] for name in stated} == stated
     assert Checkpoint.load(small).source == Provenance("org/first", "mit", languages=("en",))
-    capsys.readouterr()
 
 
 def test_convert_refuses_what_it_cannot_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from support.examples import WORDS, tiny_checkpoint, tiny_tokenizing
 from support.hugging_face import oracle, saved, tokens
 from support.networks import EVEN, PRUNED, quantized_network, random_network, tiny_shape
 
+from models import hub
 from models.checkpoint import Checkpoint
 from models.errors import BadFile, BadInput, CompressError, Unsupported
 from models.hub import local_directory
@@ -321,6 +323,14 @@ def test_a_shard_that_is_missing(shards: Path) -> None:
 # Hub names.
 
 
+@pytest.fixture(autouse=True)
+def another_process() -> Iterator[None]:
+    """Forget what was fetched: a process asks the hub once for a model."""
+    hub._fetch.cache_clear()
+    yield
+    hub._fetch.cache_clear()
+
+
 def test_a_hub_name_fetches_config_tokenizer_and_safetensors_only(
     theirs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -349,6 +359,19 @@ def test_a_hub_name_fetches_config_tokenizer_and_safetensors_only(
         "*/tokenizer.json",
         "*/tokenizer_config.json",
     }
+
+
+def test_the_hub_is_asked_once_and_the_checkpoint_keeps_its_name(
+    theirs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: asked.append(name) or str(theirs))
+    assert local_directory("some-org/some-model") == theirs
+    checkpoint = Checkpoint.load("some-org/some-model")
+    assert asked == ["some-org/some-model"]
+    (tmp_path / "ours").mkdir()
+    checkpoint.save(tmp_path / "ours")
+    assert Checkpoint.load(tmp_path / "ours").source.name == "some-org/some-model"
 
 
 @pytest.mark.parametrize("error", [OSError("no network\nat all"), LocalEntryNotFoundError("not in the cache")])
