@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import final
 
+from compress.choosing import changed, choose, is_modest, lost, passed, score
 from compress.goal_settings import AccuracyGate, AgreementGate, Gates, GateSettings, SearchSettings, SizeGate, SpeedGate
 from compress.pacing import room_for, scaled, share_left
 from compress.pipeline import (
@@ -42,6 +43,7 @@ SHORTENED = " (trainings of {} {:.2g} times as long as those of the first level:
 # point, no further than what one training was ever seen to make up for.
 AT_NONE, BY_POINT, FARTHEST = 1.2, 1.4, 5.0
 FALSE_PASS = 0.05  # chance that a search hands over a model that loses more than allowed
+KEPT_BACK = 0.01  # of that, for a family that begins milder where the first level of the recipe's own lost too much
 
 
 @final
@@ -49,13 +51,38 @@ FALSE_PASS = 0.05  # chance that a search hands over a model that loses more tha
 class Growth:
     """One family: what was measured of every level, mildest first, why it ended, and whether only time was short.
 
-    `computed` names the levels of which something was not there yet.
+    `computed` names the levels of which something was not there yet. `ahead` is the share of the recipe's trainings
+    that there is time for where the first level lost too much, else 0.
     """
 
-    points: tuple[StageResult, ...]
-    computed: tuple[str, ...]
-    ended: str
+    points: tuple[StageResult, ...] = ()
+    computed: tuple[str, ...] = ()
+    ended: tuple[str, ...] = ()
     late: bool = False
+    ahead: float = 0.0
+
+    def then(self, other: Growth) -> Growth:
+        """Return both, one behind the other."""
+        both = (self.points + other.points, self.computed + other.computed, self.ended + other.ended)
+        return Growth(*both, other.late, other.ahead)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Where levels lie and what they are called; how the first is cut, and the share of the recipe's trainings that it
+    gets. `mark` stands before their names and places, `prefix` before their names.
+    """
+
+    folder: Path
+    mark: str
+    prefix: str
+    first: PruneSettings
+    share: float = 1.0
+
+    def place(self, level: int, stage: str) -> Path:
+        """Return the directory of what a stage makes of a level."""
+        return self.folder / f"{self.mark}{level}-{stage}"
 
 
 def search(
@@ -70,7 +97,8 @@ def search(
 
     Levels of one family are judged mildest first and the first that loses too much ends it: a fixed sequence, in which
     each may be judged with the full error (Maurer, Hothorn and Lehmacher 1995). Of several families each gets its
-    share of the error (Bonferroni). A search that was stopped goes on where it was.
+    share of the error (Bonferroni); a search of one keeps a little of it for a family that begins milder, should the
+    first level lose too much. A search that was stopped goes on where it was.
 
     Raises:
         BadInput: the recipe has no search, no prune stage or no export stage.
@@ -78,8 +106,15 @@ def search(
     """
     settings = _settings(recipe)
     began = time.monotonic()
-    judging = recipe.model_copy(update={"gates": goals(settings, recipe.gates.of(TRIM.name).agreement)})
-    with opened(judging, out=out, cache=cache, progress=progress, on_stage=on_stage, wanted_by="a search") as state:
+    error = FALSE_PASS / settings.trials - (KEPT_BACK if _may_begin_anew(recipe) else 0.0)
+    with opened(
+        _judging(recipe, error),
+        out=out,
+        cache=cache,
+        progress=progress,
+        on_stage=on_stage,
+        wanted_by="a search",
+    ) as state:
         root = make_root(state)
         teacher = judged(state, root, TEACHER, None)
         trials = Trials(settings, name=_study(state, root), directory=state.ledger.directory, seed=recipe.seed)
@@ -95,20 +130,21 @@ def search(
         grown = [grown_from(trial) for trial in trials.finished()]
         while not any(growth.late for growth in grown) and (trial := trials.next()) is not None:
             grown.append(grown_from(trial))
-            trials.tell(trial, _score(grown[-1].points))
+            trials.tell(trial, score(grown[-1].points))
         return concluded(state, _told(state, root, teacher, grown, share))
 
 
-def goals(settings: SearchSettings, agreement: AgreementGate) -> GateSettings:
-    """Return the gates that every level is judged by, and `agreement` for the trimmed model."""
-    confidence = 1 - FALSE_PASS / settings.trials
+def goals(settings: SearchSettings, agreement: AgreementGate, *, error: float) -> GateSettings:
+    """Return the gates that every level is judged by, with this chance of an `error`, and `agreement` for the trimmed
+    model.
+    """
     return GateSettings(
         default=Gates(),
         trim=Gates(agreement=agreement),
         export=Gates(
             accuracy=None
             if settings.max_drop is None
-            else AccuracyGate(max_loss=settings.max_drop, confidence=confidence),
+            else AccuracyGate(max_loss=settings.max_drop, confidence=1 - error),
             speed=SpeedGate(max_ms=settings.max_latency),
             size=None if settings.max_size is None else SizeGate(max_mb=settings.max_size),
         ),
@@ -119,77 +155,101 @@ def grow(
     state: Run, root: Made, teacher: StageResult, settings: SearchSettings, *, trial: Trial, clock: Clock, room: int
 ) -> Growth:
     """Return the levels of one family, each pruned from the one before and finished into a bundle; the first is cut as
-    far as suits that there is time for `room` of them.
+    far as suits that there is time for `room` of them. Where it loses too much and time is left, the levels of another
+    family follow that is cut less far, judged with the error that was kept for it.
     """
+    folder, prefix = state.ledger.directory / trial.folder, f"trial-{trial.number}-" if settings.trials > 1 else ""
+    folder.mkdir(parents=True, exist_ok=True)
+    parent, begun = _beginning(state, root, teacher, folder, prefix)
+    if any(map(changed, begun.points)):
+        return begun
+    family = Family(folder, "", prefix, first_step(state.recipe, room))
+    growth = begun.then(_grown(state, parent, teacher, settings, family=family, clock=clock))
+    if not _may_begin_anew(state.recipe) or any(map(passed, growth.points)):
+        return growth
+    first = PRUNE.milder(family.first, {})
+    if first is None:
+        return growth
+    name = f"share-{digest_of([parent.record.digest, first.model_dump(mode='json')])[:12]}"
+    share = clock.trials.known(name) or growth.ahead  # of one that was begun, as it was begun
+    if not share:
+        return growth
+    clock.trials.remember(name, share)
+    recovery = _next_step(state.recipe, share)
+    first = recovery.model_copy(update={"speedup": first.speedup, "sparsity": first.sparsity})
+    milder = replace(family, mark="milder-", first=first, share=share)
+    again = replace(state, recipe=_judging(state.recipe, KEPT_BACK))
+    return growth.then(_grown(again, parent, teacher, settings, family=milder, clock=clock))
+
+
+def _grown(
+    state: Run, parent: Made, teacher: StageResult, settings: SearchSettings, *, family: Family, clock: Clock
+) -> Growth:
+    """Return the levels of one sequence, up to the first that ends it."""
     points: list[StageResult] = []
     computed: list[str] = []
-
-    def ended(why: str, *, late: bool = False) -> Growth:
-        return Growth(tuple(points), tuple(computed), why + shortened, late)
-
-    prefix = f"trial-{trial.number}-" if settings.trials > 1 else ""
-    folder = state.ledger.directory / trial.folder
-    levels, ahead, shortened = 0, 1.0, ""
-    for result, anew, following in _points(state, root, teacher, folder, prefix, clock, room):
+    ahead, shortened = family.share, ""
+    for result, anew, following in _levels(state, parent, teacher, family, clock):
         clock.keep()
         points.append(result)
         computed += [result.stage] * anew
         if ahead < 1:
             shortened += SHORTENED.format(result.stage, ahead, settings.minutes)
         ahead = following
-        if _changed(result):
-            return ended("trimming changes too many answers on texts from elsewhere")
-        levels += _is_bundle(result)
-        if _lost(result):
-            return ended(f"{result.stage} loses more than {settings.max_drop:g} points")
-        if _modest(settings) and _passed(result):
-            return ended(f"{result.stage} is as fast and as small as asked")
-        if levels >= settings.levels:
-            return ended(f"{levels} levels were asked for")
-        if not ahead:
-            return ended(f"the next level would not end within {settings.minutes:g} minutes", late=True)
-    return ended("nothing more can be removed")
+        ended, late = _end(result, len(points), ahead, settings)
+        if ended:
+            first_lost = len(points) == 1 and lost(result)
+            return Growth(tuple(points), tuple(computed), (ended + shortened,), late, ahead if first_lost else 0.0)
+    return Growth(tuple(points), tuple(computed), ("nothing more can be removed" + shortened,))
 
 
-def choose(points: Sequence[StageResult], settings: SearchSettings) -> StageResult | None:
-    """Return the point to hand over: the fastest that passed or, with a bound on latency or size, the most accurate."""
-    passed = [point for point in points if _passed(point)]
-    if not passed:
-        return None
-    if _modest(settings):
-        better = 1 if passed[0].validation.higher_is_better else -1
-        return max(passed, key=lambda point: better * point.validation.estimate)
-    return max(passed, key=_speedup)
+def _end(result: StageResult, levels: int, ahead: float, settings: SearchSettings) -> tuple[str, bool]:
+    """Return why the last of so many levels is the end, nothing where it is not; and whether only time is short."""
+    if lost(result):
+        return f"{result.stage} loses more than {settings.max_drop:g} points", False
+    if is_modest(settings) and passed(result):
+        return f"{result.stage} is as fast and as small as asked", False
+    if levels >= settings.levels:
+        return f"{levels} levels were asked for", False
+    if not ahead:
+        return f"the next level would not end within {settings.minutes:g} minutes", True
+    return "", False
 
 
-def _points(
-    state: Run, root: Made, teacher: StageResult, folder: Path, prefix: str, clock: Clock, room: int
-) -> Iterator[tuple[StageResult, bool, float]]:
-    """Yield what was measured of the trimmed model, where there are texts from elsewhere to judge it on, and of every
-    level until nothing is left to remove; whether anything was computed for it; and the share of the recipe's trainings
-    that there is time for in the next level, 0 where there is too little.
+def _beginning(state: Run, root: Made, teacher: StageResult, folder: Path, prefix: str) -> tuple[Made, Growth]:
+    """Return the model that the first level is cut from, and what was measured of it: something only where it is
+    trimmed and there are texts from elsewhere to judge that on.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    parent, recipe, anew, level = root, state.recipe, False, 0
+    parent, recipe = root, state.recipe
     if recipe.distill is not None:
         parent = make_stage(state, folder / "0-distill", DISTILL, recipe.distill, parent)
-        anew = parent.computed
-    if recipe.trim is not None:
-        # First, so that every level learns the new cuts of rare words.
-        whole, parent = parent, make_stage(state, folder / "0-trim", TRIM, recipe.trim, parent)
-        anew |= parent.computed
-        if FOREIGN in state.inputs.tables:
-            yield judged(state, parent, TRIM.name, teacher, parent=whole, name=f"{prefix}trimmed"), anew, 1.0
-            anew = False
+    if recipe.trim is None:
+        return parent, Growth()
+    # First, so that every level learns the new cuts of rare words.
+    whole, parent = parent, make_stage(state, folder / "0-trim", TRIM, recipe.trim, parent)
+    if FOREIGN not in state.inputs.tables:
+        return parent, Growth()
+    result = judged(state, parent, TRIM.name, teacher, parent=whole, name=f"{prefix}trimmed")
+    told = ("trimming changes too many answers on texts from elsewhere",) if changed(result) else ()
+    return parent, Growth((result,), (result.stage,) if whole.computed or parent.computed else (), told)
+
+
+def _levels(
+    state: Run, parent: Made, teacher: StageResult, family: Family, clock: Clock
+) -> Iterator[tuple[StageResult, bool, float]]:
+    """Yield what was measured of every level until nothing is left to remove; whether anything was computed for it; and
+    the share of the recipe's trainings that there is time for in the next level, 0 where there is too little.
+    """
+    recipe, level = state.recipe, 0
     assert recipe.prune is not None
     cuts = _trains(recipe)  # else what is not cut at all is the mildest level
-    step, share = first_step(recipe, room) if cuts else recipe.prune, 1.0
+    step, share = family.first, family.share
     while True:
-        began, took = time.monotonic(), 0.0
+        began, took, anew = time.monotonic(), 0.0, parent.computed and not level
         if cuts:
             level += 1
             try:
-                parent = make_stage(state, folder / f"{level}-prune", PRUNE, step, parent)
+                parent = make_stage(state, family.place(level, PRUNE.name), PRUNE, step, parent)
             except Unreachable:
                 return
             took = _told_seconds(parent)
@@ -197,27 +257,30 @@ def _points(
         for stage in FINISHING:
             settings = getattr(recipe, stage.name)
             if settings is not None:
-                made = make_stage(state, folder / f"{level}-{stage.name}", stage, settings, made)
+                made = make_stage(state, family.place(level, stage.name), stage, settings, made)
                 anew |= made.computed
                 took += _told_seconds(made)
-        result = judged(state, made, EXPORT.name, teacher, name=f"{prefix}level-{level}")
+        result = judged(state, made, EXPORT.name, teacher, name=f"{family.prefix}{family.mark}level-{level}")
         took += time.monotonic() - began
         name = f"share-{digest_of([parent.record.digest, recipe.prune.model_dump(mode='json')])[:12]}"
         ahead = clock.trials.known(name)  # of a level that was begun, which is finished however late it is
         if ahead is None:
-            there = is_made(state, folder / f"{level + 1}-{PRUNE.name}", PRUNE, recipe.prune, parent)
+            there = is_made(state, family.place(level + 1, PRUNE.name), PRUNE, recipe.prune, parent)
             ahead = 1.0 if there else _share_ahead(recipe, parent, clock, took=took, share=share)
         yield result, anew, ahead
         clock.trials.remember(name, ahead)
-        step, share, anew = _next_step(recipe, ahead), ahead, False
+        step, share = _next_step(recipe, ahead), ahead
 
 
 def first_step(recipe: Recipe, room: int) -> PruneSettings:
     """Return the settings of the first level that is cut. Where there is time for one it has everything to learn, and
-    goes as far as one may in one training; where there is time for several, the middle one gets there.
+    goes as far as one may in one training; where there is time for several, the middle one gets there. Where nothing is
+    trained it is as any other.
     """
     assert recipe.prune is not None
     assert recipe.search is not None
+    if not _trains(recipe):
+        return recipe.prune
     first = recipe.search.first_speedup
     if first == "goal":
         points = 1.0 if recipe.search.max_drop is None else recipe.search.max_drop
@@ -225,6 +288,19 @@ def first_step(recipe: Recipe, room: int) -> PruneSettings:
         # Of two digits, so that a search which goes on with another goal can name it.
         first = round(goal if step is None else max(goal / step ** ((room - 1) // 2), min(goal, step)), 2)
     return recipe.prune if first is None else recipe.prune.model_copy(update={"speedup": first})
+
+
+def _judging(recipe: Recipe, error: float) -> Recipe:
+    """Return the recipe with the gates of a search that may err so often."""
+    settings = _settings(recipe)
+    return recipe.model_copy(update={"gates": goals(settings, recipe.gates.of(TRIM.name).agreement, error=error)})
+
+
+def _may_begin_anew(recipe: Recipe) -> bool:
+    """Return whether a first level that loses too much may be followed by a milder one: if there are milder ones, and
+    no other families.
+    """
+    return _settings(recipe).trials == 1 and _trains(recipe)
 
 
 def _next_step(recipe: Recipe, share: float) -> PruneSettings:
@@ -304,37 +380,6 @@ def _told(state: Run, root: Made, teacher: StageResult, grown: Sequence[Growth],
     update = {
         "passed": chosen is not None,
         "chosen": None if chosen is None else chosen.stage,
-        "notes": [growth.ended + length for growth in grown],
+        "notes": ["; ".join(growth.ended) + length for growth in grown],
     }
     return told.model_copy(update=update)
-
-
-def _score(points: Sequence[StageResult]) -> float:
-    """Return how good a family is: the speed-up of its fastest point that passed, 0 where none did."""
-    return max((_speedup(point) for point in points if _passed(point)), default=0.0)
-
-
-def _modest(settings: SearchSettings) -> bool:
-    """Return whether a model need only be fast or small enough, not as fast as can be."""
-    return settings.max_latency is not None or settings.max_size is not None
-
-
-def _is_bundle(result: StageResult) -> bool:
-    """Return whether a point is a level, and not the trimmed model that it began with."""
-    return any(verdict.gate == "speed" for verdict in result.verdicts)
-
-
-def _passed(result: StageResult) -> bool:
-    return _is_bundle(result) and all(verdict.passed for verdict in result.verdicts)
-
-
-def _changed(result: StageResult) -> bool:
-    return any(verdict.gate == "agreement" and not verdict.passed for verdict in result.verdicts)
-
-
-def _lost(result: StageResult) -> bool:
-    return any(verdict.gate == "accuracy" and not verdict.passed for verdict in result.verdicts)
-
-
-def _speedup(result: StageResult) -> float:
-    return next(verdict.estimate for verdict in result.verdicts if verdict.gate == "speed")

@@ -17,13 +17,14 @@ from support.timing import time_by_size
 from support.vocabularies import word_piece_checkpoint
 
 from compress import frontier
+from compress.choosing import choose
 from compress.cli import main
-from compress.frontier import choose, first_step, search
+from compress.frontier import first_step, search
 from compress.goal_settings import SearchSettings
 from compress.pacing import Room
 from compress.pipeline import require_passed
 from compress.recipe import make_recipe
-from compress.record import RunResult
+from compress.record import RunResult, StageResult
 from compress.stages import PRUNE
 from compress.trials import Clock, Trials
 from export.verify import verify_bundle
@@ -230,12 +231,79 @@ def test_the_first_level_that_loses_too_much_ends_it(plain: dict[str, Any], tmp_
     label_as_the_teacher(plain)
     plain["search"] |= {"max_drop": 0.01, "levels": 5}
     result = carry_out(plain, tmp_path)
-    assert [stage.stage for stage in result.stages] == ["teacher", "level-1"]
+    assert [stage.stage for stage in result.stages] == ["teacher", "level-1", "milder-level-1"]
     assert result.chosen is None
-    assert "loses more than 0.01 points" in result.notes[0]
+    said = "level-1 loses more than 0.01 points"
+    assert result.notes == [f"{said}; milder-{said}"]
     assert not (tmp_path / "runs" / "tiny" / "bundle").exists()
     with pytest.raises(GateFailed, match="accuracy gate"):
         require_passed(result)
+
+
+@pytest.fixture
+def level_1_loses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the gate find that the first level loses too much."""
+    real = frontier.judged
+
+    def judged(*arguments: Any, **options: Any) -> StageResult:
+        found = real(*arguments, **options)
+        if found.stage != "level-1":
+            return found
+        lost = [one.model_copy(update={"passed": one.gate != "accuracy"}) for one in found.verdicts]
+        return found.model_copy(update={"verdicts": lost})
+
+    monkeypatch.setattr(frontier, "judged", judged)
+
+
+@pytest.mark.usefixtures("level_1_loses")
+def test_after_a_first_level_that_loses_too_much_a_milder_one_is_tried(
+    fitting: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frontier, "share_left", lambda seconds, **took: 0.5)
+    result = carry_out(fitting, tmp_path)
+    teacher, first, milder, last = result.stages
+    assert [stage.stage for stage in (first, milder, last)] == ["level-1", "milder-level-1", "milder-level-2"]
+    assert teacher.validation.parameters > milder.validation.parameters > first.validation.parameters
+    assert result.chosen in ("milder-level-1", "milder-level-2")
+    # Both together err as often as one would have: 4 % and 1 %.
+    assert [f" {share} % confidence" in one.verdicts[0].message for one, share in ((first, 96), (milder, 99))] == [
+        True,
+        True,
+    ]
+    settings = json.loads(
+        (tmp_path / "runs" / "tiny" / milder.directory)
+        .with_name("milder-1-prune")
+        .joinpath("artifact.json")
+        .read_text()
+    )["settings"]
+    assert settings["sparsity"] == pytest.approx(0.7 * fitting["prune"]["sparsity"])
+    assert settings["recovery"]["epochs"] == 0.5
+    assert "level-1 loses more than 99 points; 2 levels were asked for" in result.notes[0]
+    assert "of milder-level-1 0.5 times as long" in result.notes[0]
+    assert verify_bundle(tmp_path / "runs" / "tiny" / "bundle").examples == 2
+    monkeypatch.setattr(frontier, "share_left", lambda seconds, **took: 0.0)  # what was begun is there
+    again = carry_out(fitting, tmp_path)
+    assert again.computed == []
+    assert again.stages == result.stages
+
+
+@pytest.mark.usefixtures("level_1_loses")
+def test_a_milder_one_is_not_begun_too_late(
+    fitting: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frontier, "share_left", lambda seconds, **took: 0.0)
+    result = carry_out(fitting, tmp_path)
+    assert [stage.stage for stage in result.stages] == ["teacher", "level-1"]
+    assert result.chosen is None
+
+
+@pytest.mark.usefixtures("level_1_loses")
+def test_nothing_is_milder_than_what_is_not_cut(plain: dict[str, Any], tmp_path: Path) -> None:
+    plain["prune"] |= {"recovery": {"epochs": 0.0}}
+    result = carry_out(plain, tmp_path)
+    assert [stage.stage for stage in result.stages] == ["teacher", "level-0", "level-1"]
+    assert result.chosen == "level-0"
+    assert " 95 % confidence" in result.stages[1].verdicts[0].message
 
 
 def test_small_enough_is_enough(finished: Finished) -> None:
