@@ -276,7 +276,8 @@ class _Training:
         course, score = self.course, None
         if evaluate is not None:
             self.network.eval()
-            score = self.processes.of_first(float(evaluate(self.network)) if self.processes.first else 0.0)
+            with self.schedule.compute.autocast():  # in float32 long texts took as long to score as to learn
+                score = self.processes.of_first(float(evaluate(self.network)) if self.processes.first else 0.0)
         course.points.append(Point(course.step, score, course.means()))
         course.sums, course.since = {}, 0
         # What was scored without rounding is another model than the one that is wanted.
