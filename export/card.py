@@ -48,5 +48,5 @@ class Card:
     def metadata(self) -> dict[str, Any]:
         """Return what the hub reads at the head of a page, as far as the bundle itself says it."""
         tags = ["onnx", "onnxruntime", "compress-transformers", *(["int8"] if self.manifest.int8 else [])]
-        library = "onnxruntime" if self.manifest.takes_texts else LIBRARIES.get(self.task_name, "onnxruntime")
+        library = "onnxruntime" if self.manifest.stands_alone else LIBRARIES.get(self.task_name, "onnxruntime")
         return {"library_name": library, "pipeline_tag": self.pipeline, "tags": tags}

@@ -100,10 +100,6 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
         write_bytes(inside(directory, name), data)
     contents.reader.shipped(token_types=shape.type_vocab_size > 0).save(directory)
     write_bytes(directory / VERIFIER_FILE, verifier())
-    # No class of other libraries hands texts to a model, so none is named to load it.
-    write_json(directory / CONFIG_FILE, loader_config(shape, None if graph.takes_texts else contents.config))
-    if not graph.takes_texts:
-        write_modules(directory, shape, contents.projection)
     if contents.generation is not None:
         write_json(directory / GENERATION_FILE, contents.generation.to_json())
         write_json(directory / GENERATION_CONFIG, written_generation(contents.generation, pad=shape.pad_token_id))
@@ -125,6 +121,9 @@ def write_bundle(directory: Path, contents: Contents) -> Bundle:
         encoder=graph.encoder,
         lengths=list(graph.target.lengths),
     )
+    write_json(directory / CONFIG_FILE, loader_config(shape, None if manifest.stands_alone else contents.config))
+    if not manifest.stands_alone:
+        write_modules(directory, shape, contents.projection)
     examples = _golden_examples(directory, session, contents, searches=manifest.searches)
     golden = Golden(format=FORMAT, tolerance=tolerance_of(shape), examples=examples)
     write_json(directory / GOLDEN_FILE, golden.model_dump(exclude_defaults=True))

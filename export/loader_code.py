@@ -52,13 +52,13 @@ sentence-transformers loads it by `SentenceTransformer(".", backend="onnx")`.
 
 
 def in_other_libraries(card: Card) -> str:
-    """Return the section of a bundle that others load; an empty text for one that they do not: they tokenize
+    """Return the section of a bundle that others load; an empty text for one that they do not: they tokenize and search
     themselves. Layers that write and are not alike have caches of other sizes than a `config.json` can say.
     """
     shape = card.shape
     layers = shape.layers if shape.decoder is None else shape.decoder.layers
     uneven = shape.output is not None and len({(layer.heads, layer.kv_heads, layer.head_size) for layer in layers}) > 1
-    others = card.manifest.target == MOBILE.name or card.manifest.takes_texts
+    others = card.manifest.target == MOBILE.name or card.manifest.stands_alone
     if others or uneven or card.task_name not in _LOADERS:
         return ""
     more = _WRITES if shape.output is not None else _EMBEDS if "modules.json" in card.files else ""

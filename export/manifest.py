@@ -111,6 +111,11 @@ class Manifest(_Record):
         return any(port.name == SEQUENCES for port in self.outputs)
 
     @property
+    def stands_alone(self) -> bool:
+        """Return whether the graph tokenizes or searches by itself, so that no class of other libraries can load it."""
+        return self.takes_texts or self.searches
+
+    @property
     def models(self) -> list[str]:
         """Return the names of the model's files: one, or two with an encoder."""
         return [self.model, *([] if self.encoder is None else [self.encoder])]

@@ -83,6 +83,24 @@ def test_it_has_one_graph_and_is_verified(bundle: Path) -> None:
     assert (report.examples, report.max_abs) == (2, 0.0)
 
 
+def test_no_class_of_other_libraries_is_named_to_load_it(tmp_path: Path) -> None:
+    named = {"model_type": "bart", "architectures": ["BartForConditionalGeneration"]}
+    pages = []
+    for on_host in (True, False):
+        folder = tmp_path / str(on_host)
+        folder.mkdir()
+        given = contents("bart", on_host=on_host)
+        assert given.shape.output is not None
+        shape = replace(given.shape, output=replace(given.shape.output, task="translation"))
+        write_bundle(folder, replace(given, shape=shape, config=named))
+        told = json.loads((folder / "config.json").read_text())
+        assert told["architectures"] == (named["architectures"] if on_host else [])
+        pages.append((folder / "README.md").read_text())
+    host, alone = pages
+    assert "ORTModelForSeq2SeqLM" in host
+    assert not any(name in alone for name in ("ORTModel", "optimum", "transformers.js", "library_name: transformers"))
+
+
 def test_it_writes_what_the_host_writes(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "host").mkdir()
     host = Generator.open(write_bundle(tmp_path / "host", contents(bundle.name, on_host=True)).directory)
