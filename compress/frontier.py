@@ -46,6 +46,9 @@ FALSE_PASS = 0.05  # chance that a search hands over a model that loses more tha
 KEPT_BACK = 0.01  # of that, for a family that begins milder where the first level of the recipe's own lost too much
 
 
+Way = tuple[Made, ...]  # from the teacher on, each made from the one before
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Growth:
@@ -160,17 +163,17 @@ def grow(
     """
     folder, prefix = state.ledger.directory / trial.folder, f"trial-{trial.number}-" if settings.trials > 1 else ""
     folder.mkdir(parents=True, exist_ok=True)
-    parent, begun = _beginning(state, root, teacher, folder, prefix)
+    way, begun = _beginning(state, root, teacher, folder, prefix)
     if any(map(changed, begun.points)):
         return begun
     family = Family(folder, "", prefix, first_step(state.recipe, room))
-    growth = begun.then(_grown(state, parent, teacher, settings, family=family, clock=clock))
+    growth = begun.then(_grown(state, way, teacher, settings, family=family, clock=clock))
     if not _may_begin_anew(state.recipe) or any(map(passed, growth.points)):
         return growth
     first = PRUNE.milder(family.first, {})
     if first is None:
         return growth
-    name = f"share-{digest_of([parent.record.digest, first.model_dump(mode='json')])[:12]}"
+    name = f"share-{digest_of([way[-1].record.digest, first.model_dump(mode='json')])[:12]}"
     share = clock.trials.known(name) or growth.ahead  # of one that was begun, as it was begun
     if not share:
         return growth
@@ -179,17 +182,17 @@ def grow(
     first = recovery.model_copy(update={"speedup": first.speedup, "sparsity": first.sparsity})
     milder = replace(family, mark="milder-", first=first, share=share)
     again = replace(state, recipe=_judging(state.recipe, KEPT_BACK))
-    return growth.then(_grown(again, parent, teacher, settings, family=milder, clock=clock))
+    return growth.then(_grown(again, way, teacher, settings, family=milder, clock=clock))
 
 
 def _grown(
-    state: Run, parent: Made, teacher: StageResult, settings: SearchSettings, *, family: Family, clock: Clock
+    state: Run, way: Way, teacher: StageResult, settings: SearchSettings, *, family: Family, clock: Clock
 ) -> Growth:
     """Return the levels of one sequence, up to the first that ends it."""
     points: list[StageResult] = []
     computed: list[str] = []
     ahead, shortened = family.share, ""
-    for result, anew, following in _levels(state, parent, teacher, family, clock):
+    for result, anew, following in _levels(state, way, teacher, family, clock):
         clock.keep()
         points.append(result)
         computed += [result.stage] * anew
@@ -216,26 +219,28 @@ def _end(result: StageResult, levels: int, ahead: float, settings: SearchSetting
     return "", False
 
 
-def _beginning(state: Run, root: Made, teacher: StageResult, folder: Path, prefix: str) -> tuple[Made, Growth]:
-    """Return the model that the first level is cut from, and what was measured of it: something only where it is
-    trimmed and there are texts from elsewhere to judge that on.
+def _beginning(state: Run, root: Made, teacher: StageResult, folder: Path, prefix: str) -> tuple[Way, Growth]:
+    """Return the way to the model that the first level is cut from, and what was measured of it: something only where
+    it is trimmed and there are texts from elsewhere to judge that on.
     """
-    parent, recipe = root, state.recipe
+    recipe = state.recipe
+    way: Way = (root,)
     if recipe.distill is not None:
-        parent = make_stage(state, folder / "0-distill", DISTILL, recipe.distill, parent)
+        way = (*way, make_stage(state, folder / "0-distill", DISTILL, recipe.distill, root))
     if recipe.trim is None:
-        return parent, Growth()
+        return way, Growth()
     # First, so that every level learns the new cuts of rare words.
-    whole, parent = parent, make_stage(state, folder / "0-trim", TRIM, recipe.trim, parent)
+    whole, trimmed = way[-1], make_stage(state, folder / "0-trim", TRIM, recipe.trim, way[-1])
     if FOREIGN not in state.inputs.tables:
-        return parent, Growth()
-    result = judged(state, parent, TRIM.name, teacher, parent=whole, name=f"{prefix}trimmed")
+        return (*way, trimmed), Growth()
+    result = judged(state, trimmed, TRIM.name, teacher, parent=whole, name=f"{prefix}trimmed", steps=way[1:])
     told = ("trimming changes too many answers on texts from elsewhere",) if changed(result) else ()
-    return parent, Growth((result,), (result.stage,) if whole.computed or parent.computed else (), told)
+    computed = (result.stage,) if whole.computed or trimmed.computed else ()
+    return (*way, trimmed), Growth((result,), computed, told)
 
 
 def _levels(
-    state: Run, parent: Made, teacher: StageResult, family: Family, clock: Clock
+    state: Run, way: Way, teacher: StageResult, family: Family, clock: Clock
 ) -> Iterator[tuple[StageResult, bool, float]]:
     """Yield what was measured of every level until nothing is left to remove; whether anything was computed for it; and
     the share of the recipe's trainings that there is time for in the next level, 0 where there is too little.
@@ -245,7 +250,8 @@ def _levels(
     cuts = _trains(recipe)  # else what is not cut at all is the mildest level
     step, share = family.first, family.share
     while True:
-        began, took, anew = time.monotonic(), 0.0, parent.computed and not level
+        parent, began, took = way[-1], time.monotonic(), 0.0
+        anew = parent.computed and not level
         if cuts:
             level += 1
             try:
@@ -253,22 +259,25 @@ def _levels(
             except Unreachable:
                 return
             took = _told_seconds(parent)
-        made, anew, cuts = parent, anew or parent.computed, True
+            way = (*way, parent)
+        made, anew, cuts, steps = parent, anew or parent.computed, True, way[1:]
         for stage in FINISHING:
             settings = getattr(recipe, stage.name)
             if settings is not None:
                 made = make_stage(state, family.place(level, stage.name), stage, settings, made)
+                steps = (*steps, made)
                 anew |= made.computed
                 took += _told_seconds(made)
-        result = judged(state, made, EXPORT.name, teacher, name=f"{family.prefix}{family.mark}level-{level}")
+        name = f"{family.prefix}{family.mark}level-{level}"
+        result = judged(state, made, EXPORT.name, teacher, name=name, steps=steps[:-1])
         took += time.monotonic() - began
-        name = f"share-{digest_of([parent.record.digest, recipe.prune.model_dump(mode='json')])[:12]}"
-        ahead = clock.trials.known(name)  # of a level that was begun, which is finished however late it is
+        key = f"share-{digest_of([parent.record.digest, recipe.prune.model_dump(mode='json')])[:12]}"
+        ahead = clock.trials.known(key)  # of a level that was begun, which is finished however late it is
         if ahead is None:
             there = is_made(state, family.place(level + 1, PRUNE.name), PRUNE, recipe.prune, parent)
             ahead = 1.0 if there else _share_ahead(recipe, parent, clock, took=took, share=share)
         yield result, anew, ahead
-        clock.trials.remember(name, ahead)
+        clock.trials.remember(key, ahead)
         step, share = _next_step(recipe, ahead), ahead
 
 

@@ -118,7 +118,15 @@ def _making(result: RunResult, report: Report) -> str:
     stages = {stage.stage: stage for stage in report.stages}
     told = told_stages(result)
     rows = "".join(f"| {' | '.join(_row(stages[stage.stage], report))} |\n" for stage in told)
-    settings = "".join(f"- {_safe(one.stage)}: {_settings(one)}\n" for one in told if one.artifact.stage in DEFAULTS)
+    settings = "".join(
+        f"- {_safe(name)}: {_settings(kind, given)}\n"
+        for one in told
+        for name, kind, given in (
+            *((step.stage, step.stage, step.settings) for step in one.steps),
+            (one.stage, one.artifact.stage, one.artifact.settings),
+        )
+        if kind in DEFAULTS
+    )
     metric = f"{wording.title(report.metric.name)} on validation (95 % interval)"
     head = f"| stage | weights | MB | {metric} | median, ms |\n|---|---|---|---|---|\n"
     return f"## How it was compressed\n\n{head}{rows}\n{settings}"
@@ -133,11 +141,10 @@ def _row(stage: StageReport, report: Report) -> Iterator[str]:
     yield wording.milliseconds(None if stage.latency is None else stage.latency.p50_ms)
 
 
-def _settings(stage: StageResult) -> str:
+def _settings(stage: str, given: dict[str, Any]) -> str:
     """Return the settings of a stage that are not the usual ones."""
-    usual = DEFAULTS[stage.artifact.stage].model_construct().model_dump(mode="json")
-    known = dict(_flat(usual))
-    flat = {name: value for name, value in _flat(stage.artifact.settings) if known.get(name) != value}
+    known = dict(_flat(DEFAULTS[stage].model_construct().model_dump(mode="json")))
+    flat = {name: value for name, value in _flat(given) if known.get(name) != value}
     return ", ".join(f"`{name}: {_safe(value)}`" for name, value in flat.items()) or "the usual settings"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from compress.machine import environment, torch_threads
 from compress.measure import Probe, Subject, measure, measure_agreement
 from compress.publish import publish
 from compress.recipe import Recipe
-from compress.record import ArtifactRecord, LayerRecord, Measurement, RunResult, StageResult
+from compress.record import ArtifactRecord, LayerRecord, Measurement, RunResult, StageResult, Step
 from compress.settings import Settings
 from compress.sources import FOREIGN, Inputs, load_inputs
 from compress.stage import Context, Product, Stage
@@ -294,11 +294,13 @@ def judged(
     parent: Made | None = None,
     attempt: int = 0,
     name: str | None = None,
+    steps: Sequence[Made] = (),
 ) -> StageResult:
     """Measure an artifact, compare it with the teacher, and return what its gates decide.
 
     With a `parent`, the artifact before its vocabulary was trimmed, the answers on texts from elsewhere are compared
-    with that one's. The result is told under `name` where that is not the stage's own.
+    with that one's. The result is told under `name` where that is not the stage's own, with the `steps` to it that are
+    no results themselves.
     """
     probe = Probe.open(made.directory, made.record.digest)
     validation = _measured(state, probe, "validation", timed=True)
@@ -321,6 +323,7 @@ def judged(
         test=_measured(state, probe, "test", timed=False) if "test" in state.inputs.tables else None,
         foreign=foreign,
         verdicts=[verdict.model_copy(update={"stage": name or stage}) for verdict in verdicts],
+        steps=[Step(stage=one.record.stage, artifact=one.record.digest, settings=one.record.settings) for one in steps],
     )
     state.on_stage(result)
     return result

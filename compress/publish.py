@@ -31,8 +31,12 @@ def publish(run: Path, result: RunResult, source: Provenance) -> Path | None:
         return None
     bundle = Bundle.open(run / last.directory)
     lineage = [
-        {"stage": stage.stage, "artifact": stage.artifact.digest, "settings": stage.artifact.settings}
+        step
         for stage in told_stages(result)
+        for step in (
+            *(one.model_dump(mode="json") for one in stage.steps),
+            {"stage": stage.stage, "artifact": stage.artifact.digest, "settings": stage.artifact.settings},
+        )
     ]
     measured_too = bundle.manifest.model_copy(update={"lineage": lineage, "measurements": measured(result)})
     page = model_card(result, source, replace(bundle.card, manifest=measured_too)).encode()

@@ -177,6 +177,14 @@ class DataRecord(Record):
     truncated: int = Field(ge=0, description="texts longer than the teacher's positions allow, cut")
 
 
+class Step(Record):
+    """A stage that a point of a search went through on its way from the teacher."""
+
+    stage: str = Field(description="name of the stage")
+    artifact: str = Field(description="digest of what it made")
+    settings: dict[str, Any] = Field(description="its settings, as in a recipe")
+
+
 class StageResult(Record):
     """A sealed artifact with what was measured and decided of it."""
 
@@ -193,6 +201,10 @@ class StageResult(Record):
         None, description="share of texts from elsewhere with the answer of the stage's input; null where not asked"
     )
     verdicts: list[Verdict] = Field(description="what the gates decided")
+    steps: list[Step] = Field(
+        default_factory=list,
+        description="of a point of a search: the stages between the teacher and this one, in order",
+    )
 
 
 class RunResult(Record):

@@ -119,7 +119,16 @@ def test_levels_shrink_and_the_fastest_is_handed_over(finished: Finished) -> Non
         verify_bundle(run / stage.directory, besides=("artifact.json",)).examples == 2 for stage in result.stages[1:]
     )
     manifest = json.loads((run / "bundle" / "manifest.json").read_text())
-    assert [step["stage"] for step in manifest["lineage"]] == ["teacher", result.chosen]
+    levels = int(str(result.chosen).removeprefix("level-"))
+    assert [step["stage"] for step in manifest["lineage"]] == [
+        "teacher",
+        *["prune"] * levels,
+        "quantize",
+        result.chosen,
+    ]
+    assert manifest["lineage"][1]["settings"]["sparsity"] == finished.plain["prune"]["sparsity"]
+    page = (run / "bundle" / "README.md").read_text()
+    assert page.count("- prune: `sparsity: 0.3`") == levels
 
 
 def test_the_first_level_may_be_cut_further_than_later_ones() -> None:
