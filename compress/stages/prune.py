@@ -50,6 +50,10 @@ class Target:
     budgets: tuple[float, ...]
     removable: bool
 
+    def speedup(self, choice: Choice) -> float:
+        """Return how many times as fast as the stage's input a choice is by the table."""
+        return self.whole / choice.cost
+
 
 def run(parent: Checkpoint, settings: PruneSettings, context: Context) -> Output[Checkpoint]:
     """Return the pruned and recovered checkpoint.
@@ -212,7 +216,7 @@ def _costs_of(costs: Costs, model: Checkpoint) -> Costs:
 
 def _told(choice: Choice, target: Target, model: Checkpoint) -> dict[str, Any]:
     key = "predicted_speedup" if target.unit == "ms" else "predicted_sparsity"
-    gain = target.whole / choice.cost if target.unit == "ms" else 1 - choice.cost / target.whole
+    gain = target.speedup(choice) if target.unit == "ms" else 1 - choice.cost / target.whole
     return {
         **layers_of(choice.plan.shape_of(model.shape)),
         key: gain,
@@ -242,7 +246,7 @@ def _confirmed(
         candidate = cut(model, choice.plan)
         if any(candidate.shape == earlier.smaller.shape for earlier in tried):
             break
-        tried.append(_Tried(choice, candidate, target.whole / choice.cost, clock.speedup(parent, candidate)))
+        tried.append(_Tried(choice, candidate, target.speedup(choice), clock.speedup(parent, candidate)))
         growth = _growth(tried)
         if wanted * SHORT <= tried[-1].predicted ** growth <= wanted * LONG:
             break
