@@ -68,9 +68,12 @@ def test_transformers_js_answers_as_we_do(name: str, bundles: Bundles, transform
     assert_same(transformers_js[name], our_answers(bundles[name], BY_TASK[name]), tolerance=tolerance)
 
 
-def test_sentence_transformers_gives_our_embeddings(bundles: Bundles, request: pytest.FixtureRequest) -> None:
-    bundle = bundles["vectors"]
-    asked = [asked_of(bundle, BY_TASK["vectors"])]
+@pytest.mark.parametrize("name", ["vectors", "vectors-projected"])
+def test_sentence_transformers_gives_our_embeddings(
+    name: str, bundles: Bundles, request: pytest.FixtureRequest
+) -> None:
+    bundle = bundles[name]
+    asked = [asked_of(bundle, BY_TASK[name])]
     (theirs,) = python_answers("ask_sentence_transformers.py", asked, folder_of(request.config))
     ours = [answer.values["embedding"] for answer in bundle.predict(asked[0]["texts"])]
     np.testing.assert_allclose(theirs, ours, atol=TOLERANCE)

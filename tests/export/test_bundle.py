@@ -130,18 +130,6 @@ def test_a_bundle_of_embeddings_is_one_of_sentence_transformers(
     np.testing.assert_allclose(embedding, pooled / np.linalg.norm(pooled), atol=1e-6)
 
 
-@pytest.mark.parametrize("head", OF_SENTENCES, ids=lambda head: str(head.width))
-def test_sentence_transformers_loads_a_bundle(head: HeadShape, tmp_path: Path, tokenizing: Tokenizing) -> None:
-    """Needs sentence-transformers and optimum-onnx, which are no dependencies of the tests."""
-    pytest.importorskip("optimum.onnxruntime")
-    library = pytest.importorskip("sentence_transformers")
-    network = random_network(tiny_shape(vocab_size=300, head=head))
-    bundle = write_bundle(tmp_path, contents(tokenizing, network=network))
-    (answer,) = bundle.predict(["a small thing"])
-    theirs = library.SentenceTransformer(str(tmp_path), backend="onnx").encode(["a small thing"])
-    np.testing.assert_allclose(theirs[0], answer.values["embedding"], atol=1e-5)
-
-
 def test_a_bundle_verifies_and_says_what_was_checked(bundle: Path) -> None:
     report = verify_bundle(bundle)
     assert (report.files, report.examples) == (7, 2)

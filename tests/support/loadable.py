@@ -28,6 +28,7 @@ WORDS = 360
 TOKENS = HeadShape(("O", "B-X", "I-X"), task="token-classification", reads=Reads.EACH)
 SPANS = HeadShape(("start", "end"), task="question-answering", reads=Reads.EACH)
 VECTOR = HeadShape((), task="sentence-embedding", reads=Reads.MEAN, width=32, normalized=True)
+PROJECTED = replace(VECTOR, width=12, projected=True)
 HEADS: dict[str, tuple[str, dict[str, Any]]] = {
     "classes": ("text-classification", {}),
     "classes-pruned": ("text-classification", {"layers": PRUNED, "type_vocab_size": 0}),
@@ -36,6 +37,7 @@ HEADS: dict[str, tuple[str, dict[str, Any]]] = {
     "spans": ("question-answering", {"head": SPANS}),
     "states": ("feature-extraction", {"head": None}),
     "vectors": ("feature-extraction", {"head": VECTOR}),
+    "vectors-projected": ("feature-extraction", {"head": PROJECTED}),
 }
 WRITERS = {
     "bart": "text2text-generation",
