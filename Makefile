@@ -17,8 +17,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)
 	$(BIN)/compress run demo
 
+# A process a core, each with whole files, as what the tests of a file share is made once.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 8 --dist loadfile -m "not slow"
 
 test-all: $(INSTALLED)
 	$(BIN)/python -m pytest -q
