@@ -190,11 +190,11 @@ def report_command(
 
     result = Ledger(run).result()
     add_devices(run, add_device or [])
-    text = write_report(result, run)
+    report = write_report(result, run)
     if as_json:
-        typer.echo(text)
+        typer.echo(report.model_dump_json(indent=1))
     else:
-        print_summary(result, run)
+        print_summary(report, run)
 
 
 @app.command("init", epilog="Example: `compress init --teacher DIR --train t.csv --validation v.csv --out recipe.yaml`")

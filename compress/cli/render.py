@@ -13,9 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from compress.record import ArtifactRecord, RunResult, StageResult, Verdict
+from compress.record import ArtifactRecord, StageResult, Verdict
 from compress.report import wording
-from compress.report.data import Report, StageReport, make_report
+from compress.report.data import Report, StageReport
 from models.errors import CompressError, GateFailed
 
 WIDTH = 80  # columns that a summary fits into
@@ -115,28 +115,20 @@ class LiveProgress:
         return tick
 
 
-def summary_table(result: RunResult) -> Table:
-    """Return the table of a run, a row per stage: the figures of `report.json`, in at most 80 columns.
-
-    Columns that no stage has a figure for are left out.
-    """
-    return _table(make_report(result))
-
-
-def print_summary(result: RunResult, directory: Path) -> None:
+def print_summary(report: Report, directory: Path) -> None:
     """Print the table, what the gates said of the last stage, and where everything is."""
-    out, report = console(), make_report(result)
+    out = console()
     out.width = max(out.width, WIDTH)  # on a narrower terminal a figure that wraps is better than one that is cut off
-    out.print(_table(report))
+    out.print(summary_table(report))
     out.print()
-    for stage in result.stages:
+    for stage in report.stages:
         for verdict in stage.verdicts:
-            if not verdict.passed or stage is result.last:
+            if not verdict.passed or stage is report.last:
                 out.print(_sign(passed=verdict.passed), f"{verdict.stage}: {verdict.message}")
-    for note in result.notes:
+    for note in report.notes:
         out.print(f"The search ended: {note}.")
     # A bundle of an earlier run may stand there: it is this run's only if every gate was passed.
-    places = {"bundle": result.passed and directory / "bundle", "report": directory / "report.html"}
+    places = {"bundle": report.passed and directory / "bundle", "report": directory / "report.html"}
     for name, place in places.items():
         if place and place.exists():
             out.print(f"{name:<7} {place}")
@@ -183,7 +175,11 @@ def print_error(error: CompressError) -> None:
         out.print(Text(f"{name}: ", style="bold red" if name == next(iter(lines)) else "bold"), text, sep="")
 
 
-def _table(report: Report) -> Table:
+def summary_table(report: Report) -> Table:
+    """Return the table of a run, a row per stage: the figures of `report.json`, in at most 80 columns.
+
+    Columns that no stage has a figure for are left out.
+    """
     stages, paired = report.stages, report.metric.paired_test
 
     def share(value: float) -> str:

@@ -122,11 +122,11 @@ def carry_out(work: Callable[..., RunResult], recipe: Recipe, common: Values) ->
     out = Path(common.get("out", "runs"))
     with LiveProgress(quiet=bool(common.get("json"))) as progress:
         result = work(recipe, out=out, cache=cache_of(common), progress=progress, on_stage=progress.stage_done)
-    text = write_report(result, out / recipe.name)
+    report = write_report(result, out / recipe.name)
     if common.get("json"):
-        typer.echo(text)
+        typer.echo(report.model_dump_json(indent=1))
     else:
-        print_summary(result, out / recipe.name)
+        print_summary(report, out / recipe.name)
     require_passed(result)
 
 
@@ -168,6 +168,6 @@ def _one(stage: str, model: str | None, own: Values, data: Values, common: Mappi
     elif result is None:
         print_sealed(record, out)
     else:
-        print_summary(result, out)
+        print_summary(make_report(result), out)
     if result is not None:
         require_passed(result)

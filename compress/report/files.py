@@ -8,7 +8,7 @@ from pathlib import Path
 from compress.device_record import DeviceReport, read_device_report
 from compress.ledger import BUNDLE_FOLDER
 from compress.record import RunResult
-from compress.report.data import make_report
+from compress.report.data import Report, make_report
 from compress.report.html import render_html
 from export.manifest import MANIFEST_FILE, Manifest, read_record
 from models.errors import BadInput
@@ -17,13 +17,12 @@ from models.files import digest_of, write_text
 DEVICES_FOLDER = "devices"
 
 
-def write_report(result: RunResult, directory: Path) -> str:
-    """Write `report.json` and `report.html` of a run and return the former's text."""
+def write_report(result: RunResult, directory: Path) -> Report:
+    """Write `report.json` and `report.html` of a run and return what they tell."""
     report = make_report(result, devices=_devices(directory))
-    text = report.model_dump_json(indent=1)
-    write_text(directory / "report.json", text + "\n")
+    write_text(directory / "report.json", report.model_dump_json(indent=1) + "\n")
     write_text(directory / "report.html", render_html(report))
-    return text
+    return report
 
 
 def add_devices(run: Path, files: Sequence[Path]) -> None:

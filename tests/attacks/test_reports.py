@@ -64,7 +64,7 @@ def test_characters_that_a_page_cannot_hold_are_replaced() -> None:
 
 @pytest.mark.parametrize("text", ["[red]x[/red]", "[/]", "[link=http://a]b[/link]", ":warning:", "[bold"])
 def test_names_stay_text_on_the_terminal(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    print_summary(hostile_run(text), tmp_path)
+    print_summary(make_report(hostile_run(text)), tmp_path)
     print_facts({text: text, "more": {text: [{text: text}]}})
     print_error(BadInput(text, where=text, fix=text))
     told = capsys.readouterr()

@@ -23,7 +23,7 @@ Captured = pytest.CaptureFixture[str]
 def lines_of_table(result: RunResult, *, width: int = 200) -> list[str]:
     """Return the lines of the table, as wide as it wants to be."""
     out = Console(file=io.StringIO(), width=width)
-    out.print(summary_table(result))
+    out.print(summary_table(make_report(result)))
     assert isinstance(out.file, io.StringIO)
     return [line.rstrip() for line in out.file.getvalue().splitlines()]
 
@@ -87,7 +87,7 @@ def test_a_pipe_gets_plain_whole_lines(
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     run = failed(make_run())
-    print_summary(run, tmp_path)
+    print_summary(make_report(run), tmp_path)
     told = capsys.readouterr().out
     assert "\x1b" not in told
     lines = [line.rstrip() for line in told.splitlines()]
@@ -96,13 +96,13 @@ def test_a_pipe_gets_plain_whole_lines(
 
 
 def test_the_gates_of_the_last_stage_and_every_failure_are_told(tmp_path: Path, capsys: Captured) -> None:
-    print_summary(make_run(), tmp_path)
+    print_summary(make_report(make_run()), tmp_path)
     told = capsys.readouterr().out
     assert told.count("passed export: ") == 3
     assert "passed prune: " not in told and "FAILED" not in told
     run = failed(make_run(stages=3))
     later = make_run().stages[3]
-    print_summary(run.model_copy(update={"stages": [*run.stages, later]}), tmp_path)
+    print_summary(make_report(run.model_copy(update={"stages": [*run.stages, later]})), tmp_path)
     told = capsys.readouterr().out
     assert re.findall(r"^(\w+) (\w+): (\w+)", told, re.MULTILINE) == [
         ("FAILED", "prune", "accuracy"),
@@ -115,9 +115,9 @@ def test_it_says_where_everything_is(tmp_path: Path, capsys: Captured) -> None:
     place = tmp_path / ("a long name [of a run] " * 8)
     (place / "bundle").mkdir(parents=True)
     (place / "report.html").touch()
-    print_summary(make_run(), place)
+    print_summary(make_report(make_run()), place)
     assert capsys.readouterr().out.endswith(f"bundle  {place / 'bundle'}\nreport  {place / 'report.html'}\n")
-    print_summary(failed(make_run()), place)
+    print_summary(make_report(failed(make_run())), place)
     told = capsys.readouterr().out
     assert "bundle" not in told.replace(str(place), ""), "that bundle is an earlier run's"
     assert told.endswith(f"report  {place / 'report.html'}\n")
@@ -126,7 +126,7 @@ def test_it_says_where_everything_is(tmp_path: Path, capsys: Captured) -> None:
 def test_colour_is_for_terminals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = Console(file=io.StringIO(), force_terminal=True, color_system="standard", width=80, markup=False)
     monkeypatch.setattr(render, "console", lambda: out)
-    print_summary(failed(make_run()), tmp_path)
+    print_summary(make_report(failed(make_run())), tmp_path)
     assert isinstance(out.file, io.StringIO)
     assert "\x1b[1;31mFAILED\x1b[0m" in out.file.getvalue()
 

@@ -187,8 +187,8 @@ def test_commands_look_at_a_bundle_that_writes(translator: Done) -> None:
         teacher = str(translator.directory / "0-train")
         out, cache = translator.directory / "recipe.yaml", translator.cache
         write_starter(out, teacher=teacher, train="a", validation="b", name="x", cache=cache)
-    report = json.loads(write_report(translator.result, translator.directory))
-    assert report["stages"][-1]["latency"]["p50_ms"] > 0
+    latency = write_report(translator.result, translator.directory).stages[-1].latency
+    assert latency is not None and latency.p50_ms > 0
 
 
 @pytest.mark.usefixtures("timed_by_size")
